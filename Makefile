@@ -1,0 +1,143 @@
+# The commands of the project. `make help` lists them.
+#
+# Everything that takes long lies outside the source when a cache folder exists ($(CACHE_DIR), made
+# by `make cache-dir`), so that a fresh clone starts warm; otherwise in ./target and ./.venv.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tracelake
+HAS_CACHE := $(wildcard $(CACHE_DIR)/.)
+
+ifeq ($(CARGO_TARGET_DIR),)
+  export CARGO_TARGET_DIR := $(if $(HAS_CACHE),$(CACHE_DIR)/target,$(CURDIR)/target)
+endif
+export TRACELAKE_BIN ?= $(CARGO_TARGET_DIR)/debug/tracelake
+
+LOCK := tests/e2e/requirements.lock
+LOCK_HASH := $(firstword $(shell sha256sum $(LOCK) | cut -c1-16))
+VENV := $(if $(HAS_CACHE),$(CACHE_DIR)/venv-$(LOCK_HASH),$(CURDIR)/.venv)
+VENV_STAMP := $(VENV)/.complete-$(LOCK_HASH)
+PYTHON3 ?= $(shell command -v python3.11 || command -v python3)
+PYTHON := $(VENV)/bin/python
+
+# Extra arguments for the test runners: make e2e PYTEST_ARGS='-k crash'
+PYTEST_ARGS ?=
+CRASH_ROUNDS ?= 200
+ARGS ?=
+
+COLD := $(if $(wildcard $(CARGO_TARGET_DIR)/debug/deps/libdatafusion-*.rlib),,yes)
+estimate = printf '\033[1m%s\033[0m %s\n' '==>' \
+  '$(1) on two cores: about $(if $(COLD),$(2),$(3)) this time ($(2) on a fresh machine, $(3) after that).'
+step = printf '\033[1m%s\033[0m %s\n' '==>' '$(1)'
+
+.PHONY: help
+help: ## List the commands
+	@echo 'make COMMAND, where COMMAND is one of:'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}'
+	@echo
+	@echo 'build output: $(CARGO_TARGET_DIR)'
+	@echo 'python:       $(VENV)'
+
+.PHONY: demo
+demo: ## Build, start the service, log traces, show the tables, clean up
+	@$(call estimate,make demo,15 minutes,1 minute)
+	@$(MAKE) build venv
+	@$(call step,demo)
+	@$(PYTHON) demo/demo.py
+
+.PHONY: test
+test: ## All tests: Rust, the house rules, and the end-to-end tests from outside
+	@$(call estimate,make test,35 minutes,12 minutes)
+	@$(call step,1/4 build (once$(,) for all that follows))
+	cargo build --locked --workspace --all-targets
+	@$(call step,2/4 rust tests)
+	@$(MAKE) test-rust
+	@$(call step,3/4 house rules)
+	cargo run --locked --quiet -p xtask -- tidy
+	@$(call step,4/4 end-to-end tests against $(TRACELAKE_BIN))
+	@$(MAKE) e2e
+
+.PHONY: test-rust
+test-rust: ## Rust tests only (nextest when it is installed)
+	@if command -v cargo-nextest >/dev/null; then \
+	  cargo nextest run --locked --workspace --no-fail-fast --status-level pass --final-status-level fail; \
+	else \
+	  cargo test --locked --workspace --no-fail-fast --lib --bins --tests; \
+	fi
+	cargo test --locked --quiet --workspace --doc
+
+.PHONY: e2e
+e2e: venv ## End-to-end tests only (needs a built binary)
+	@test -x '$(TRACELAKE_BIN)' || { echo 'no binary at $(TRACELAKE_BIN)'; echo 'hint: run make build'; exit 1; }
+	@cd tests/e2e && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -v -p no:cacheprovider $(PYTEST_ARGS)
+
+.PHONY: crash
+crash: build venv ## Kill the service at random moments, CRASH_ROUNDS times (default 200)
+	@$(call step,$(CRASH_ROUNDS) rounds of kill -9: about $$(( $(CRASH_ROUNDS) * 3 / 60 + 1 )) minutes)
+	@cd tests/e2e && PYTHONDONTWRITEBYTECODE=1 CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTHON) -m pytest -s -v \
+	  -p no:cacheprovider --timeout 0 test_crash.py $(PYTEST_ARGS)
+
+.PHONY: build
+build: ## Build the binary (dev profile: the one that demo and tests use)
+	cargo build --locked -p tracelake-app
+
+.PHONY: run
+run: ## Start the service here: make run ARGS='--listen 127.0.0.1:5000'
+	cargo run --locked -p tracelake-app -- serve $(ARGS)
+
+.PHONY: bench
+bench: ## Benchmarks: make bench [NAME=ack]
+	cargo bench --locked --workspace $(if $(NAME),--bench $(NAME)) $(ARGS)
+
+.PHONY: fmt
+fmt: ## Format the Rust sources
+	cargo fmt --all
+
+.PHONY: lint
+lint: ## Formatting, clippy with warnings as errors, the house rules, licences when cargo-deny is there
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo run --locked --quiet -p xtask -- tidy
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
+	else echo 'note: cargo-deny is not installed, deny.toml was not checked'; fi
+
+.PHONY: doc
+doc: ## Build the API documentation, broken links are errors
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+
+.PHONY: check
+check: lint doc test ## All that a submission must pass, and the documentation
+
+.PHONY: venv
+venv: $(VENV_STAMP) ## The Python environment of demo and tests, made once per requirements.lock
+
+# The stamp's name holds the lock's hash, so it needs no prerequisite: a clone's file times mean nothing.
+$(VENV_STAMP):
+	@$(call step,python environment in $(VENV) (about 2 minutes$(,) once))
+	@rm -rf '$(VENV)'
+	@'$(PYTHON3)' -c 'import sys; assert sys.version_info[:2] >= (3, 11), "python 3.11 or newer is needed"'
+	@'$(PYTHON3)' -m venv '$(VENV)'
+	@'$(VENV)/bin/pip' install --disable-pip-version-check --no-input --progress-bar off --no-deps -r $(LOCK) \
+	  | grep --line-buffered -E '^(Collecting|Installing|Successfully|ERROR)' | cut -c1-110
+	@touch '$@'
+
+.PHONY: venv-lock
+venv-lock: ## Resolve requirements.in anew into requirements.lock
+	@rm -rf '$(CARGO_TARGET_DIR)/venv-lock' && '$(PYTHON3)' -m venv '$(CARGO_TARGET_DIR)/venv-lock'
+	@'$(CARGO_TARGET_DIR)/venv-lock/bin/pip' install --quiet --disable-pip-version-check -r tests/e2e/requirements.in
+	@{ sed -n 1p $(LOCK); '$(CARGO_TARGET_DIR)/venv-lock/bin/pip' freeze; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
+	@rm -rf '$(CARGO_TARGET_DIR)/venv-lock'
+
+.PHONY: cache-dir
+cache-dir: ## Keep builds and the Python environment outside the clone from now on
+	@mkdir -p '$(CACHE_DIR)' && echo 'builds and python environment now go to $(CACHE_DIR)'
+
+.PHONY: clean
+clean: ## Remove what was built and made
+	cargo clean
+	rm -rf .venv tracelake-data
+
+, := ,

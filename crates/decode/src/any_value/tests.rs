@@ -1,0 +1,65 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Any value as a message, to any depth that matters.
+fn any_message() -> impl Strategy<Value = Vec<u8>> {
+    let leaf = prop_oneof![
+        Just(Vec::new()),
+        any::<String>().prop_map(|text| scalar(|w| w.bytes(1, text.as_bytes()))),
+        any::<bool>().prop_map(|value| scalar(|w| w.number(2, u64::from(value)))),
+        any::<i64>().prop_map(|value| scalar(|w| w.number(3, value.cast_unsigned()))),
+        any::<f64>()
+            .prop_filter("one NaN is enough", |value| !value.is_nan())
+            .prop_map(|value| scalar(|w| w.fixed64(4, value.to_bits()))),
+        Just(scalar(|w| w.fixed64(4, f64::NAN.to_bits()))),
+        any::<Vec<u8>>().prop_map(|bytes| scalar(|w| w.bytes(7, &bytes))),
+    ];
+    leaf.prop_recursive(6, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(|elements| scalar(|w| {
+                w.message(5, |array| elements.iter().for_each(|e| array.bytes(1, e)));
+            })),
+            prop::collection::vec(("[$]{0,2}[a-z]{0,3}|[$]bytes|[$]double", inner), 0..6).prop_map(
+                |entries| scalar(|w| {
+                    w.message(6, |list| {
+                        for (key, value) in &entries {
+                            list.message(1, |entry| {
+                                entry.bytes(1, key.as_bytes());
+                                entry.bytes_nonzero(2, value);
+                            });
+                        }
+                    });
+                })
+            ),
+        ]
+    })
+}
+
+proptest! {
+    /// Scenario: any attribute value, nested, with odd keys, doubles and bytes.
+    /// Guarantees: JSON text and back is the identity, and the text is JSON.
+    #[test]
+    fn text_and_back_is_the_identity(message in any_message()) {
+        let text = to_json(ValueView::new(&message));
+        prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+        prop_assert_eq!(json_to_message(&text).unwrap(), message);
+    }
+}
+
+/// Scenario: integers past 2^53 and doubles that look like integers.
+/// Guarantees: each keeps its type and every digit.
+#[test]
+fn numbers_keep_type_and_digits() {
+    for (value, text) in [
+        (ValueView::Int(i64::MAX), "9223372036854775807"),
+        (ValueView::Int(9_007_199_254_740_993), "9007199254740993"),
+        (ValueView::Double(1.0), "1.0"),
+        (ValueView::Double(-0.0), "-0.0"),
+        (ValueView::Double(1e300), "1e300"),
+        (ValueView::Double(f64::NEG_INFINITY), "{\"$double\":\"-Infinity\"}"),
+        (ValueView::Bytes(&[0, 255]), "{\"$bytes\":\"AP8=\"}"),
+    ] {
+        assert_eq!(to_json(value), text);
+    }
+}

@@ -1,0 +1,149 @@
+//! What the journal keeps beside the raw request bytes, and how both become spans again.
+//!
+//! A header is compact JSON: it is written once per request and read by people in an emergency.
+//! Everything that decoding depends on is in it, so that a replay decodes to the same spans and
+//! sends them to the same tables, whatever settings and bindings say by then.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tracelake_model::{ExperimentId, Limits, TableName, TraceInfo};
+
+use crate::content_encoding::{ContentEncoding, decompress};
+use crate::error::DecodeError;
+use crate::request::{DecodedSpans, SpanSource, decode_otlp};
+use crate::{mlflow_json, otlp_json};
+
+/// What kind of request a journal record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordKind {
+    /// `ExportTraceServiceRequest` as protobuf.
+    OtlpProtobuf,
+    /// `ExportTraceServiceRequest` as JSON.
+    OtlpJson,
+    /// MLflow's `traces.json`: the spans of one trace.
+    MlflowTracesJson,
+    /// MLflow's `start_trace` body: facts about one trace.
+    MlflowStartTrace,
+    /// Spans of an unsettled trace, carried over from an earlier segment, as OTLP protobuf.
+    CarriedTrace,
+}
+
+/// Which table the spans of an experiment go to, as it was when the request arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The experiment.
+    #[serde(rename = "e")]
+    pub experiment_id: ExperimentId,
+    /// Its table.
+    #[serde(rename = "t")]
+    pub table: TableName,
+}
+
+/// Header of a journal record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordHeader {
+    /// How to read the payload.
+    #[serde(rename = "k")]
+    pub kind: RecordKind,
+    /// Content encoding of the payload.
+    #[serde(rename = "ce", default, skip_serializing_if = "ContentEncoding::is_identity")]
+    pub encoding: ContentEncoding,
+    /// When the request arrived, nanoseconds since the Unix epoch.
+    #[serde(rename = "at")]
+    pub received_at_unix_nano: u64,
+    /// Where spans go. The first is for spans that name no experiment of their own.
+    #[serde(rename = "r")]
+    pub routes: Vec<Route>,
+    /// MLflow run that the request names.
+    #[serde(rename = "run", default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// The trace, where the payload does not say (`traces.json`).
+    #[serde(rename = "tr", default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// How the spans came, where the payload is not as received (carried over).
+    #[serde(rename = "src", default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SpanSource>,
+}
+
+impl RecordHeader {
+    /// The header's bytes in the journal.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec(self).map(Bytes::from).unwrap_or_default()
+    }
+
+    /// Reads a header from the journal.
+    ///
+    /// # Errors
+    /// [`DecodeError::Json`] when the bytes are not a header.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| DecodeError::Json { reason: error.to_string() })
+    }
+
+    /// The route of spans that name `experiment`, or of those that name none.
+    #[must_use]
+    pub fn route(&self, experiment: Option<&ExperimentId>) -> Option<&Route> {
+        experiment
+            .and_then(|id| self.routes.iter().find(|route| route.experiment_id == *id))
+            .or_else(|| self.routes.first())
+    }
+}
+
+/// A journal record, decoded: the form that assembly takes, live and at replay alike.
+#[derive(Clone, Debug)]
+pub struct DecodedRecord {
+    /// The header.
+    pub header: RecordHeader,
+    /// What the payload says.
+    pub content: RecordContent,
+}
+
+/// What the payload of a record says.
+#[derive(Clone, Debug)]
+pub enum RecordContent {
+    /// Spans, and what was refused among them.
+    Spans(DecodedSpans),
+    /// Facts about one trace.
+    TraceInfo(Box<TraceInfo>),
+}
+
+/// Decodes a record from its header and the payload as received.
+///
+/// # Errors
+/// [`DecodeError`] when the payload as a whole cannot be read; this is answered before an ack, so
+/// a replay meets it only if limits were lowered in between.
+pub fn decode_record(
+    header: RecordHeader,
+    payload: &Bytes,
+    limits: &Limits,
+) -> Result<DecodedRecord, DecodeError> {
+    let body = decompress(header.encoding, payload, limits.max_decompressed_bytes)?;
+    let content = match header.kind {
+        RecordKind::OtlpProtobuf | RecordKind::CarriedTrace => RecordContent::Spans(decode_otlp(
+            &body,
+            header.source.unwrap_or(SpanSource::Otlp),
+            limits,
+        )?),
+        RecordKind::OtlpJson => {
+            let (protobuf, rejects) = otlp_json::to_protobuf(&body)?;
+            let mut spans = decode_otlp(&protobuf.into(), SpanSource::Otlp, limits)?;
+            spans.rejects.extend(rejects);
+            RecordContent::Spans(spans)
+        }
+        RecordKind::MlflowTracesJson => {
+            let (protobuf, rejects) =
+                mlflow_json::traces_json_to_protobuf(&body, header.trace_id.as_deref())?;
+            let mut spans = decode_otlp(&protobuf.into(), SpanSource::Mlflow, limits)?;
+            spans.rejects.extend(rejects);
+            RecordContent::Spans(spans)
+        }
+        RecordKind::MlflowStartTrace => {
+            let start = mlflow_json::read_start_trace(&body)?;
+            RecordContent::TraceInfo(Box::new(start.info))
+        }
+    };
+    Ok(DecodedRecord { header, content })
+}
+

@@ -1,0 +1,137 @@
+use super::*;
+
+fn request(span: impl FnOnce(&mut MessageWriter)) -> Bytes {
+    let mut writer = MessageWriter::new();
+    writer.message(1, |resource_spans| {
+        resource_spans.message(1, |resource| {
+            resource.message(1, |attribute| {
+                attribute.bytes(1, b"service.name");
+                attribute.message(2, |value| value.bytes(1, b"checkout"));
+            });
+        });
+        resource_spans.message(2, |scope_spans| scope_spans.message(2, span));
+    });
+    writer.into_bytes().into()
+}
+
+fn decode(body: &Bytes) -> DecodedSpans {
+    decode_otlp(body, SpanSource::Otlp, &Limits::default()).unwrap()
+}
+
+/// Scenario: a minimal span, and one with a short trace id.
+/// Guarantees: the good one is taken as sent, the bad one is named and counted.
+#[test]
+fn takes_good_spans_and_names_bad_ones() {
+    let good = decode(&request(|span| {
+        span.bytes(1, &[1; 16]);
+        span.bytes(2, &[2; 8]);
+        span.bytes(5, b"root");
+    }));
+    assert_eq!((good.spans.len(), good.rejected_spans()), (1, 0));
+    assert_eq!(good.spans[0].view().name, "root");
+    assert!(!good.spans[0].beyond_columns);
+
+    let bad = decode(&request(|span| {
+        span.bytes(1, &[1; 15]);
+        span.bytes(2, &[2; 8]);
+    }));
+    assert_eq!((bad.spans.len(), bad.rejected_spans()), (0, 1));
+    assert!(bad.rejects[0].reason.contains("trace id is not 16 bytes"), "{:?}", bad.rejects);
+}
+
+/// Scenario: text that is not UTF-8, a field of a later protocol, an all-zero parent.
+/// Guarantees: the text is replaced, the span is kept and marked as beyond the columns.
+#[test]
+fn mends_text_and_marks_what_columns_cannot_hold() {
+    let spans = decode(&request(|span| {
+        span.bytes(1, &[1; 16]);
+        span.bytes(2, &[2; 8]);
+        span.bytes(4, &[0; 8]);
+        span.bytes(5, b"caf\xe9");
+        span.number(99, 7);
+    }));
+    assert_eq!(spans.spans[0].view().name, "caf\u{fffd}");
+    assert_eq!(spans.spans[0].parent, None);
+    assert!(spans.spans[0].beyond_columns);
+}
+
+/// Scenario: the same span with fields in another order and defaults written out.
+/// Guarantees: it is the same content; another attribute value is not.
+#[test]
+fn content_is_compared_not_encoding() {
+    let attribute = |span: &mut MessageWriter, text: &[u8]| {
+        span.message(9, |kv| {
+            kv.bytes(1, b"k");
+            kv.message(2, |value| value.bytes(1, text));
+        });
+    };
+    let one = decode(&request(|span| {
+        span.bytes(1, &[1; 16]);
+        span.bytes(2, &[2; 8]);
+        attribute(span, b"");
+        span.fixed64(7, 5);
+    }));
+    let two = decode(&request(|span| {
+        span.fixed64(7, 5);
+        span.number(6, 0);
+        span.bytes(15, b"");
+        attribute(span, b"");
+        span.bytes(2, &[2; 8]);
+        span.bytes(1, &[1; 16]);
+    }));
+    let three = decode(&request(|span| {
+        span.bytes(1, &[1; 16]);
+        span.bytes(2, &[2; 8]);
+        attribute(span, b"x");
+        span.fixed64(7, 5);
+    }));
+    assert!(one.spans[0].same_content(&two.spans[0]));
+    assert!(!one.spans[0].same_content(&three.spans[0]));
+}
+
+/// Scenario: a value nested past the limit, and framing broken outside of spans.
+/// Guarantees: the first is a reject, the second an error with the offset in the body.
+#[test]
+fn deep_values_are_rejects_and_broken_framing_is_an_error() {
+    let mut value = vec![0x08_u8, 0x01];
+    for _ in 0..200 {
+        let mut array = MessageWriter::new();
+        array.message(5, |inner| inner.bytes(1, &value));
+        value = array.into_bytes();
+    }
+    let deep = decode(&request(|span| {
+        span.bytes(1, &[1; 16]);
+        span.bytes(2, &[2; 8]);
+        span.message(9, |kv| kv.bytes(2, &value));
+    }));
+    assert!(deep.rejects[0].reason.contains("deeper than 64"), "{:?}", deep.rejects);
+
+    let body = Bytes::from_static(&[0x0a, 0x04, 0x12, 0x09, 1, 2]);
+    let error = decode_otlp(&body, SpanSource::Otlp, &Limits::default()).unwrap_err();
+    assert!(matches!(error, DecodeError::Protobuf { offset: 4, .. }), "{error:?}");
+}
+
+/// Scenario: spans of two resources written back as one request.
+/// Guarantees: decoding it gives the same content.
+#[test]
+fn encoding_spans_and_decoding_is_the_identity() {
+    let mut all = decode(&request(|span| {
+        span.bytes(1, &[1; 16]);
+        span.bytes(2, &[2; 8]);
+    }))
+    .spans;
+    let mut bare = MessageWriter::new();
+    bare.message(1, |rs| {
+        rs.message(2, |ss| {
+            ss.message(2, |span| {
+                span.bytes(1, &[1; 16]);
+                span.bytes(2, &[3; 8]);
+            });
+            ss.bytes(3, b"https://schema");
+        });
+    });
+    all.extend(decode(&bare.into_bytes().into()).spans);
+    let again = decode(&encode_request(&all).into()).spans;
+    assert_eq!(again.len(), 2);
+    assert!(all.iter().zip(&again).all(|(left, right)| left.same_content(right)));
+}

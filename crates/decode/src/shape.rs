@@ -1,0 +1,259 @@
+//! The shape of OTLP messages: one table of field types, walked three ways.
+//!
+//! [`check`] decides whether bytes are well formed, [`replace_invalid_text`] mends strings that
+//! are not UTF-8, [`canonical`] gives equal content equal bytes. Unknown fields are legal in
+//! protobuf; they are reported, so that the span's own bytes can be kept beside its row.
+
+use crate::wire::{Fields, WireError, WireValue};
+use crate::writer::MessageWriter;
+
+/// A message type of OTLP traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Resource,
+    Scope,
+    Span,
+    Status,
+    Event,
+    Link,
+    KeyValue,
+    AnyValue,
+    ArrayValue,
+    KeyValueList,
+}
+
+/// The type of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FieldType {
+    Varint,
+    Fixed64,
+    Fixed32,
+    Text,
+    Bytes,
+    One(Message),
+    Many(Message),
+}
+
+impl Message {
+    /// The type of field `number`, `None` for a field that this version of OTLP does not have.
+    const fn field(self, number: u32) -> Option<FieldType> {
+        use FieldType::{Bytes, Fixed32, Fixed64, Many, One, Text, Varint};
+        Some(match (self, number) {
+            (Self::Resource, 1) | (Self::Scope, 3) | (Self::Span, 9) => Many(Self::KeyValue),
+            (Self::Event, 3) | (Self::Link, 4) => Many(Self::KeyValue),
+            (Self::Resource, 2) | (Self::Scope, 4) | (Self::Event, 4) | (Self::Link, 5) => Varint,
+            (Self::Scope, 1 | 2) => Text,
+            (Self::Span, 1 | 2 | 4) => Bytes,
+            (Self::Span, 3 | 5) => Text,
+            (Self::Span, 6 | 10 | 12 | 14) => Varint,
+            (Self::Span, 7 | 8) => Fixed64,
+            (Self::Span, 11) => Many(Self::Event),
+            (Self::Span, 13) => Many(Self::Link),
+            (Self::Span, 15) => One(Self::Status),
+            (Self::Span, 16) => Fixed32,
+            (Self::Status, 2) => Text,
+            (Self::Status, 3) => Varint,
+            (Self::Event, 1) => Fixed64,
+            (Self::Event, 2) => Text,
+            (Self::Link, 1 | 2) => Bytes,
+            (Self::Link, 3) => Text,
+            (Self::Link, 6) => Fixed32,
+            (Self::KeyValue, 1) => Text,
+            (Self::KeyValue, 2) => One(Self::AnyValue),
+            (Self::AnyValue, 1) => Text,
+            (Self::AnyValue, 2 | 3) => Varint,
+            (Self::AnyValue, 4) => Fixed64,
+            (Self::AnyValue, 5) => One(Self::ArrayValue),
+            (Self::AnyValue, 6) => One(Self::KeyValueList),
+            (Self::AnyValue, 7) => Bytes,
+            (Self::ArrayValue, 1) => Many(Self::AnyValue),
+            (Self::KeyValueList, 1) => Many(Self::KeyValue),
+            _ => return None,
+        })
+    }
+}
+
+/// What a walk over a well-formed message found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    /// A string is not UTF-8.
+    pub invalid_text: bool,
+    /// There is a field that the table has no column for, or a single field came twice.
+    pub beyond_columns: bool,
+}
+
+/// Limits that a walk enforces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WalkLimits {
+    pub max_attributes: usize,
+    pub max_nesting_depth: usize,
+    pub max_events: usize,
+}
+
+/// Why a message was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ShapeFault {
+    Wire(WireError),
+    WireType { message: Message, field: u32 },
+    TooMany { message: Message, limit: usize },
+    TooDeep { limit: usize },
+}
+
+impl std::fmt::Display for ShapeFault {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Wire(error) => write!(formatter, "broken protobuf: {}", error.reason),
+            Self::WireType { message, field } => {
+                write!(formatter, "broken protobuf: wire type of {message:?} field {field}")
+            }
+            Self::TooMany { message, limit } => {
+                write!(formatter, "more than {limit} of {message:?}")
+            }
+            Self::TooDeep { limit } => {
+                write!(formatter, "an attribute value is nested deeper than {limit} levels")
+            }
+        }
+    }
+}
+
+/// Walks `bytes` as `message` to the last leaf.
+pub(crate) fn check(
+    message: Message,
+    bytes: &[u8],
+    limits: &WalkLimits,
+) -> Result<Findings, ShapeFault> {
+    let mut findings = Findings::default();
+    walk(message, bytes, limits, 0, &mut findings)?;
+    Ok(findings)
+}
+
+fn walk(
+    message: Message,
+    bytes: &[u8],
+    limits: &WalkLimits,
+    depth: usize,
+    findings: &mut Findings,
+) -> Result<(), ShapeFault> {
+    if limits.max_nesting_depth < depth {
+        return Err(ShapeFault::TooDeep { limit: limits.max_nesting_depth });
+    }
+    let mut fields = Fields::new(bytes);
+    let mut seen = 0_u32;
+    let mut counts = [0_usize; 3];
+    while let Some((number, value)) = fields.next_field().map_err(ShapeFault::Wire)? {
+        let Some(kind) = message.field(number) else {
+            findings.beyond_columns = true;
+            continue;
+        };
+        if !matches!(kind, FieldType::Many(_)) {
+            // Field numbers are at most 16 here. In a oneof any second member counts as a repeat.
+            let bit = if message == Message::AnyValue { 1 } else { 1 << (number & 31) };
+            findings.beyond_columns |= seen & bit != 0;
+            seen |= bit;
+        }
+        match (kind, value) {
+            (FieldType::Varint, WireValue::Varint(_))
+            | (FieldType::Fixed64, WireValue::Fixed64(_))
+            | (FieldType::Fixed32, WireValue::Fixed32(_))
+            | (FieldType::Bytes, WireValue::Bytes(_)) => {}
+            (FieldType::Text, WireValue::Bytes(text)) => {
+                findings.invalid_text |= std::str::from_utf8(text).is_err();
+            }
+            (FieldType::One(inner), WireValue::Bytes(bytes)) => {
+                walk(inner, bytes, limits, depth + nesting(inner), findings)?;
+            }
+            (FieldType::Many(inner), WireValue::Bytes(bytes)) => {
+                count(inner, limits, &mut counts)?;
+                walk(inner, bytes, limits, depth + nesting(inner), findings)?;
+            }
+            _ => return Err(ShapeFault::WireType { message, field: number }),
+        }
+    }
+    Ok(())
+}
+
+/// Arrays and maps add a level; nothing else nests without bound.
+const fn nesting(message: Message) -> usize {
+    matches!(message, Message::ArrayValue | Message::KeyValueList) as usize
+}
+
+fn count(inner: Message, limits: &WalkLimits, counts: &mut [usize; 3]) -> Result<(), ShapeFault> {
+    let (slot, limit) = match inner {
+        Message::KeyValue => (0, limits.max_attributes),
+        Message::Event => (1, limits.max_events),
+        Message::Link => (2, limits.max_events),
+        Message::Resource
+        | Message::Scope
+        | Message::Span
+        | Message::Status
+        | Message::AnyValue
+        | Message::ArrayValue
+        | Message::KeyValueList => return Ok(()),
+    };
+    counts[slot] += 1;
+    if limit < counts[slot] { Err(ShapeFault::TooMany { message: inner, limit }) } else { Ok(()) }
+}
+
+/// Rewrites a well-formed message with every string that is not UTF-8 replaced by its lossy
+/// reading (U+FFFD for what cannot be read).
+pub(crate) fn replace_invalid_text(message: Message, bytes: &[u8]) -> Vec<u8> {
+    let mut writer = MessageWriter::new();
+    let mut fields = Fields::new(bytes);
+    while let Ok(Some((number, value))) = fields.next_field() {
+        match (message.field(number), value) {
+            (Some(FieldType::Text), WireValue::Bytes(text)) => {
+                writer.bytes(number, String::from_utf8_lossy(text).as_bytes());
+            }
+            (Some(FieldType::One(inner) | FieldType::Many(inner)), WireValue::Bytes(bytes)) => {
+                writer.bytes(number, &replace_invalid_text(inner, bytes));
+            }
+            (_, value) => writer.value(number, value),
+        }
+    }
+    writer.into_bytes()
+}
+
+/// The same bytes for the same content: fields in the order of their numbers, defaults left out,
+/// the last of a repeated single field. Repeated fields keep their order, unknown ones follow.
+pub(crate) fn canonical(message: Message, bytes: &[u8]) -> Vec<u8> {
+    let mut known: Vec<(u32, Vec<u8>)> = Vec::new();
+    let mut unknown = MessageWriter::new();
+    let mut fields = Fields::new(bytes);
+    while let Ok(Some((number, value))) = fields.next_field() {
+        let mut field = MessageWriter::new();
+        let mut repeated = false;
+        // In a oneof, a default value is a value.
+        let keep_default = message == Message::AnyValue;
+        match (message.field(number), value) {
+            (Some(FieldType::Many(inner)), WireValue::Bytes(bytes)) => {
+                field.bytes(number, &canonical(inner, bytes));
+                repeated = true;
+            }
+            (Some(FieldType::One(inner)), WireValue::Bytes(bytes)) => {
+                let inner = canonical(inner, bytes);
+                if keep_default || !inner.is_empty() {
+                    field.bytes(number, &inner);
+                }
+            }
+            (Some(_), value) => {
+                if keep_default || value.number() != 0 || !value.bytes().is_empty() {
+                    field.value(number, value);
+                }
+            }
+            (None, value) => {
+                unknown.value(number, value);
+                continue;
+            }
+        }
+        if message == Message::AnyValue {
+            known.clear();
+        } else if !repeated {
+            known.retain(|(other, _)| *other != number);
+        }
+        known.push((number, field.into_bytes()));
+    }
+    known.sort_by_key(|(number, _)| *number);
+    let mut bytes: Vec<u8> = known.into_iter().flat_map(|(_, field)| field).collect();
+    bytes.extend_from_slice(unknown.as_bytes());
+    bytes
+}

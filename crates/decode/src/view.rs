@@ -1,0 +1,433 @@
+//! Borrowed views of OTLP messages: fields are read from the received bytes when asked for.
+//!
+//! Field numbers: `opentelemetry/proto/trace/v1/trace.proto`, `common.proto`, `resource.proto` of
+//! opentelemetry-proto 1.10. Views are lenient; whether bytes are well formed is decided once, in
+//! [`crate::request`]. A string that is not UTF-8 cannot be met after that and reads as empty.
+
+use tracelake_model::{SpanId, TraceId};
+
+use crate::wire::{Fields, Repeated, WireValue};
+
+/// Any attribute value, without ownership.
+#[derive(Clone, Copy, Debug)]
+pub enum ValueView<'a> {
+    /// No value was set.
+    Empty,
+    /// `string_value`.
+    String(&'a str),
+    /// `bool_value`.
+    Bool(bool),
+    /// `int_value`.
+    Int(i64),
+    /// `double_value`.
+    Double(f64),
+    /// `array_value`.
+    Array(ArrayView<'a>),
+    /// `kvlist_value`.
+    KeyValues(KeyValuesView<'a>),
+    /// `bytes_value`.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> ValueView<'a> {
+    /// Reads the message `AnyValue`. Of several members the last one counts.
+    #[must_use]
+    pub fn new(message: &'a [u8]) -> Self {
+        let mut fields = Fields::new(message);
+        let mut value = ValueView::Empty;
+        while let Ok(Some(field)) = fields.next_field() {
+            value = match field {
+                (1, WireValue::Bytes(bytes)) => ValueView::String(text(bytes)),
+                (2, WireValue::Varint(number)) => ValueView::Bool(number != 0),
+                (3, WireValue::Varint(number)) => ValueView::Int(number.cast_signed()),
+                (4, WireValue::Fixed64(bits)) => ValueView::Double(f64::from_bits(bits)),
+                (5, WireValue::Bytes(bytes)) => ValueView::Array(ArrayView { message: bytes }),
+                (6, WireValue::Bytes(bytes)) => {
+                    ValueView::KeyValues(KeyValuesView { message: bytes })
+                }
+                (7, WireValue::Bytes(bytes)) => ValueView::Bytes(bytes),
+                _ => value,
+            };
+        }
+        value
+    }
+
+    /// The text of a string value.
+    #[must_use]
+    pub const fn as_str(self) -> Option<&'a str> {
+        match self {
+            ValueView::String(text) => Some(text),
+            ValueView::Empty
+            | ValueView::Bool(_)
+            | ValueView::Int(_)
+            | ValueView::Double(_)
+            | ValueView::Array(_)
+            | ValueView::KeyValues(_)
+            | ValueView::Bytes(_) => None,
+        }
+    }
+}
+
+/// An `ArrayValue`.
+#[derive(Clone, Copy, Debug)]
+pub struct ArrayView<'a> {
+    message: &'a [u8],
+}
+
+impl<'a> ArrayView<'a> {
+    /// The elements in order.
+    pub fn iter(self) -> impl Iterator<Item = ValueView<'a>> {
+        Repeated::new(self.message, 1).map(ValueView::new)
+    }
+}
+
+/// A `KeyValueList`, in the order sent; keys may repeat.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyValuesView<'a> {
+    message: &'a [u8],
+}
+
+impl<'a> KeyValuesView<'a> {
+    /// The entries in order.
+    pub fn iter(self) -> impl Iterator<Item = KeyValueView<'a>> {
+        Repeated::new(self.message, 1).map(KeyValueView::new)
+    }
+}
+
+/// One attribute.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyValueView<'a> {
+    /// Attribute name.
+    pub key: &'a str,
+    /// The message `AnyValue`, not yet read.
+    value: &'a [u8],
+}
+
+impl<'a> KeyValueView<'a> {
+    /// Reads the message `KeyValue`; the value is read by [`Self::value`].
+    #[must_use]
+    pub fn new(message: &'a [u8]) -> Self {
+        let mut fields = Fields::new(message);
+        let mut view = Self { key: "", value: &[] };
+        while let Ok(Some((number, value))) = fields.next_field() {
+            match number {
+                1 => view.key = text(value.bytes()),
+                2 => view.value = value.bytes(),
+                _ => {}
+            }
+        }
+        view
+    }
+
+    /// The attribute's value.
+    #[must_use]
+    pub fn value(&self) -> ValueView<'a> {
+        ValueView::new(self.value)
+    }
+}
+
+/// A span: scalar fields read, repeated ones on demand.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanView<'a> {
+    /// The message `Span`.
+    pub message: &'a [u8],
+    /// Trace id as sent; 16 bytes when the span was accepted.
+    pub trace_id: &'a [u8],
+    /// Span id as sent; 8 bytes when the span was accepted.
+    pub span_id: &'a [u8],
+    /// Parent id as sent; empty or all zero for a root.
+    pub parent_span_id: &'a [u8],
+    /// W3C trace state.
+    pub trace_state: &'a str,
+    /// W3C trace flags and OTLP's own bits.
+    pub flags: u32,
+    /// Name; may be empty.
+    pub name: &'a str,
+    /// `SpanKind` number; unknown numbers are kept.
+    pub kind: i32,
+    /// Nanoseconds since the Unix epoch; zero when the sender did not know.
+    pub start_time_unix_nano: u64,
+    /// Nanoseconds since the Unix epoch; zero when the span never ended.
+    pub end_time_unix_nano: u64,
+    /// Attributes that the sender dropped.
+    pub dropped_attributes_count: u32,
+    /// Events that the sender dropped.
+    pub dropped_events_count: u32,
+    /// Links that the sender dropped.
+    pub dropped_links_count: u32,
+    /// The status message.
+    pub status_message: &'a str,
+    /// `StatusCode` number: 0 unset, 1 ok, 2 error; unknown numbers are kept.
+    pub status_code: i32,
+    /// True when the message `Status` was there, even if empty.
+    pub has_status: bool,
+}
+
+impl<'a> SpanView<'a> {
+    /// Reads the message `Span`.
+    #[must_use]
+    pub fn new(message: &'a [u8]) -> Self {
+        let mut view = SpanView {
+            message,
+            trace_id: &[],
+            span_id: &[],
+            parent_span_id: &[],
+            trace_state: "",
+            flags: 0,
+            name: "",
+            kind: 0,
+            start_time_unix_nano: 0,
+            end_time_unix_nano: 0,
+            dropped_attributes_count: 0,
+            dropped_events_count: 0,
+            dropped_links_count: 0,
+            status_message: "",
+            status_code: 0,
+            has_status: false,
+        };
+        let mut fields = Fields::new(message);
+        while let Ok(Some((number, value))) = fields.next_field() {
+            match number {
+                1 => view.trace_id = value.bytes(),
+                2 => view.span_id = value.bytes(),
+                3 => view.trace_state = text(value.bytes()),
+                4 => view.parent_span_id = value.bytes(),
+                5 => view.name = text(value.bytes()),
+                6 => view.kind = enumeration(value.number()),
+                7 => view.start_time_unix_nano = value.number(),
+                8 => view.end_time_unix_nano = value.number(),
+                10 => view.dropped_attributes_count = low32(value.number()),
+                12 => view.dropped_events_count = low32(value.number()),
+                14 => view.dropped_links_count = low32(value.number()),
+                15 => view.read_status(value.bytes()),
+                16 => view.flags = low32(value.number()),
+                _ => {}
+            }
+        }
+        view
+    }
+
+    fn read_status(&mut self, message: &'a [u8]) {
+        self.has_status = true;
+        let mut fields = Fields::new(message);
+        while let Ok(Some((number, value))) = fields.next_field() {
+            match number {
+                2 => self.status_message = text(value.bytes()),
+                3 => self.status_code = enumeration(value.number()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Attributes in the order sent; keys may repeat.
+    pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
+        Repeated::new(self.message, 9).map(KeyValueView::new)
+    }
+
+    /// Events in the order sent.
+    pub fn events(&self) -> impl Iterator<Item = EventView<'a>> + use<'a> {
+        Repeated::new(self.message, 11).map(EventView::new)
+    }
+
+    /// Links in the order sent.
+    pub fn links(&self) -> impl Iterator<Item = LinkView<'a>> + use<'a> {
+        Repeated::new(self.message, 13).map(LinkView::new)
+    }
+
+    /// The first attribute with this key.
+    #[must_use]
+    pub fn attribute(&self, key: &str) -> Option<ValueView<'a>> {
+        self.attributes().find(|attribute| attribute.key == key).map(|found| found.value())
+    }
+
+    /// The parent's id, `None` for a root (empty or all zero) or an id of another length.
+    #[must_use]
+    pub fn parent(&self) -> Option<SpanId> {
+        let id = SpanId(self.parent_span_id.try_into().ok()?);
+        id.is_valid().then_some(id)
+    }
+
+    /// The trace id, if it has 16 bytes that are not all zero.
+    #[must_use]
+    pub fn valid_trace_id(&self) -> Option<TraceId> {
+        let id = TraceId(self.trace_id.try_into().ok()?);
+        id.is_valid().then_some(id)
+    }
+
+    /// The span id, if it has 8 bytes that are not all zero.
+    #[must_use]
+    pub fn valid_span_id(&self) -> Option<SpanId> {
+        let id = SpanId(self.span_id.try_into().ok()?);
+        id.is_valid().then_some(id)
+    }
+
+    /// True when the status code is `ERROR`. Events and tags have no say in it.
+    #[must_use]
+    pub const fn is_error(&self) -> bool {
+        self.status_code == 2
+    }
+}
+
+/// An event of a span.
+#[derive(Clone, Copy, Debug)]
+pub struct EventView<'a> {
+    message: &'a [u8],
+    /// Nanoseconds since the Unix epoch.
+    pub time_unix_nano: u64,
+    /// Name; may be empty.
+    pub name: &'a str,
+    /// Attributes that the sender dropped.
+    pub dropped_attributes_count: u32,
+}
+
+impl<'a> EventView<'a> {
+    fn new(message: &'a [u8]) -> Self {
+        let mut view = Self { message, time_unix_nano: 0, name: "", dropped_attributes_count: 0 };
+        let mut fields = Fields::new(message);
+        while let Ok(Some((number, value))) = fields.next_field() {
+            match number {
+                1 => view.time_unix_nano = value.number(),
+                2 => view.name = text(value.bytes()),
+                4 => view.dropped_attributes_count = low32(value.number()),
+                _ => {}
+            }
+        }
+        view
+    }
+
+    /// Attributes in the order sent.
+    pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
+        Repeated::new(self.message, 3).map(KeyValueView::new)
+    }
+}
+
+/// A link of a span. Ids may have any length: senders are wrong about them.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkView<'a> {
+    message: &'a [u8],
+    /// Trace id as sent.
+    pub trace_id: &'a [u8],
+    /// Span id as sent.
+    pub span_id: &'a [u8],
+    /// W3C trace state.
+    pub trace_state: &'a str,
+    /// Attributes that the sender dropped.
+    pub dropped_attributes_count: u32,
+    /// W3C trace flags and OTLP's own bits.
+    pub flags: u32,
+}
+
+impl<'a> LinkView<'a> {
+    fn new(message: &'a [u8]) -> Self {
+        let mut view = Self {
+            message,
+            trace_id: &[],
+            span_id: &[],
+            trace_state: "",
+            dropped_attributes_count: 0,
+            flags: 0,
+        };
+        let mut fields = Fields::new(message);
+        while let Ok(Some((number, value))) = fields.next_field() {
+            match number {
+                1 => view.trace_id = value.bytes(),
+                2 => view.span_id = value.bytes(),
+                3 => view.trace_state = text(value.bytes()),
+                5 => view.dropped_attributes_count = low32(value.number()),
+                6 => view.flags = low32(value.number()),
+                _ => {}
+            }
+        }
+        view
+    }
+
+    /// Attributes in the order sent.
+    pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
+        Repeated::new(self.message, 4).map(KeyValueView::new)
+    }
+}
+
+/// A resource: what produced the spans.
+#[derive(Clone, Copy, Debug)]
+pub struct ResourceView<'a> {
+    /// The message `Resource`.
+    pub message: &'a [u8],
+    /// Attributes that the sender dropped.
+    pub dropped_attributes_count: u32,
+}
+
+impl<'a> ResourceView<'a> {
+    /// Reads the message `Resource`.
+    #[must_use]
+    pub fn new(message: &'a [u8]) -> Self {
+        let mut view = Self { message, dropped_attributes_count: 0 };
+        let mut fields = Fields::new(message);
+        while let Ok(Some((number, value))) = fields.next_field() {
+            if number == 2 {
+                view.dropped_attributes_count = low32(value.number());
+            }
+        }
+        view
+    }
+
+    /// Attributes in the order sent.
+    pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
+        Repeated::new(self.message, 1).map(KeyValueView::new)
+    }
+
+    /// The first attribute with this key.
+    #[must_use]
+    pub fn attribute(&self, key: &str) -> Option<ValueView<'a>> {
+        self.attributes().find(|attribute| attribute.key == key).map(|found| found.value())
+    }
+}
+
+/// An instrumentation scope: the library that made the spans.
+#[derive(Clone, Copy, Debug)]
+pub struct ScopeView<'a> {
+    /// The message `InstrumentationScope`.
+    pub message: &'a [u8],
+    /// Library name.
+    pub name: &'a str,
+    /// Library version.
+    pub version: &'a str,
+    /// Attributes that the sender dropped.
+    pub dropped_attributes_count: u32,
+}
+
+impl<'a> ScopeView<'a> {
+    /// Reads the message `InstrumentationScope`.
+    #[must_use]
+    pub fn new(message: &'a [u8]) -> Self {
+        let mut view = Self { message, name: "", version: "", dropped_attributes_count: 0 };
+        let mut fields = Fields::new(message);
+        while let Ok(Some((number, value))) = fields.next_field() {
+            match number {
+                1 => view.name = text(value.bytes()),
+                2 => view.version = text(value.bytes()),
+                4 => view.dropped_attributes_count = low32(value.number()),
+                _ => {}
+            }
+        }
+        view
+    }
+
+    /// Attributes in the order sent.
+    pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
+        Repeated::new(self.message, 3).map(KeyValueView::new)
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Protobuf enums and uint32 travel as varints; parsers keep the low 32 bits.
+#[expect(clippy::cast_possible_truncation, reason = "protobuf defines this truncation")]
+const fn low32(number: u64) -> u32 {
+    number as u32
+}
+
+const fn enumeration(number: u64) -> i32 {
+    low32(number).cast_signed()
+}
