@@ -1,0 +1,219 @@
+//! The file operations that the journal needs, so that a simulation can stand in for the device.
+//!
+//! What the journal relies on: bytes survive a crash once [`JournalFile::sync_data`] returned
+//! `Ok`; a name survives once [`JournalFs::sync_dir`] of its folder did. Nothing else is assumed:
+//! unsynced bytes may be kept, lost, torn or zeroed in any mixture, unsynced names likewise.
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// A readable, seekable file.
+pub trait JournalRead: Read + Seek + Send {}
+impl<F: Read + Seek + Send> JournalRead for F {}
+
+/// A file open for appending.
+pub trait JournalFile: Debug + Send {
+    /// Appends from `slices`, in order, and returns how many bytes were taken (0 = no room).
+    ///
+    /// # Errors
+    /// What the file system says. After an error any part may have been written.
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Makes all bytes written so far, and the length, durable.
+    ///
+    /// # Errors
+    /// What the file system says. After an error the unsynced bytes must be taken for lost, also
+    /// if a later call succeeds.
+    fn sync_data(&mut self) -> io::Result<()>;
+
+    /// Cuts the file to `len` bytes; the next write appends there.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn truncate(&mut self, len: u64) -> io::Result<()>;
+}
+
+/// Holds a folder for as long as it lives.
+pub type LockGuard = Box<dyn Debug + Send + Sync>;
+
+/// What became of an attempt to own a folder.
+#[derive(Debug)]
+pub enum LockOutcome {
+    /// The folder is ours until the guard is dropped.
+    Held(LockGuard),
+    /// Someone else has it.
+    InUse {
+        /// That process, where it could be read.
+        pid: Option<u32>,
+    },
+}
+
+/// A plain file in the journal folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedFile {
+    /// Name without folder.
+    pub name: OsString,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// The file system under a journal.
+pub trait JournalFs: Debug + Send + Sync + 'static {
+    /// Creates `dir` and its parents, durably, unless present.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Tries to own the lock file `path`, without waiting.
+    ///
+    /// # Errors
+    /// What the file system says; a lock held by another is no error.
+    fn lock(&self, path: &Path) -> io::Result<LockOutcome>;
+
+    /// Creates `path` for appending. The name is durable after [`JournalFs::sync_dir`].
+    ///
+    /// # Errors
+    /// What the file system says, also when the file is there already.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn JournalFile>>;
+
+    /// Opens `path` for reading from its begin.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn JournalRead>>;
+
+    /// Length of `path` in bytes.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn len(&self, path: &Path) -> io::Result<u64>;
+
+    /// Cuts the file `path` to `len` bytes, durably.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()>;
+
+    /// Renames a file within its folder, atomically, replacing `to`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes creations, renames and removals in `dir` durable.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The plain files in `dir`, in no order.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn list(&self, dir: &Path) -> io::Result<Vec<ListedFile>>;
+}
+
+/// The operating system's files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealFs;
+
+impl JournalFile for File {
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Write::write_vectored(self, slices)
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        Self::sync_data(self)
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+}
+
+impl JournalFs for RealFs {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
+            _ => Ok(()),
+        }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(LockOutcome::InUse { pid: read_pid(file) }),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // The number only helps a person: a full device must not keep the service from starting.
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = written {
+            tracing::debug!(path = %path.display(), %error, "process id not noted in lock file");
+        }
+        Ok(LockOutcome::Held(Box::new(file)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn JournalFile>> {
+        Ok(Box::new(OpenOptions::new().append(true).create_new(true).open(path)?))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn JournalRead>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(std::fs::metadata(path)?.len())
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(len)?;
+        file.sync_data()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        // Only Unix lets a folder be opened and synced; elsewhere renames are durable on return.
+        if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<ListedFile>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_file() {
+                files.push(ListedFile { name: entry.file_name(), len: metadata.len() });
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// The process id in a lock file, where it is one.
+fn read_pid(mut file: File) -> Option<u32> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

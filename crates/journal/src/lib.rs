@@ -1,0 +1,138 @@
+//! The write-ahead log between ack and table.
+//!
+//! **In:** opaque records ([`RecordBytes`]: header bytes and payload bytes). **Out:** an
+//! acknowledgement once a record is on the device, and the records in journal order: live as
+//! [`Event`]s, after a restart through [`RecordReader`]s. The journal refuses to know what a
+//! record means, when it is settled, and what a table is.
+//!
+//! # Epochs
+//!
+//! The consumer settles what it was told in epochs. For one epoch it
+//!
+//! 1. calls [`Journal::rotate`], which seals a segment `k`, and takes events up to `Sealed` of `k`;
+//! 2. writes carry file `k` ([`Journal::write_carry`]): all work still unsettled after segments up
+//!    to `k`, in place of those segments and of every carry before it;
+//! 3. commits what is settled elsewhere, atomically with the number `k`;
+//! 4. calls [`Journal::delete_through`] with `k`.
+//!
+//! After a restart it asks where it committed how far that got, and calls `delete_through` with
+//! that `k`, which finishes what a crash may have interrupted. Then with `m` the lowest segment
+//! left, it replays [`Recovered::base_carry`] of `m` (the highest carry below `m`), and the
+//! segments from `m` on. Why that is right at each crash point:
+//!
+//! - before step 2 is durable: `k` or a later one is not committed, all segments since the last
+//!   committed one stand, and so does its carry, since step 4 deletes only carries *below* `k`;
+//! - between 2 and 3: carry `k` is not below `m <= k`, so it is not used; it is deleted or
+//!   overwritten by a later epoch, or used by none;
+//! - between 3 and 4, or within 4: segments up to `k` may stand in part. `delete_through` of `k`
+//!   removes the rest before it removes a carry, so no carry that was needed goes first.
+//!
+//! A segment may also be sealed without a `rotate` (see [`Event::Sealed`]). An epoch may span
+//! several segments, so the consumer is free to ignore that.
+//!
+//! # Files
+//!
+//! A journal is a folder. `LOCK` is locked by its owner, and holds that process's id for people.
+//! `segment-<20 digits>.journal` holds records in the order of appending.
+//! `carry-<20 digits>.journal` holds what the consumer carried over when it settled segments up
+//! to that number. `*.tmp` is a carry file being written; opening removes it. Other names are let
+//! alone.
+//!
+//! Opening starts a new segment, whose number is above that of all files, and leaves the earlier
+//! ones for replay. There is always at least the active segment, durable before anything is told
+//! of it, so numbers are never given twice. They may have gaps.
+//!
+//! All integers are little endian. CRC is CRC32C.
+//!
+//! | file header: offset | bytes | |
+//! |---|---|---|
+//! | 0 | 8 | `TLSEGMNT` or `TLCARRY1` |
+//! | 8 | 4 | format version, 1 |
+//! | 12 | 4 | no body in this file is longer than this |
+//! | 16 | 8 | segment number, as in the name |
+//! | 24 | 8 | base: the sequence number of offset 0 of this file |
+//! | 32 | 4 | zero |
+//! | 36 | 4 | CRC of the 36 bytes before |
+//!
+//! Records follow without gaps, each a frame and a body. The payload is stored raw: it is
+//! compressed already, or will be when it becomes a table.
+//!
+//! | record: offset | bytes | |
+//! |---|---|---|
+//! | 0 | 4 | `F7 54 4C A9` |
+//! | 4 | 4 | 1 record, 2 footer |
+//! | 8 | 4 | length of the header bytes |
+//! | 12 | 4 | length of the payload bytes |
+//! | 16 | 8 | sequence number: base plus the offset of this record in the file |
+//! | 24 | 4 | CRC of the body |
+//! | 28 | 4 | CRC of the 28 bytes before |
+//! | 32 | | body: header bytes, then payload bytes |
+//!
+//! A sequence number is a position, so numbers ascend across segments and restarts without being
+//! stored anywhere else (the base of a segment is at or above base plus length of the one
+//! before), and bytes that stand anywhere but where the journal wrote them are no record: neither
+//! what a crash brings back from a reused block, nor a record that a client hid in its payload.
+//!
+//! A carry file ends with a footer, whose body is the count of records before it and the sum of
+//! their body lengths, 8 bytes each. Its base only serves to go on numbering. It is written under
+//! another name, synced, renamed, and the folder synced.
+//!
+//! # Appending
+//!
+//! One thread takes all that waits, writes it with as few calls as possible, calls `fdatasync`
+//! once, sends the events, and answers. So a record is acknowledged only after a sync that
+//! succeeded, and the length of a segment up to its last acknowledged record never shrinks.
+//!
+//! - No room: the segment is cut back to its durable length, the group is refused with
+//!   [`JournalError::DiskFull`], and the journal goes on.
+//! - Any error of a sync, or a write error of another kind: nobody in the group is acknowledged,
+//!   the segment is sealed, and a new one is opened. No acknowledgement is ever based on a file
+//!   whose sync has failed. If there cannot be a new one, the journal has failed for good.
+//!
+//! A record that was *not* acknowledged may turn up in a replay all the same, when the machine
+//! stops before the device has forgotten it. So may a record whose acknowledgement was lost.
+//! The consumer deals with both as with a client that retries.
+//!
+//! # Recovery
+//!
+//! A reader goes from frame to frame. A frame counts if magic, CRC and sequence number are right
+//! and its lengths are within the limit of its file and the file itself; a record if its body's
+//! CRC is right as well. Otherwise the reader searches on, behind the body if the frame was right
+//! and else byte by byte, for the next whole record: what lies between is
+//! [`DamageKind::CorruptMiddle`]. If there is none it is a tail, [`DamageKind::TornTail`] or
+//! [`DamageKind::ZeroTail`]. A frame that is right and whose body would reach beyond the file is
+//! a torn tail without a search. All damage is logged and returned, and opening cuts the tail off
+//! the newest segment. A file shorter than its header was never put to use.
+//!
+//! Opening reads only headers, the newest segment, and the footers of carries. So it is quick
+//! however long the journal is, and replay needs memory for one record at a time.
+
+mod segment;
+
+mod error;
+mod fs;
+
+mod carry;
+mod recover;
+mod replay;
+
+mod capacity;
+mod events;
+mod writer;
+
+mod journal;
+
+#[cfg(any(test, feature = "simulation"))]
+mod simulated_fs;
+#[cfg(test)]
+mod tests;
+
+pub use error::JournalError;
+pub use events::{Event, Receiver};
+pub use fs::{JournalFile, JournalFs, JournalRead, ListedFile, LockGuard, LockOutcome, RealFs};
+pub use journal::{Journal, JournalOptions};
+pub use recover::Recovered;
+pub use replay::{Damage, DamageKind, RecordReader, read_carry, read_segment};
+pub use segment::{RecordBytes, SegmentNumber, Sequence};
+#[cfg(any(test, feature = "simulation"))]
+pub use simulated_fs::SimulatedFs;

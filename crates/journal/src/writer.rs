@@ -1,0 +1,428 @@
+//! The one thread that writes: takes all that waits, writes it, syncs once, answers everybody.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::capacity::Capacity;
+use crate::error::{JournalError, is_disk_full};
+use crate::events::{Event, Sender};
+use crate::fs::{JournalFile, JournalFs, LockGuard};
+use crate::segment::{
+    FILE_HEADER_LEN, FileHeader, FileKind, RecordBytes, SegmentNumber, Sequence, frame_record,
+    len_u64,
+};
+
+/// Parts shorter than this are copied beside their frames; longer ones are written from where
+/// they are. About where one more slice per system call costs as much as the copy.
+const COPY_BELOW_BYTES: usize = 4 << 10;
+
+/// A record that waits for its group.
+#[derive(Debug)]
+pub(crate) struct Pending<T> {
+    pub(crate) record: RecordBytes,
+    pub(crate) body_crc: u32,
+    pub(crate) attachment: T,
+    pub(crate) reply: oneshot::Sender<Result<Sequence, JournalError>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Request<T> {
+    Append(Pending<T>),
+    Rotate(oneshot::Sender<Result<SegmentNumber, JournalError>>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    pub(crate) requests: Vec<Request<T>>,
+    pub(crate) closed: bool,
+}
+
+/// What callers and the writer thread share.
+#[derive(Debug)]
+pub(crate) struct Shared<T> {
+    queue: Mutex<Queue<T>>,
+    pub(crate) wake: Condvar,
+    pub(crate) capacity: Arc<Capacity>,
+    pub(crate) failed: OnceLock<String>,
+    active_number: AtomicU64,
+    /// At or above the sequence number of all that was ever written.
+    next_sequence: AtomicU64,
+}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(capacity: Arc<Capacity>, active: &ActiveSegment) -> Self {
+        Self {
+            queue: Mutex::new(Queue { requests: Vec::new(), closed: false }),
+            wake: Condvar::new(),
+            capacity,
+            failed: OnceLock::new(),
+            active_number: AtomicU64::new(active.number.get()),
+            next_sequence: AtomicU64::new(active.next_base()),
+        }
+    }
+
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue<T>> {
+        // No code that holds the lock leaves the queue half changed.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn active_number(&self) -> SegmentNumber {
+        SegmentNumber::new(self.active_number.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next_sequence.load(Ordering::SeqCst)
+    }
+
+    /// Why the journal takes no work, once it does not.
+    pub(crate) fn stopped(&self) -> JournalError {
+        self.failed
+            .get()
+            .map_or(JournalError::Closed, |reason| JournalError::Failed { reason: reason.clone() })
+    }
+
+    /// Waits for requests and swaps them into `taken`; false once closed and nothing is left.
+    fn take_requests(&self, taken: &mut Vec<Request<T>>) -> bool {
+        let mut queue = self.queue();
+        while queue.requests.is_empty() && !queue.closed {
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::swap(&mut queue.requests, taken);
+        !taken.is_empty()
+    }
+}
+
+/// The segment that takes records.
+#[derive(Debug)]
+pub(crate) struct ActiveSegment {
+    number: SegmentNumber,
+    path: PathBuf,
+    file: Box<dyn JournalFile>,
+    base_sequence: u64,
+    /// Bytes that are durable.
+    len: u64,
+    /// The furthest that a write ever reached, durable or not. Sequence numbers below it are
+    /// never given to another segment: a crash may bring such bytes back.
+    reach: u64,
+    /// Whether the file was cut since it was last synced.
+    cut: bool,
+}
+
+impl ActiveSegment {
+    fn next_base(&self) -> u64 {
+        self.base_sequence.saturating_add(self.reach)
+    }
+}
+
+/// Where segments are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    pub(crate) fs: Arc<dyn JournalFs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) capacity: Arc<Capacity>,
+    pub(crate) max_body_bytes: u32,
+}
+
+impl Folder {
+    /// Creates an empty segment; when this returns it is there for good.
+    pub(crate) fn create_segment(
+        &self,
+        number: SegmentNumber,
+        base_sequence: u64,
+    ) -> Result<ActiveSegment, JournalError> {
+        let path = FileKind::Segment.path(&self.dir, number);
+        let header = FileHeader {
+            kind: FileKind::Segment,
+            number,
+            base_sequence,
+            max_body_bytes: self.max_body_bytes,
+        };
+        let len = len_u64(FILE_HEADER_LEN);
+        let created = self.fs.create(&path).and_then(|mut file| {
+            write_all(file.as_mut(), &mut [IoSlice::new(&header.encode())])?;
+            file.sync_data()?;
+            self.fs.sync_dir(&self.dir)?;
+            Ok(file)
+        });
+        match created {
+            Ok(file) => {
+                self.capacity.grow_disk(len);
+                Ok(ActiveSegment { number, path, file, base_sequence, len, reach: len, cut: false })
+            }
+            Err(error) => {
+                // Left behind it is read as an empty segment, so removing it is only tidiness.
+                if let Err(kept) = self.fs.remove(&path) {
+                    tracing::debug!(path = %path.display(), error = %kept, "segment not removed");
+                    self.capacity.grow_disk(len);
+                }
+                Err(JournalError::io("create segment", &path, error))
+            }
+        }
+    }
+}
+
+/// The state of the writer thread.
+#[derive(Debug)]
+pub(crate) struct Writer<T> {
+    folder: Folder,
+    shared: Arc<Shared<T>>,
+    events: Sender<T>,
+    active: ActiveSegment,
+    next_number: SegmentNumber,
+    segment_bytes: u64,
+    frames: Vec<u8>,
+    /// Released when the thread ends, so never while it could still write.
+    _lock: LockGuard,
+}
+
+impl<T> Writer<T> {
+    pub(crate) fn new(
+        folder: Folder,
+        shared: Arc<Shared<T>>,
+        events: Sender<T>,
+        active: ActiveSegment,
+        segment_bytes: u64,
+        lock: LockGuard,
+    ) -> Self {
+        let next_number = active.number.next();
+        let frames = Vec::new();
+        Self { folder, shared, events, active, next_number, segment_bytes, frames, _lock: lock }
+    }
+
+    /// Serves requests until the journal is closed and nothing waits.
+    pub(crate) fn run(mut self) {
+        let mut taken = Vec::new();
+        let mut group = Vec::new();
+        while self.shared.take_requests(&mut taken) {
+            for request in taken.drain(..) {
+                match request {
+                    Request::Append(pending) => group.push(pending),
+                    Request::Rotate(reply) => {
+                        self.append_group(&mut group);
+                        // Whoever asked may have gone; the segment is sealed all the same.
+                        drop(reply.send(self.rotate()));
+                    }
+                }
+            }
+            self.append_group(&mut group);
+            self.rotate_when_full();
+        }
+    }
+
+    /// Makes `group` durable and tells everybody, or tells everybody why not.
+    fn append_group(&mut self, group: &mut Vec<Pending<T>>) {
+        if group.is_empty() {
+            return;
+        }
+        let bytes = group.iter().map(|pending| pending.record.stored_len()).sum();
+        let written = match self.shared.failed.get() {
+            Some(_) => Err(self.shared.stopped()),
+            None => self.write_group(group, bytes),
+        };
+        match written {
+            Ok(()) => {
+                self.folder.capacity.grow_disk(bytes);
+                self.folder.capacity.release_promise(bytes);
+                self.acknowledge(group);
+            }
+            Err(error) => {
+                self.folder.capacity.release_promise(bytes);
+                for pending in group.drain(..) {
+                    drop(pending.reply.send(Err(error.clone())));
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, group: &mut Vec<Pending<T>>) {
+        for pending in group.drain(..) {
+            let Pending { record, attachment, reply, .. } = pending;
+            let sequence = Sequence::new(self.active.base_sequence.saturating_add(self.active.len));
+            self.active.len += record.stored_len();
+            let segment = self.active.number;
+            self.events.send(Event::Appended { segment, sequence, record, attachment });
+            drop(reply.send(Ok(sequence)));
+        }
+    }
+
+    fn write_group(&mut self, group: &[Pending<T>], bytes: u64) -> Result<(), JournalError> {
+        self.active.reach = self.active.reach.max(self.active.len.saturating_add(bytes));
+        self.shared.next_sequence.store(self.active.next_base(), Ordering::SeqCst);
+        self.frames.clear();
+        let first = self.active.base_sequence.saturating_add(self.active.len);
+        let parts = plan_write(group, first, &mut self.frames)?;
+        let mut slices: Vec<IoSlice<'_>> =
+            parts.iter().map(|part| IoSlice::new(part.bytes(&self.frames))).collect();
+        let segment = self.active.number;
+        if let Err(error) = write_all(self.active.file.as_mut(), &mut slices) {
+            return Err(self.recover_from_write(error));
+        }
+        if let Err(error) = self.active.file.sync_data() {
+            tracing::error!(%segment, %error, "sync of segment failed, giving it up");
+            self.give_up_segment()?;
+            return Err(JournalError::SyncFailed { segment, source: Arc::new(error) });
+        }
+        Ok(())
+    }
+
+    /// After a write that stopped part way: cuts it off and goes on, or gives the segment up.
+    fn recover_from_write(&mut self, error: io::Error) -> JournalError {
+        let segment = self.active.number;
+        if is_disk_full(&error) {
+            self.active.cut = true;
+            match self.active.file.truncate(self.active.len) {
+                Ok(()) => {
+                    tracing::warn!(%segment, %error, "no room for records, refused them");
+                    let path = self.active.path.clone();
+                    return JournalError::DiskFull { path, source: Arc::new(error) };
+                }
+                Err(error) => tracing::error!(%segment, %error, "torn write could not be cut off"),
+            }
+        }
+        tracing::error!(%segment, %error, "write to segment failed, giving it up");
+        match self.give_up_segment() {
+            Ok(()) => JournalError::WriteFailed { segment, source: Arc::new(error) },
+            Err(failed) => failed,
+        }
+    }
+
+    /// Seals a segment of which nobody knows what the device holds behind the durable part.
+    ///
+    /// That part was told to the consumer record by record, so `Sealed` may follow at once.
+    fn give_up_segment(&mut self) -> Result<(), JournalError> {
+        // Not relied on: what stands behind the durable part was never acknowledged, and may be
+        // replayed like any request whose answer was lost.
+        if let Err(error) = self.active.file.truncate(self.active.len) {
+            let segment = self.active.number;
+            tracing::debug!(%segment, %error, "segment that was given up could not be cut");
+            self.folder.capacity.grow_disk(self.active.reach.saturating_sub(self.active.len));
+        }
+        self.open_next().map_err(|error| {
+            let reason =
+                format!("open a segment after {} was given up: {error}", self.active.number);
+            tracing::error!(reason, "journal failed for good");
+            let reason = self.shared.failed.get_or_init(|| reason).clone();
+            JournalError::Failed { reason }
+        })
+    }
+
+    fn rotate(&mut self) -> Result<SegmentNumber, JournalError> {
+        if self.shared.failed.get().is_some() {
+            return Err(self.shared.stopped());
+        }
+        if self.active.cut
+            && let Err(error) = self.active.file.sync_data()
+        {
+            // All that was acknowledged was synced by its group; only the cut may be undone.
+            tracing::warn!(segment = %self.active.number, %error, "cut of segment not synced");
+        }
+        let sealed = self.active.number;
+        self.open_next()?;
+        Ok(sealed)
+    }
+
+    fn rotate_when_full(&mut self) {
+        if self.active.len < self.segment_bytes || self.shared.failed.get().is_some() {
+            return;
+        }
+        if let Err(error) = self.rotate() {
+            tracing::warn!(%error, "segment at its limit not sealed, going on with it");
+        }
+    }
+
+    /// Makes the next segment the active one and tells that the present one is sealed.
+    ///
+    /// On failure the present one stays active. Its successor's number is spent either way: a
+    /// file of that number may be left.
+    fn open_next(&mut self) -> Result<(), JournalError> {
+        let number = self.next_number;
+        self.next_number = number.next();
+        let next = self.folder.create_segment(number, self.active.next_base())?;
+        let segment = self.active.number;
+        self.active = next;
+        self.shared.active_number.store(number.get(), Ordering::SeqCst);
+        self.shared.next_sequence.store(self.active.next_base(), Ordering::SeqCst);
+        self.events.send(Event::Sealed { segment });
+        Ok(())
+    }
+}
+
+impl<T> Drop for Writer<T> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        if !queue.closed {
+            queue.closed = true;
+            drop(self.shared.failed.set("writer thread stopped".to_owned()));
+        }
+        // Dropping the reply ends of whatever came last answers it with `stopped`.
+        queue.requests.clear();
+    }
+}
+
+/// A stretch of bytes to write.
+#[derive(Debug)]
+enum Part<'a> {
+    /// In the buffer of frames.
+    Buffered(Range<usize>),
+    /// Where the caller has it.
+    InPlace(&'a [u8]),
+}
+
+impl Part<'_> {
+    fn bytes<'a>(&'a self, frames: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Buffered(range) => frames.get(range.clone()).unwrap_or_default(),
+            Self::InPlace(bytes) => bytes,
+        }
+    }
+}
+
+/// Lays out `group` as it goes into the file, the first record at sequence number `first`.
+fn plan_write<'a, T>(
+    group: &'a [Pending<T>],
+    first: u64,
+    frames: &mut Vec<u8>,
+) -> Result<Vec<Part<'a>>, JournalError> {
+    let mut parts = Vec::new();
+    let mut buffered_from = 0;
+    let mut sequence = first;
+    for Pending { record, body_crc, .. } in group {
+        let Some(frame) = frame_record(record, *body_crc, sequence) else {
+            // `append` refuses such records.
+            let (bytes, limit) = (record.body_len(), u64::from(u32::MAX));
+            return Err(JournalError::RecordTooLarge { bytes, limit });
+        };
+        frames.extend_from_slice(&frame.encode());
+        for part in [&record.header, &record.payload] {
+            if part.len() < COPY_BELOW_BYTES {
+                frames.extend_from_slice(part);
+                continue;
+            }
+            parts.push(Part::Buffered(buffered_from..frames.len()));
+            parts.push(Part::InPlace(part));
+            buffered_from = frames.len();
+        }
+        sequence = sequence.saturating_add(record.stored_len());
+    }
+    parts.push(Part::Buffered(buffered_from..frames.len()));
+    parts.retain(|part| !part.bytes(frames).is_empty());
+    Ok(parts)
+}
+
+/// Writes all of `slices`, none of which is empty, however little each call takes.
+fn write_all(file: &mut dyn JournalFile, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(taken) => IoSlice::advance_slices(&mut slices, taken),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

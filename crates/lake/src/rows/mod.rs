@@ -1,0 +1,15 @@
+//! Rows: a settled trace as one row of the table, and back.
+//!
+//! [`encode`] writes traces into an Arrow batch of the table's schema. [`rebuild`] gives the OTLP
+//! spans of a row back, value for value; decode, encode, rebuild is the identity.
+
+mod columns;
+mod rebuild;
+mod spans;
+mod traces;
+
+pub use rebuild::{rebuild_traces, rebuild_trace_rows};
+pub use traces::{TraceDraft, encode};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,426 @@
+//! From a row back to the OTLP spans it was made of.
+//!
+//! The inverse of the span columns. A span whose bytes are kept (`otlp`) is read from those; every
+//! other one is written from its columns. Columns that a table does not have (made by another
+//! writer with the contract's columns alone) read as null, and the span is as good as they allow.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, MapArray,
+    RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
+use tracelake_decode::any_value::json_to_message;
+use tracelake_decode::request::{SpanGroup, SpanSource};
+use tracelake_decode::writer::MessageWriter;
+use tracelake_decode::{SpanRecord, decode_otlp};
+use tracelake_model::{Assessment, Limits, SpanId, TraceId, TraceInfo, TraceState};
+
+use super::traces::TraceDraft;
+
+/// Why a row cannot be read back.
+#[derive(Debug, thiserror::Error)]
+#[error("row {row}: {reason}")]
+pub struct RebuildError {
+    /// Row within the batch.
+    pub row: usize,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Reads every row of `batch` back into the trace it was made of.
+///
+/// # Errors
+/// [`RebuildError`] for a row that no tracelake wrote.
+pub fn rebuild_traces(batch: &RecordBatch) -> Result<Vec<TraceDraft>, RebuildError> {
+    rebuild_trace_rows(batch, 0..batch.num_rows())
+}
+
+/// Reads some rows of `batch` back into the traces they were made of.
+///
+/// # Errors
+/// [`RebuildError`] for a row that no tracelake wrote.
+pub fn rebuild_trace_rows(
+    batch: &RecordBatch,
+    rows: impl IntoIterator<Item = usize>,
+) -> Result<Vec<TraceDraft>, RebuildError> {
+    let whole = StructArray::from(batch.clone());
+    rows.into_iter()
+        .map(|row| {
+            trace(&Row { fields: &whole, row }).map_err(|reason| RebuildError { row, reason })
+        })
+        .collect()
+}
+
+/// One row of a struct column, with typed access to its fields by name.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    fields: &'a StructArray,
+    row: usize,
+}
+
+impl<'a> Row<'a> {
+    fn column(&self, name: &str) -> Option<&'a ArrayRef> {
+        self.fields.column_by_name(name).filter(|column| column.is_valid(self.row))
+    }
+
+    fn text(&self, name: &str) -> Option<&'a str> {
+        let column: &StringArray = self.column(name)?.as_string_opt::<i32>()?;
+        Some(column.value(self.row))
+    }
+
+    fn owned(&self, name: &str) -> Option<String> {
+        self.text(name).map(str::to_owned)
+    }
+
+    fn long(&self, name: &str) -> Option<i64> {
+        let column: &Int64Array = self.column(name)?.as_primitive_opt::<Int64Type>()?;
+        Some(column.value(self.row))
+    }
+
+    fn int(&self, name: &str) -> Option<i32> {
+        let column: &Int32Array = self.column(name)?.as_primitive_opt::<Int32Type>()?;
+        Some(column.value(self.row))
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.int(name).and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
+    }
+
+    fn micros(&self, name: &str) -> Option<i64> {
+        let column: &TimestampMicrosecondArray =
+            self.column(name)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+        Some(column.value(self.row))
+    }
+
+    fn boolean(&self, name: &str) -> Option<bool> {
+        let column: &BooleanArray = self.column(name)?.as_boolean_opt()?;
+        Some(column.value(self.row))
+    }
+
+    fn child(&self, name: &str) -> Option<Row<'a>> {
+        let fields: &StructArray = self.column(name)?.as_struct_opt()?;
+        Some(Row { fields, row: self.row })
+    }
+
+    fn list(&self, name: &str) -> impl Iterator<Item = Row<'a>> + use<'a> {
+        let found = self.column(name).and_then(|column| {
+            let list: &ListArray = column.as_list_opt::<i32>()?;
+            let fields: &StructArray = list.values().as_struct_opt()?;
+            let [start, end] = [self.row, self.row + 1]
+                .map(|index| usize::try_from(list.value_offsets()[index]).unwrap_or_default());
+            Some((fields, start..end))
+        });
+        found.into_iter().flat_map(|(fields, range)| range.map(move |row| Row { fields, row }))
+    }
+
+    fn map(&self, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let found = self.column(name).and_then(|column| {
+            let map: &MapArray = column.as_map_opt()?;
+            let keys: &StringArray = map.keys().as_string_opt::<i32>()?;
+            let values: &StringArray = map.values().as_string_opt::<i32>()?;
+            let [start, end] = [self.row, self.row + 1]
+                .map(|index| usize::try_from(map.value_offsets()[index]).unwrap_or_default());
+            Some((keys, values, start..end))
+        });
+        found.into_iter().flat_map(|(keys, values, range)| {
+            range.map(move |index| (keys.value(index), values.value(index)))
+        })
+    }
+
+    fn owned_map(&self, name: &str) -> BTreeMap<String, String> {
+        self.map(name).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+}
+
+fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
+    let text = row.text("trace_id").ok_or("no trace id")?;
+    let trace_id = TraceId::parse(text).ok_or_else(|| {
+        format!("`{}` is not a trace id", tracelake_model::names::printable(text))
+    })?;
+    let spans = row.list("spans").map(|span| span_record(trace_id, &span)).collect::<Result<_, _>>()?;
+    let created_at_micros = row.micros("created_at").unwrap_or_default();
+    Ok(TraceDraft {
+        trace_id,
+        experiment_id: row.text("experiment_id").and_then(|id| id.parse().ok()),
+        run_id: row.owned("run_id"),
+        info: trace_info(trace_id, row),
+        spans,
+        created_at_micros,
+        updated_at_micros: row.micros("updated_at").unwrap_or(created_at_micros),
+        revision: row.int("revision").unwrap_or(1),
+    })
+}
+
+/// What the client had said of the trace; `None` when it never did, or said nothing that stays.
+fn trace_info(trace_id: TraceId, row: &Row<'_>) -> Option<TraceInfo> {
+    let trace_metadata = row.owned_map("trace_metadata");
+    let assessments: Vec<Assessment> = row.list("assessments").map(|row| assessment(&row)).collect();
+    if trace_metadata.is_empty() && assessments.is_empty() {
+        return None;
+    }
+    let info = row.child("trace_info")?;
+    Some(TraceInfo {
+        trace_id,
+        client_request_id: row.owned("client_request_id"),
+        request_time_micros: info.micros("timestamp"),
+        execution_duration_ms: row.long("execution_duration_ms"),
+        state: TraceState::parse(info.text("status").unwrap_or_default()),
+        request_preview: row.owned("request_preview"),
+        response_preview: row.owned("response_preview"),
+        trace_metadata,
+        tags: row.owned_map("tags"),
+        assessments,
+    })
+}
+
+fn assessment(row: &Row<'_>) -> Assessment {
+    let source = row.child("source");
+    let source = |name: &str| source.and_then(|source| source.owned(name));
+    Assessment {
+        assessment_id: row.owned("assessment_id").unwrap_or_default(),
+        assessment_name: row.owned("assessment_name"),
+        span_id: row.owned("span_id"),
+        source_type: source("source_type"),
+        source_id: source("source_id"),
+        create_time_micros: row.micros("create_time"),
+        last_update_time_micros: row.micros("last_update_time"),
+        feedback_json: row.owned("feedback"),
+        expectation_json: row.owned("expectation"),
+        issue_json: row.owned("issue"),
+        rationale: row.owned("rationale"),
+        metadata: row.owned_map("metadata"),
+        overrides: row.owned("overrides"),
+        valid: row.boolean("valid"),
+    }
+}
+
+fn span_record(trace_id: TraceId, row: &Row<'_>) -> Result<SpanRecord, String> {
+    let source = SpanSource::parse(row.text("source").unwrap_or("otlp"));
+    if let Some(kept) = row.column("otlp").and_then(|column| column.as_binary_opt::<i32>()) {
+        let bytes = Bytes::copy_from_slice(kept.value(row.row));
+        // The bytes were accepted once; later limits must not make an archived span unreadable.
+        let limits = Limits {
+            max_attributes: usize::MAX,
+            max_nesting_depth: usize::MAX,
+            max_events: usize::MAX,
+            ..Limits::default()
+        };
+        let mut decoded =
+            decode_otlp(&bytes, source, &limits).map_err(|error| error.to_string())?;
+        return decoded.spans.pop().ok_or_else(|| "kept span bytes hold no span".to_owned());
+    }
+    let span_id = row.text("span_id").and_then(SpanId::parse).ok_or("a span has no span id")?;
+    let parent = row.text("parent_span_id").and_then(SpanId::parse);
+    let nanos = |exact: &str, rounded: &str| {
+        row.long(exact)
+            .or_else(|| row.micros(rounded).and_then(|micros| micros.checked_mul(1_000)))
+            .and_then(|nanos| u64::try_from(nanos).ok())
+            .unwrap_or_default()
+    };
+    let start_time_unix_nano = nanos("start_time_unix_nano", "start_time");
+    let end_time_unix_nano = nanos("end_time_unix_nano", "end_time");
+    let mut span = MessageWriter::new();
+    span.bytes(1, &trace_id.0);
+    span.bytes(2, &span_id.0);
+    span.bytes_nonzero(3, row.text("trace_state").unwrap_or_default().as_bytes());
+    if let Some(parent) = parent {
+        span.bytes(4, &parent.0);
+    }
+    span.bytes_nonzero(5, row.text("name").unwrap_or_default().as_bytes());
+    span.number_nonzero(6, kind_number(row.text("kind").unwrap_or_default()));
+    span.fixed64_nonzero(7, start_time_unix_nano);
+    span.fixed64_nonzero(8, end_time_unix_nano);
+    write_attributes(&mut span, row)?;
+    span.number_nonzero(10, row.count("dropped_attributes_count"));
+    for event in row.list("events") {
+        write_event(&mut span, &event)?;
+    }
+    span.number_nonzero(12, row.count("dropped_events_count"));
+    for link in row.list("links") {
+        write_link(&mut span, &link)?;
+    }
+    span.number_nonzero(14, row.count("dropped_links_count"));
+    write_status(&mut span, row);
+    span.fixed32_nonzero(16, u32::try_from(row.count("flags")).unwrap_or_default());
+    Ok(SpanRecord {
+        trace_id,
+        span_id,
+        parent,
+        start_time_unix_nano,
+        end_time_unix_nano,
+        message: span.into_bytes().into(),
+        group: Arc::new(span_group(row, source)?),
+        beyond_columns: false,
+    })
+}
+
+fn span_group(row: &Row<'_>, source: SpanSource) -> Result<SpanGroup, String> {
+    let resource = row.child("resource");
+    let json: Vec<usize> = resource
+        .and_then(|resource| resource.text("json_attributes"))
+        .map(|text| text.split(',').filter_map(|position| position.parse().ok()).collect())
+        .unwrap_or_default();
+    let mut resource_message = MessageWriter::new();
+    for (position, (key, value)) in row.map("tags").enumerate() {
+        let value = if json.contains(&position) {
+            json_to_message(value).map_err(|error| format!("resource `{key}`: {error}"))?
+        } else {
+            string_value(value)
+        };
+        write_attribute(&mut resource_message, 1, key, &value);
+    }
+    let dropped = resource.map_or(0, |resource| resource.count("dropped_attributes_count"));
+    resource_message.number_nonzero(2, dropped);
+    let scope = row.child("scope");
+    let scope_text = |name: &str| scope.and_then(|scope| scope.text(name)).unwrap_or_default();
+    let mut scope_message = MessageWriter::new();
+    scope_message.bytes_nonzero(1, scope_text("name").as_bytes());
+    scope_message.bytes_nonzero(2, scope_text("version").as_bytes());
+    if let Some(scope) = scope {
+        write_map(&mut scope_message, 3, &scope, "attributes")?;
+        scope_message.number_nonzero(4, scope.count("dropped_attributes_count"));
+    }
+    Ok(SpanGroup {
+        resource: resource_message.into_bytes().into(),
+        resource_schema_url: resource
+            .and_then(|resource| resource.owned("schema_url"))
+            .unwrap_or_default(),
+        scope: scope_message.into_bytes().into(),
+        scope_schema_url: scope_text("schema_url").to_owned(),
+        source,
+        experiment_id: None,
+        beyond_columns: false,
+    })
+}
+
+/// Writes the span's attributes: the map, with inputs and outputs back in their places.
+fn write_attributes(span: &mut MessageWriter, row: &Row<'_>) -> Result<(), String> {
+    let mut lifted: BTreeMap<usize, (&str, Vec<u8>)> = BTreeMap::new();
+    for (column, origin) in [("inputs", "inputs_attribute"), ("outputs", "outputs_attribute")] {
+        if let (Some(text), Some(origin)) = (row.text(column), row.text(origin)) {
+            let (position, key, value) = lifted_attribute(text, origin)
+                .ok_or_else(|| format!("`{column}` was not lifted from `{origin}`"))?;
+            lifted.insert(position, (key, value));
+        }
+    }
+    let mut position = 0;
+    let mut put_back = |span: &mut MessageWriter, position: &mut usize| {
+        while let Some((key, value)) = lifted.remove(position) {
+            write_attribute(span, 9, key, &value);
+            *position += 1;
+        }
+    };
+    for (key, value) in row.map("metadata") {
+        put_back(span, &mut position);
+        let value = json_to_message(value).map_err(|error| format!("attribute `{key}`: {error}"))?;
+        write_attribute(span, 9, key, &value);
+        position += 1;
+    }
+    put_back(span, &mut position);
+    Ok(())
+}
+
+/// Takes `position:form:key` apart and gives the attribute's value back.
+fn lifted_attribute<'a>(text: &str, origin: &'a str) -> Option<(usize, &'a str, Vec<u8>)> {
+    let (position, rest) = origin.split_once(':')?;
+    let (form, key) = rest.split_once(':')?;
+    let value = match form {
+        "t" => string_value(text),
+        "q" | "v" => json_to_message(text).ok()?,
+        _ => return None,
+    };
+    Some((position.parse().ok()?, key, value))
+}
+
+fn write_event(span: &mut MessageWriter, row: &Row<'_>) -> Result<(), String> {
+    let mut event = MessageWriter::new();
+    let time = row.long("time_unix_nano").and_then(|nanos| u64::try_from(nanos).ok());
+    event.fixed64_nonzero(1, time.unwrap_or_default());
+    event.bytes_nonzero(2, row.text("name").unwrap_or_default().as_bytes());
+    write_map(&mut event, 3, row, "attributes")?;
+    event.number_nonzero(4, row.count("dropped_attributes_count"));
+    span.bytes(11, event.as_bytes());
+    Ok(())
+}
+
+fn write_link(span: &mut MessageWriter, row: &Row<'_>) -> Result<(), String> {
+    let mut link = MessageWriter::new();
+    link.bytes_nonzero(1, &unhex(row.text("trace_id").unwrap_or_default()));
+    link.bytes_nonzero(2, &unhex(row.text("span_id").unwrap_or_default()));
+    link.bytes_nonzero(3, row.text("trace_state").unwrap_or_default().as_bytes());
+    write_map(&mut link, 4, row, "attributes")?;
+    link.number_nonzero(5, row.count("dropped_attributes_count"));
+    link.fixed32_nonzero(6, u32::try_from(row.count("flags")).unwrap_or_default());
+    span.bytes(13, link.as_bytes());
+    Ok(())
+}
+
+fn write_status(span: &mut MessageWriter, row: &Row<'_>) {
+    let code = match row.text("status").unwrap_or_default() {
+        "OK" => 1,
+        "ERROR" => 2,
+        _ => 0,
+    };
+    let message = row.text("status_message").unwrap_or_default();
+    if code != 0 || !message.is_empty() {
+        span.message(15, |status| {
+            status.bytes_nonzero(2, message.as_bytes());
+            status.number_nonzero(3, code);
+        });
+    }
+}
+
+fn write_map(
+    message: &mut MessageWriter,
+    number: u32,
+    row: &Row<'_>,
+    name: &str,
+) -> Result<(), String> {
+    for (key, value) in row.map(name) {
+        let value = json_to_message(value).map_err(|error| format!("`{key}`: {error}"))?;
+        write_attribute(message, number, key, &value);
+    }
+    Ok(())
+}
+
+fn write_attribute(message: &mut MessageWriter, number: u32, key: &str, value: &[u8]) {
+    message.message(number, |attribute| {
+        attribute.bytes_nonzero(1, key.as_bytes());
+        attribute.bytes_nonzero(2, value);
+    });
+}
+
+fn string_value(text: &str) -> Vec<u8> {
+    let mut value = MessageWriter::new();
+    value.bytes(1, text.as_bytes());
+    value.into_bytes()
+}
+
+fn kind_number(name: &str) -> u64 {
+    match name {
+        "SPAN_KIND_INTERNAL" => 1,
+        "SPAN_KIND_SERVER" => 2,
+        "SPAN_KIND_CLIENT" => 3,
+        "SPAN_KIND_PRODUCER" => 4,
+        "SPAN_KIND_CONSUMER" => 5,
+        other => other
+            .strip_prefix("SPAN_KIND_")
+            .and_then(|number| number.parse::<i32>().ok())
+            .map_or(0, |number| i64::from(number).cast_unsigned()),
+    }
+}
+
+/// Bytes of hex digits of any even number; links may have ids of any length.
+fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes()
+        .chunks_exact(2)
+        .map_while(|pair| {
+            let high = tracelake_model::ids::hex_digit(pair[0])?;
+            Some(high << 4 | tracelake_model::ids::hex_digit(pair[1])?)
+        })
+        .collect()
+}

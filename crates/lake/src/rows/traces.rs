@@ -1,0 +1,417 @@
+//! The trace-level columns, and the batch as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch,
+    StringBuilder, TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+use tracelake_decode::SpanRecord;
+use tracelake_decode::conventions::{Meaning, TraceMeaning, interpret, interpret_trace};
+use tracelake_model::schema::traces_schema;
+use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo, TraceState};
+
+use super::columns::{
+    Finish, Finished, MapColumn, Offsets, element_fields, field_of, struct_array, struct_fields,
+};
+use super::spans::SpanColumns;
+
+/// A settled trace: all that one row is made of.
+#[derive(Clone, Debug)]
+pub struct TraceDraft {
+    /// The trace.
+    pub trace_id: TraceId,
+    /// Experiment that it belongs to.
+    pub experiment_id: Option<ExperimentId>,
+    /// MLflow run that it belongs to.
+    pub run_id: Option<String>,
+    /// What the client said of the trace as a whole.
+    pub info: Option<TraceInfo>,
+    /// Its spans in the order of arrival, copies removed.
+    pub spans: Vec<SpanRecord>,
+    /// When the row was first archived, microseconds since the Unix epoch.
+    pub created_at_micros: i64,
+    /// When the row was last changed, microseconds since the Unix epoch.
+    pub updated_at_micros: i64,
+    /// 1 at first archive, one more per change.
+    pub revision: i32,
+}
+
+/// Writes traces as one batch of the table's schema, a row each, in the order given.
+///
+/// # Errors
+/// [`ArrowError`] if the builders and the schema disagree, which no input can cause.
+pub fn encode(traces: &[TraceDraft]) -> Result<RecordBatch, ArrowError> {
+    let mut columns = TraceColumns::default();
+    let mut spans = SpanColumns::default();
+    for trace in traces {
+        let meanings: Vec<(Meaning<'_>, &SpanRecord)> =
+            trace.spans.iter().map(|record| (interpret(&record.view()), record)).collect();
+        for (meaning, record) in &meanings {
+            spans.append(record, meaning);
+        }
+        spans.end_trace();
+        columns.append(trace, &meanings);
+    }
+    let schema = traces_schema();
+    let mut done = columns.finish(&schema)?;
+    done.push("spans", spans.finish()?);
+    let arrays = done.in_order(schema.fields())?;
+    RecordBatch::try_new(schema, arrays)
+}
+
+#[derive(Debug, Default)]
+struct TraceColumns {
+    text: [StringBuilder; TEXT.len()],
+    longs: [Int64Builder; LONGS.len()],
+    ints: [Int32Builder; INTS.len()],
+    costs: [Float64Builder; COSTS.len()],
+    times: [TimestampMicrosecondBuilder; TIMES.len()],
+    info_text: [StringBuilder; 2],
+    info_time: TimestampMicrosecondBuilder,
+    tags: MapColumn,
+    metadata: MapColumn,
+    models: StringBuilder,
+    models_rows: usize,
+    models_list: Offsets,
+    assessments: AssessmentColumns,
+}
+
+const TEXT: [&str; 9] = [
+    "trace_id",
+    "experiment_id",
+    "run_id",
+    "trace_name",
+    "request_preview",
+    "response_preview",
+    "client_request_id",
+    "session_id",
+    "user_id",
+];
+const LONGS: [&str; 8] = [
+    "execution_duration_ms",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "total_span_duration_ns",
+    "max_span_duration_ns",
+];
+const INTS: [&str; 3] = ["span_count", "error_span_count", "revision"];
+const COSTS: [&str; 3] = ["input_cost", "output_cost", "total_cost"];
+const TIMES: [&str; 2] = ["created_at", "updated_at"];
+
+impl TraceColumns {
+    fn append(&mut self, trace: &TraceDraft, meanings: &[(Meaning<'_>, &SpanRecord)]) {
+        let facts = TraceFacts::new(trace);
+        self.append_text(trace, &facts);
+        self.info_text[0].append_value(
+            trace
+                .info
+                .as_ref()
+                .and_then(|info| info.client_request_id.clone())
+                .unwrap_or_else(|| trace.trace_id.to_mlflow()),
+        );
+        self.info_time.append_option(facts.request_time_micros);
+        self.info_text[1].append_value(facts.state.as_str());
+        self.append_numbers(trace, &facts);
+        for (key, value) in &facts.tags {
+            self.tags.entry(key, value);
+        }
+        self.tags.end();
+        if let Some(info) = &trace.info {
+            for (key, value) in &info.trace_metadata {
+                self.metadata.entry(key, value);
+            }
+            for assessment in &info.assessments {
+                self.assessments.append(assessment);
+            }
+        }
+        self.metadata.end();
+        self.assessments.end_trace();
+        let mut models: Vec<&str> = Vec::new();
+        for model in meanings.iter().filter_map(|(meaning, _)| meaning.model.as_deref()) {
+            if !models.contains(&model) {
+                models.push(model);
+                self.models.append_value(model);
+                self.models_rows += 1;
+            }
+        }
+        self.models_list.end(self.models_rows);
+    }
+
+    fn append_text(&mut self, trace: &TraceDraft, facts: &TraceFacts) {
+        let info = trace.info.as_ref();
+        for (builder, value) in self.text.iter_mut().zip([
+            Some(trace.trace_id.to_mlflow()),
+            trace.experiment_id.as_ref().map(ToString::to_string),
+            trace.run_id.clone(),
+            facts.trace_name.clone(),
+            facts.request_preview.clone(),
+            facts.response_preview.clone(),
+            info.and_then(|info| info.client_request_id.clone()),
+            facts.session_id.clone(),
+            facts.user_id.clone(),
+        ]) {
+            builder.append_option(value);
+        }
+    }
+
+    fn append_numbers(&mut self, trace: &TraceDraft, facts: &TraceFacts) {
+        let usage = &facts.meaning.usage;
+        let durations = SpanDurations::new(&trace.spans);
+        for (builder, value) in self.longs.iter_mut().zip([
+            facts.execution_duration_ms,
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.total_tokens,
+            usage.cache_read_input_tokens,
+            usage.cache_creation_input_tokens,
+            Some(durations.total_ns),
+            durations.max_ns,
+        ]) {
+            builder.append_option(value);
+        }
+        let errors = trace.spans.iter().filter(|span| span.view().is_error()).count();
+        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        for (builder, value) in
+            self.ints.iter_mut().zip([count(trace.spans.len()), count(errors), trace.revision])
+        {
+            builder.append_value(value);
+        }
+        let cost = &facts.meaning.cost;
+        for (builder, value) in
+            self.costs.iter_mut().zip([cost.input_cost, cost.output_cost, cost.total_cost])
+        {
+            builder.append_option(value);
+        }
+        for (builder, value) in
+            self.times.iter_mut().zip([trace.created_at_micros, trace.updated_at_micros])
+        {
+            builder.append_value(value);
+        }
+    }
+
+    fn finish(&mut self, schema: &SchemaRef) -> Result<Finished, ArrowError> {
+        let fields = schema.fields();
+        let mut done = Finished::default();
+        for (name, builder) in TEXT.into_iter().zip(&mut self.text) {
+            done.push(name, builder.array());
+        }
+        for (name, builder) in LONGS.into_iter().zip(&mut self.longs) {
+            done.push(name, builder.array());
+        }
+        for (name, builder) in INTS.into_iter().zip(&mut self.ints) {
+            done.push(name, builder.array());
+        }
+        for (name, builder) in COSTS.into_iter().zip(&mut self.costs) {
+            done.push(name, builder.array());
+        }
+        for (name, builder) in TIMES.into_iter().zip(&mut self.times) {
+            done.push(name, builder.array());
+        }
+        let info_fields = struct_fields(field_of(fields, "trace_info")?.data_type())?;
+        let [request_id, status] = &mut self.info_text;
+        let info = vec![request_id.array(), self.info_time.array(), status.array()];
+        done.push("trace_info", struct_array(info_fields, info)?);
+        done.push("tags", self.tags.finish()?);
+        done.push("trace_metadata", self.metadata.finish()?);
+        let models = field_of(fields, "models")?.data_type();
+        done.push("models", self.models_list.finish_list(models, self.models.array())?);
+        let assessments = field_of(fields, "assessments")?.data_type();
+        done.push("assessments", self.assessments.finish(assessments)?);
+        Ok(done)
+    }
+}
+
+/// What a row says of the trace as a whole: the client's word first, the spans' otherwise.
+#[derive(Debug)]
+struct TraceFacts {
+    meaning: TraceMeaning,
+    state: TraceState,
+    request_time_micros: Option<i64>,
+    execution_duration_ms: Option<i64>,
+    trace_name: Option<String>,
+    request_preview: Option<String>,
+    response_preview: Option<String>,
+    session_id: Option<String>,
+    user_id: Option<String>,
+    tags: BTreeMap<String, String>,
+}
+
+impl TraceFacts {
+    fn new(trace: &TraceDraft) -> Self {
+        let mut meaning = interpret_trace(&trace.spans);
+        let mut tags = std::mem::take(&mut meaning.tags);
+        let mut facts = Self {
+            state: meaning.state,
+            request_time_micros: earliest_start(&trace.spans),
+            execution_duration_ms: derived_duration_ms(&trace.spans),
+            trace_name: meaning.trace_name.take().or_else(|| root_name(&trace.spans)),
+            request_preview: meaning.request_preview.take(),
+            response_preview: meaning.response_preview.take(),
+            session_id: meaning.session_id.take(),
+            user_id: meaning.user_id.take(),
+            tags: BTreeMap::new(),
+            meaning,
+        };
+        if let Some(info) = &trace.info {
+            let metadata = |key: &str| info.trace_metadata.get(key).cloned();
+            if info.state != TraceState::Unspecified {
+                facts.state = info.state;
+            }
+            let prefer = |own: &mut Option<String>, said: Option<String>| {
+                if said.is_some() {
+                    *own = said;
+                }
+            };
+            facts.request_time_micros = info.request_time_micros.or(facts.request_time_micros);
+            facts.execution_duration_ms =
+                info.execution_duration_ms.or(facts.execution_duration_ms);
+            prefer(&mut facts.trace_name, info.tags.get("mlflow.traceName").cloned());
+            prefer(&mut facts.request_preview, info.request_preview.clone());
+            prefer(&mut facts.response_preview, info.response_preview.clone());
+            prefer(&mut facts.session_id, metadata("mlflow.trace.session"));
+            prefer(&mut facts.user_id, metadata("mlflow.trace.user"));
+            if let Some(usage) = metadata("mlflow.trace.tokenUsage")
+                && let Ok(usage) = serde_json::from_str(&usage)
+            {
+                facts.meaning.usage = usage;
+            }
+            if let Some(cost) = metadata("mlflow.trace.cost")
+                && let Ok(cost) = serde_json::from_str(&cost)
+            {
+                facts.meaning.cost = cost;
+            }
+            tags.extend(info.tags.clone());
+        }
+        facts.tags = tags;
+        facts
+    }
+}
+
+/// Earliest start that is known (zero is not), in microseconds.
+fn earliest_start(spans: &[SpanRecord]) -> Option<i64> {
+    let earliest = spans.iter().map(|span| span.start_time_unix_nano).filter(|n| *n != 0).min()?;
+    i64::try_from(earliest / 1_000).ok()
+}
+
+/// From the earliest known start to the latest end, whole milliseconds as MLflow rounds them.
+fn derived_duration_ms(spans: &[SpanRecord]) -> Option<i64> {
+    let start = spans.iter().map(|span| span.start_time_unix_nano).filter(|n| *n != 0).min()?;
+    let end = spans.iter().map(|span| span.end_time_unix_nano).max().filter(|n| *n != 0)?;
+    let milliseconds = |nanos: u64| i64::try_from(nanos / 1_000_000).ok();
+    Some(milliseconds(end)? - milliseconds(start)?)
+}
+
+fn root_name(spans: &[SpanRecord]) -> Option<String> {
+    let root = spans
+        .iter()
+        .filter(|span| span.parent.is_none())
+        .min_by_key(|span| span.start_time_unix_nano)?;
+    Some(root.view().name.to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Durations over the spans whose both times are known; a reversed span counts negative.
+#[derive(Debug, Default)]
+struct SpanDurations {
+    total_ns: i64,
+    max_ns: Option<i64>,
+}
+
+impl SpanDurations {
+    fn new(spans: &[SpanRecord]) -> Self {
+        let mut durations = Self::default();
+        for span in spans {
+            let (start, end) = (span.start_time_unix_nano, span.end_time_unix_nano);
+            if start != 0 && end != 0 {
+                let wide = i128::from(end) - i128::from(start);
+                let duration = i64::try_from(wide)
+                    .unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX });
+                durations.total_ns = durations.total_ns.saturating_add(duration);
+                durations.max_ns = durations.max_ns.max(Some(duration));
+            }
+        }
+        durations
+    }
+}
+
+#[derive(Debug, Default)]
+struct AssessmentColumns {
+    list: Offsets,
+    rows: usize,
+    text: [StringBuilder; ASSESSMENT_TEXT.len()],
+    source: [StringBuilder; 2],
+    times: [TimestampMicrosecondBuilder; 2],
+    metadata: MapColumn,
+    valid: BooleanBuilder,
+}
+
+const ASSESSMENT_TEXT: [&str; 8] = [
+    "assessment_id",
+    "assessment_name",
+    "span_id",
+    "feedback",
+    "expectation",
+    "issue",
+    "rationale",
+    "overrides",
+];
+
+impl AssessmentColumns {
+    fn append(&mut self, assessment: &Assessment) {
+        self.rows += 1;
+        for (builder, value) in self.text.iter_mut().zip([
+            Some(&assessment.assessment_id),
+            assessment.assessment_name.as_ref(),
+            assessment.span_id.as_ref(),
+            assessment.feedback_json.as_ref(),
+            assessment.expectation_json.as_ref(),
+            assessment.issue_json.as_ref(),
+            assessment.rationale.as_ref(),
+            assessment.overrides.as_ref(),
+        ]) {
+            builder.append_option(value);
+        }
+        let source = [&assessment.source_type, &assessment.source_id];
+        for (builder, value) in self.source.iter_mut().zip(source) {
+            builder.append_option(value.as_ref());
+        }
+        let times = [assessment.create_time_micros, assessment.last_update_time_micros];
+        for (builder, value) in self.times.iter_mut().zip(times) {
+            builder.append_option(value);
+        }
+        for (key, value) in &assessment.metadata {
+            self.metadata.entry(key, value);
+        }
+        self.metadata.end();
+        self.valid.append_option(assessment.valid);
+    }
+
+    fn end_trace(&mut self) {
+        self.list.end(self.rows);
+    }
+
+    fn finish(&mut self, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
+        let fields = element_fields(data_type)?;
+        let mut done = Finished::default();
+        for (name, builder) in ASSESSMENT_TEXT.into_iter().zip(&mut self.text) {
+            done.push(name, builder.array());
+        }
+        let source_fields = struct_fields(field_of(fields, "source")?.data_type())?;
+        let source = self.source.iter_mut().map(Finish::array).collect();
+        done.push("source", struct_array(source_fields, source)?);
+        for (name, builder) in ["create_time", "last_update_time"].into_iter().zip(&mut self.times)
+        {
+            done.push(name, builder.array());
+        }
+        done.push("metadata", self.metadata.finish()?);
+        done.push("valid", Arc::new(self.valid.finish()));
+        self.rows = 0;
+        self.list.finish_list(data_type, struct_array(fields, done.in_order(fields)?)?)
+    }
+}

@@ -1,0 +1,197 @@
+//! Generated OTLP requests: every field, every value type, and what senders get wrong.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tracelake_decode::writer::MessageWriter;
+
+/// Keys that mean something to a convention, and keys that mean nothing.
+const KEYS: [&str; 16] = [
+    "mlflow.spanType",
+    "mlflow.spanInputs",
+    "mlflow.spanOutputs",
+    "input.value",
+    "output.value",
+    "openinference.span.kind",
+    "gen_ai.operation.name",
+    "gen_ai.input.messages",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.request.model",
+    "session.id",
+    "http.status_code",
+    "$odd",
+    "",
+    "k",
+    "caf\u{e9}",
+];
+
+/// An `AnyValue` message, nested a few levels.
+pub fn any_value() -> impl Strategy<Value = Vec<u8>> {
+    let leaf = prop_oneof![
+        Just(Vec::new()),
+        prop_oneof![
+            any::<String>(),
+            Just("{\"a\": [1, 2.50]}".to_owned()),
+            Just("\"quoted\"".to_owned()),
+            Just("{broken".to_owned()),
+            Just("7".to_owned()),
+        ]
+        .prop_map(|text| message(|m| m.bytes(1, text.as_bytes()))),
+        any::<bool>().prop_map(|value| message(|m| m.number(2, u64::from(value)))),
+        any::<i64>().prop_map(|value| message(|m| m.number(3, value.cast_unsigned()))),
+        any::<f64>()
+            .prop_filter("a NaN has one spelling", |value| !value.is_nan())
+            .prop_map(|value| message(|m| m.fixed64(4, value.to_bits()))),
+        Just(message(|m| m.fixed64(4, f64::NAN.to_bits()))),
+        any::<Vec<u8>>().prop_map(|bytes| message(|m| m.bytes(7, &bytes))),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|elements| message(|m| {
+                m.message(5, |array| elements.iter().for_each(|e| array.bytes(1, e)));
+            })),
+            attributes(inner).prop_map(|entries| message(|m| {
+                m.message(6, |list| entries.iter().for_each(|e| list.bytes(1, e)));
+            })),
+        ]
+    })
+}
+
+/// A list of `KeyValue` messages; keys may repeat.
+pub fn attributes(
+    value: impl Strategy<Value = Vec<u8>> + Clone,
+) -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let key = prop_oneof![4 => prop::sample::select(&KEYS[..]).prop_map(str::to_owned), 1 => "[a-z.]{1,12}"];
+    prop::collection::vec((key, value), 0..6).prop_map(|entries| {
+        entries
+            .into_iter()
+            .map(|(key, value)| {
+                message(|m| {
+                    m.bytes(1, key.as_bytes());
+                    m.bytes(2, &value);
+                })
+            })
+            .collect()
+    })
+}
+
+/// A `Span` message of the trace `[1; 16]` with an id of a few, so that ids collide.
+pub fn span() -> impl Strategy<Value = Vec<u8>> {
+    let ids = (1_u8..20, prop::option::of(0_u8..20), any::<String>(), any::<u32>());
+    let times = (nanos(), nanos(), 0_u64..8, 0_u64..4);
+    let event = (nanos(), any::<String>(), attributes(any_value().boxed()), any::<u32>());
+    let link =
+        (prop::collection::vec(any::<u8>(), 0..20), "[a-z=]{0,8}", attributes(any_value().boxed()));
+    let lists = (
+        attributes(any_value().boxed()),
+        prop::collection::vec(event, 0..3),
+        prop::collection::vec(link, 0..3),
+        any::<String>(),
+    );
+    (ids, times, lists).prop_map(|(ids, times, lists)| {
+        message(|m| {
+            m.bytes(1, &[1; 16]);
+            m.bytes(2, &[ids.0; 8]);
+            if let Some(parent) = ids.1 {
+                m.bytes(4, &[parent; 8]);
+            }
+            m.bytes(5, ids.2.as_bytes());
+            m.number(6, times.2);
+            m.fixed64(7, times.0);
+            m.fixed64(8, times.1);
+            lists.0.iter().for_each(|attribute| m.bytes(9, attribute));
+            m.number(10, u64::from(ids.3));
+            for (time, name, attributes, dropped) in &lists.1 {
+                m.message(11, |event| {
+                    event.fixed64(1, *time);
+                    event.bytes(2, name.as_bytes());
+                    attributes.iter().for_each(|attribute| event.bytes(3, attribute));
+                    event.number(4, u64::from(*dropped));
+                });
+            }
+            for (id, state, attributes) in &lists.2 {
+                m.message(13, |link| {
+                    link.bytes(1, id);
+                    link.bytes(2, &[7; 8]);
+                    link.bytes(3, state.as_bytes());
+                    attributes.iter().for_each(|attribute| link.bytes(4, attribute));
+                    link.fixed32_nonzero(6, ids.3 & 0x3ff);
+                });
+            }
+            m.message(15, |status| {
+                status.bytes(2, lists.3.as_bytes());
+                status.number(3, times.3);
+            });
+            m.fixed32_nonzero(16, ids.3 >> 8);
+        })
+    })
+}
+
+/// An `ExportTraceServiceRequest` of up to two resources and scopes.
+pub fn request() -> impl Strategy<Value = Bytes> {
+    let scope = (any::<String>(), attributes(any_value().boxed()), "[a-z:/]{0,10}");
+    let scope_spans = (scope, prop::collection::vec(span(), 0..5));
+    let resource = (attributes(any_value().boxed()), any::<u32>(), "[a-z:/]{0,10}");
+    let resource_spans = (resource, prop::collection::vec(scope_spans, 0..3));
+    prop::collection::vec(resource_spans, 1..3).prop_map(|all| {
+        message(|m| {
+            for ((attributes, dropped, url), scopes) in &all {
+                m.message(1, |resource_spans| {
+                    resource_spans.message(1, |resource| {
+                        attributes.iter().for_each(|attribute| resource.bytes(1, attribute));
+                        resource.number(2, u64::from(*dropped));
+                    });
+                    for ((name, attributes, url), spans) in scopes {
+                        resource_spans.message(2, |scope_spans| {
+                            scope_spans.message(1, |scope| {
+                                scope.bytes(1, name.as_bytes());
+                                attributes.iter().for_each(|attribute| scope.bytes(3, attribute));
+                            });
+                            spans.iter().for_each(|span| scope_spans.bytes(2, span));
+                            scope_spans.bytes(3, url.as_bytes());
+                        });
+                    }
+                    resource_spans.bytes(3, url.as_bytes());
+                });
+            }
+        })
+        .into()
+    })
+}
+
+/// A plain span for tests that count: one name, one time, one attribute.
+#[must_use]
+pub fn simple_request(trace: u128, spans: std::ops::Range<u64>) -> Bytes {
+    message(|m| {
+        m.message(1, |resource_spans| {
+            resource_spans.message(2, |scope_spans| {
+                for span in spans {
+                    scope_spans.message(2, |m| {
+                        m.bytes(1, &(trace + 1).to_be_bytes());
+                        m.bytes(2, &(span + 1).to_be_bytes());
+                        if span != 0 {
+                            m.bytes(4, &1_u64.to_be_bytes());
+                        }
+                        m.bytes(5, b"step");
+                        m.fixed64(7, 1_795_305_600_000_000_000 + span * 1_000_000);
+                        m.fixed64(8, 1_795_305_600_500_000_000 + span * 1_000_000);
+                    });
+                }
+            });
+        });
+    })
+    .into()
+}
+
+fn nanos() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => 1_795_305_600_000_000_000..1_795_305_700_000_000_000_u64,
+        1 => Just(0),
+        1 => any::<u64>(),
+    ]
+}
+
+fn message(write: impl FnOnce(&mut MessageWriter)) -> Vec<u8> {
+    let mut writer = MessageWriter::new();
+    write(&mut writer);
+    writer.into_bytes()
+}
