@@ -56,7 +56,7 @@ test: ## All tests: Rust, the house rules, and the end-to-end tests from outside
 	@$(call step,2/4 rust tests)
 	@$(MAKE) test-rust
 	@$(call step,3/4 house rules)
-	cargo run --locked --quiet -p xtask -- tidy
+	$(CARGO_TARGET_DIR)/debug/xtask tidy
 	@$(call step,4/4 end-to-end tests against $(TRACELAKE_BIN))
 	@$(MAKE) e2e
 

@@ -15,13 +15,18 @@ SERVERS = pytest.StashKey[list[Server]]()
 
 def pytest_report_header() -> list[str]:
     """What is under test, for whoever reads the log later."""
-    return [f"binary: {binary()}", f"real data: {SHARED_DATA if SHARED_DATA.is_dir() else 'absent'}"]
+    return [
+        f"binary: {binary()}",
+        f"real data: {SHARED_DATA if SHARED_DATA.is_dir() else 'absent'}",
+    ]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """A missing binary is one clear message, not a hundred failures."""
     if not config.option.collectonly and not os.access(binary(), os.X_OK):
-        pytest.exit(f"no binary at {binary()}\nhint: run make build, or set TRACELAKE_BIN", returncode=4)
+        pytest.exit(
+            f"no binary at {binary()}\nhint: run make build, or set TRACELAKE_BIN", returncode=4
+        )
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -30,7 +35,9 @@ def pytest_runtest_makereport(item: pytest.Item):
     outcome = yield
     report = outcome.get_result()
     if report.failed:
-        for server in item.stash.get(SERVERS, []):
+        used = [getattr(value, "server", value) for value in item.funcargs.values()]
+        shared = [value for value in used if isinstance(value, Server)]
+        for server in dict.fromkeys([*item.stash.get(SERVERS, []), *shared]):
             report.sections.append((f"service {server.data_dir.name}", server.log_tail()))
 
 

@@ -29,7 +29,9 @@ def run_client(script: str, url: str, cwd: Path) -> str:
         capture_output=True, text=True, timeout=180, cwd=cwd,
         env=clean_environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="2", HOME=str(cwd)),
     )  # fmt: skip
-    assert done.returncode == 0, f"{script} exited {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}"
+    assert done.returncode == 0, (
+        f"{script} exited {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}"
+    )
     return done.stdout
 
 
@@ -71,10 +73,14 @@ def wait_for_rows(server: Server, wanted: set[str], deadline: float) -> dict[str
         if table.exists(server.table_path()):
             found = table.rows(server.table_path())
             if wanted <= {t for t, row in found.items() if row["span_count"] == 3}:
-                print(f"rows were readable {time.time() - (deadline - FRESH_SECONDS):.2f} s after the flush")
+                print(
+                    f"rows were readable {time.time() - (deadline - FRESH_SECONDS):.2f} s after the flush"
+                )
                 return found
         spans = {trace_id: row["span_count"] for trace_id, row in found.items()}
-        assert time.time() < deadline, f"not readable {FRESH_SECONDS} s after the flush: {spans} of {wanted}"
+        assert time.time() < deadline, (
+            f"not readable {FRESH_SECONDS} s after the flush: {spans} of {wanted}"
+        )
         time.sleep(0.1)
 
 
@@ -84,12 +90,16 @@ def assert_nothing_twice(proxy: RecordingProxy, wanted: set[str]) -> None:
     starts: Counter[str] = Counter()
     for call in proxy.calls:
         assert call.method != "PUT", f"uploaded as an artifact as well: {call.path}"
-        assert call.status < 400 or "get-by-name" in call.path, f"{call.method} {call.path} -> {call.status}"
+        assert call.status < 400 or "get-by-name" in call.path, (
+            f"{call.method} {call.path} -> {call.status}"
+        )
         if call.path == "/v1/traces":
             for record in records(ExportTraceServiceRequest.FromString(call.body)):
                 spans[record.span.trace_id.hex(), record.span.span_id.hex()] += 1
         if call.path == "/api/3.0/mlflow/traces":
-            starts[json.loads(call.body)["trace"]["trace_info"]["trace_id"].removeprefix("tr-")] += 1
+            starts[
+                json.loads(call.body)["trace"]["trace_info"]["trace_id"].removeprefix("tr-")
+            ] += 1
     assert {trace_id for trace_id, _ in spans} == wanted == starts.keys()
     assert set(spans.values()) == {1} == set(starts.values()), (spans, starts)
 
@@ -98,7 +108,11 @@ def assert_good_row(row: dict, experiment_id: str) -> None:
     """Types, inputs, outputs, tokens and what the client set on the trace."""
     assert row["experiment_id"] == experiment_id
     assert row["trace_info"]["status"] == "OK"
-    assert (row["trace_name"], row["session_id"], row["user_id"]) == ("agent", "session-1", "user-1")
+    assert (row["trace_name"], row["session_id"], row["user_id"]) == (
+        "agent",
+        "session-1",
+        "user-1",
+    )
     assert dict(row["tags"])["team"] == "search"
     assert (row["input_tokens"], row["output_tokens"], row["total_tokens"]) == (11, 7, 18)
     spans = {span["name"]: span for span in row["spans"]}
@@ -134,7 +148,9 @@ def test_experiments_work_as_in_mlflow(server: Server, tmp_path: Path) -> None:
 def test_experiments_survive_a_kill(server: Server) -> None:
     """What was answered is on disk."""
     base = f"{server.url}/api/2.0/mlflow/experiments"
-    made = server.session.post(f"{base}/create", json={"name": "kept"}, timeout=10).json()["experiment_id"]
+    made = server.session.post(f"{base}/create", json={"name": "kept"}, timeout=10).json()[
+        "experiment_id"
+    ]
     server.kill()
     server.start()
     answer = server.session.get(

@@ -41,7 +41,9 @@ def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         server.start()
         send(server, request.param, bodies)
         server.flush()
-        yield Archive(request.param, server, truth_of(bodies), table.rows(server.table_path()), real)
+        yield Archive(
+            request.param, server, truth_of(bodies), table.rows(server.table_path()), real
+        )
         server.stop()
     finally:
         server.close()
@@ -54,8 +56,12 @@ def send(server: Server, way: str, bodies: list[ExportTraceServiceRequest]) -> N
             answers = [client.export(body) for body in bodies]
     else:
         content_type = otlp.JSON if way == "http-json" else otlp.PROTOBUF
-        answers = [otlp.post(server.url, body, content_type, session=server.session) for body in bodies]
-    rejected = [answer.partial_success for answer in answers if answer.partial_success.rejected_spans]
+        answers = [
+            otlp.post(server.url, body, content_type, session=server.session) for body in bodies
+        ]
+    rejected = [
+        answer.partial_success for answer in answers if answer.partial_success.rejected_spans
+    ]
     assert not rejected, rejected
 
 
@@ -92,16 +98,29 @@ def test_counts_sums_and_bounds_are_those_sent(archive: Archive) -> None:
             "span_count": len(spans),
             "unique_span_ids": len({span["span_id"] for span in spans}),
             "error_span_count": sum(span["status"] == "ERROR" for span in spans),
-            "sum_duration_ns": sum(s["end_time_unix_nano"] - s["start_time_unix_nano"] for s in spans),
+            "sum_duration_ns": sum(
+                s["end_time_unix_nano"] - s["start_time_unix_nano"] for s in spans
+            ),
             "min_start_ns": min(span["start_time_unix_nano"] for span in spans),
             "max_end_ns": max(span["end_time_unix_nano"] for span in spans),
             "event_count": sum(len(span["events"] or ()) for span in spans),
             "link_count": sum(len(span["links"] or ()) for span in spans),
         }
         summary = {"span_count": row["span_count"], "error_span_count": row["error_span_count"]}
+        whole = [s["end_time_unix_nano"] - s["start_time_unix_nano"] for s in spans if has_times(s)]
+        durations = {
+            "total_span_duration_ns": sum(whole),
+            "max_span_duration_ns": max(whole, default=None),
+        }
+        wrong += mismatches(f"{trace_id} summary", durations, {key: row[key] for key in durations})
         wrong += mismatches(trace_id, {k: expected[k] for k in found}, found)
         wrong += mismatches(f"{trace_id} summary", {k: expected[k] for k in summary}, summary)
     assert not wrong, "\n".join(wrong)
+
+
+def has_times(span: dict) -> bool:
+    """Whether both times are known; zero means unknown, and has no place in a sum."""
+    return span["start_time_unix_nano"] != 0 and span["end_time_unix_nano"] != 0
 
 
 def mismatches(subject: str, expected: dict, found: dict) -> list[str]:
@@ -113,7 +132,9 @@ def mismatches(subject: str, expected: dict, found: dict) -> list[str]:
     ]
 
 
-def test_what_was_sent_is_what_the_manifest_records(archive: Archive, manifest: dict[str, dict]) -> None:
+def test_what_was_sent_is_what_the_manifest_records(
+    archive: Archive, manifest: dict[str, dict]
+) -> None:
     """The manifest counts records sent; ties this module's own arithmetic to an independent one."""
     wrong = []
     assert archive.truth.keys() == manifest.keys()
@@ -145,8 +166,12 @@ def test_attributes_are_in_columns_a_reader_can_use(archive: Archive) -> None:
             keys = {attribute.key for attribute in sent[span["span_id"]].span.attributes}
             found = {key for key, _ in span["metadata"] or ()}
             lifted = keys - found
-            if found - keys or len(lifted) > (span["inputs"] is not None) + (span["outputs"] is not None):
-                wrong.append(f"{trace_id} {span['span_id']}: absent {sorted(lifted)}, new {sorted(found - keys)}")
+            if found - keys or len(lifted) > (span["inputs"] is not None) + (
+                span["outputs"] is not None
+            ):
+                wrong.append(
+                    f"{trace_id} {span['span_id']}: absent {sorted(lifted)}, new {sorted(found - keys)}"
+                )
             for key, value in span["metadata"] or ():
                 json.loads(value)
     assert not wrong, f"{len(wrong)} spans\n" + "\n".join(wrong[:20])
@@ -179,7 +204,9 @@ class Deviation:
 
     def __str__(self) -> str:
         place = f" span {self.record.span.span_id.hex()}" if self.record else ""
-        return f"{self.trace_id}{place}: {self.field} is {self.ours!r}, MLflow stored {self.mlflow!r}"
+        return (
+            f"{self.trace_id}{place}: {self.field} is {self.ours!r}, MLflow stored {self.mlflow!r}"
+        )
 
 
 def shares_ids(deviation: Deviation) -> bool:
@@ -188,7 +215,7 @@ def shares_ids(deviation: Deviation) -> bool:
     return deviation.record is None and facts["unique_span_ids"] < facts["span_count"]
 
 
-# Where tracelake differs from MLflow on purpose. Every rule must apply to at least one trace.
+# Where tracelake differs from MLflow on purpose: the reason, and when it applies.
 IMPROVEMENTS: dict[str, tuple[str, Callable[[Deviation], bool]]] = {
     "lower-case OpenInference kinds": (
         "MLflow's table of kinds is upper-case only, so a span of kind `retriever` has no type there",
@@ -196,13 +223,27 @@ IMPROVEMENTS: dict[str, tuple[str, Callable[[Deviation], bool]]] = {
     ),
     "usage_details": (
         "MLflow ignores Langfuse's usage_details, so such generations have no token counts there",
-        lambda d: d.field in (*TOKENS, *CACHE_TOKENS)
-        and d.mlflow is None
-        and d.attribute("langfuse.observation.usage_details"),
+        lambda d: (
+            d.field in (*TOKENS, *CACHE_TOKENS)
+            and (d.mlflow is None or d.record is None)
+            and d.attribute("langfuse.observation.usage_details")
+        ),
+    ),
+    "Langfuse model name": (
+        "MLflow does not read langfuse.observation.model.name",
+        lambda d: d.field == "model" and d.attribute("langfuse.observation.model.name"),
+    ),
+    "unknown start": (
+        "a start of zero means unknown; MLflow takes it for 1970 and the duration for half a century",
+        lambda d: (
+            d.field in ("request_time_ms", "duration_ms") and d.truth.facts()["min_start_ns"] == 0
+        ),
     ),
     "shared ids": (
         "of spans with one id MLflow keeps the last, so what it derives from the trace lacks the others",
-        lambda d: shares_ids(d) and d.field in ("duration_ms", "trace_name", *TOKENS, *CACHE_TOKENS),
+        lambda d: (
+            shares_ids(d) and d.field in ("duration_ms", "trace_name", *TOKENS, *CACHE_TOKENS)
+        ),
     ),
 }
 
@@ -213,7 +254,9 @@ def test_derived_fields_are_those_of_mlflow(archive: Archive, oracle: dict[str, 
     wrong = []
     for trace_id, truth in archive.truth.items():
         for deviation in deviations(truth, archive.rows[trace_id], oracle[trace_id]):
-            rule = next((name for name, (_, applies) in IMPROVEMENTS.items() if applies(deviation)), None)
+            rule = next(
+                (name for name, (_, applies) in IMPROVEMENTS.items() if applies(deviation)), None
+            )
             if rule:
                 used[rule] += 1
             else:
@@ -229,7 +272,12 @@ def deviations(truth: TraceTruth, row: dict, stored: dict) -> list[Deviation]:
         ("state", stored["state"], row["trace_info"]["status"], None),
         ("session", stored["session"], row["session_id"], None),
         ("user", stored["user"], row["user_id"], None),
-        ("request_time_ms", stored["request_time_ms"], milliseconds(row["trace_info"]["timestamp"]), None),
+        (
+            "request_time_ms",
+            stored["request_time_ms"],
+            milliseconds(row["trace_info"]["timestamp"]),
+            None,
+        ),
         ("duration_ms", stored["execution_duration_ms"], row["execution_duration_ms"], None),
     ]
     pairs += [(key, usage.get(key), row[key], None) for key in TOKENS]
@@ -255,15 +303,24 @@ def milliseconds(timestamp) -> int:
     """Whole milliseconds since the epoch, rounded down, without a detour over floats."""
     from datetime import UTC, datetime, timedelta
 
-    return (timestamp.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    return (timestamp.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
+        milliseconds=1
+    )
 
 
-def test_traces_that_mlflow_refuses_to_archive_are_there(archive: Archive, oracle: dict[str, dict]) -> None:
+def test_traces_that_mlflow_refuses_to_archive_are_there(
+    archive: Archive, oracle: dict[str, dict]
+) -> None:
     """Traces over several resources: MLflow's own archive takes none of the nine."""
     refused = [trace_id for trace_id, row in oracle.items() if row.get("mlflow_archive_error")]
     assert len(refused) == 9
     for trace_id in refused:
         assert len(archive.rows[trace_id]["spans"]) == archive.truth[trace_id].facts()["span_count"]
-        resources = {r.resource_spans.resource.SerializeToString() for r in archive.truth[trace_id].kept}
-        stored = {json.dumps(span["resource"], default=str) for span in archive.rows[trace_id]["spans"]}
+        resources = {
+            r.resource_spans.resource.SerializeToString() for r in archive.truth[trace_id].kept
+        }
+        stored = {
+            json.dumps([span["resource"], span["tags"]], default=str)
+            for span in archive.rows[trace_id]["spans"]
+        }
         assert 1 < len(resources) == len(stored), trace_id

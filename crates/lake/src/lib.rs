@@ -3,4 +3,17 @@
 //! Comes in: decoded spans. Goes out: table versions, and traces read back from rows. This room
 //! owns the Delta kernel and every path name; it never sees HTTP, SQL or the journal.
 
+pub mod assemble;
+pub mod commit;
+mod data_file;
+pub mod error;
+pub mod layout;
 pub mod rows;
+mod storage;
+pub mod table;
+
+pub use commit::{EpochOutcome, TableWriter};
+pub use error::{LakeError, Retry};
+pub use layout::{DataFolder, TableLocation};
+pub use rows::TraceDraft;
+pub use table::{Lake, LiveFile, Table, TableSnapshot, create_or_accept};

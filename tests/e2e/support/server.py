@@ -46,7 +46,9 @@ class Cli:
     def __init__(self, data_dir: Path):
         self.data_dir = data_dir
 
-    def run(self, *arguments: str, timeout: float = 120, **extra: str) -> subprocess.CompletedProcess:
+    def run(
+        self, *arguments: str, timeout: float = 120, **extra: str
+    ) -> subprocess.CompletedProcess:
         """Runs one command to its end, whatever its exit code."""
         command = [str(binary()), *map(str, arguments), "--data-dir", str(self.data_dir)]
         return subprocess.run(
@@ -85,7 +87,9 @@ class Cli:
 class Server:
     """One `tracelake serve` on a folder of its own; survives kills and restarts."""
 
-    def __init__(self, data_dir: Path, *flags: str, quick: bool = True, env: dict[str, str] | None = None):
+    def __init__(
+        self, data_dir: Path, *flags: str, quick: bool = True, env: dict[str, str] | None = None
+    ):
         self.data_dir = data_dir
         self.flags = (*(QUICK if quick else ()), *flags)
         self.env = env or {}
@@ -125,11 +129,15 @@ class Server:
         process = self.spawn()
         while time.monotonic() - begun < timeout:
             if process.poll() is not None:
-                raise AssertionError(f"serve exited {process.returncode} at start\n{self.log_tail()}")
+                raise AssertionError(
+                    f"serve exited {process.returncode} at start\n{self.log_tail()}"
+                )
             if self.read_server_file(process.pid):
                 return time.monotonic() - begun
             time.sleep(0.01)
-        raise AssertionError(f"no server.json of pid {process.pid} after {timeout} s\n{self.log_tail()}")
+        raise AssertionError(
+            f"no server.json of pid {process.pid} after {timeout} s\n{self.log_tail()}"
+        )
 
     def read_server_file(self, pid: int) -> bool:
         """Takes the ports from server.json if it is this process's and not one left by a kill."""
@@ -154,7 +162,9 @@ class Server:
         self.process.send_signal(signal_number)
         code = self.process.wait(timeout=timeout)
         assert code == 0, f"exit code {code} after signal {signal_number}\n{self.log_tail()}"
-        assert not (self.data_dir / "server.json").exists(), "server.json left behind by a clean stop"
+        assert not (self.data_dir / "server.json").exists(), (
+            "server.json left behind by a clean stop"
+        )
 
     def restart(self) -> float:
         """Clean stop, then start on the same folder."""
@@ -164,7 +174,9 @@ class Server:
     def flush(self, timeout: float = 120) -> None:
         """Settles and commits all that is acknowledged."""
         answer = self.session.post(f"{self.url}/api/v1/flush", timeout=timeout)
-        assert answer.status_code == 200, f"flush: {answer.status_code} {answer.text}\n{self.log_tail()}"
+        assert answer.status_code == 200, (
+            f"flush: {answer.status_code} {answer.text}\n{self.log_tail()}"
+        )
         answer.json()
 
     def assert_alive(self) -> None:

@@ -85,7 +85,11 @@ def counts_polars(path: Path) -> tuple[int, int, int]:
     failed = (pl.col("trace_info").struct.field("status") == "ERROR") | statuses.list.any()
     row = (
         pl.scan_delta(str(path))
-        .select(pl.len().alias("a"), pl.col("spans").list.len().sum().alias("b"), failed.sum().alias("c"))
+        .select(
+            pl.len().alias("a"),
+            pl.col("spans").list.len().sum().alias("b"),
+            failed.sum().alias("c"),
+        )
         .collect()
         .row(0)
     )

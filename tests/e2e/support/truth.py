@@ -35,7 +35,9 @@ class Record:
 
     def text(self) -> str:
         """For a person who compares two records."""
-        return json.dumps(json_format.MessageToDict(self.resource_spans), indent=1, ensure_ascii=False)
+        return json.dumps(
+            json_format.MessageToDict(self.resource_spans), indent=1, ensure_ascii=False
+        )
 
 
 def records(request: ExportTraceServiceRequest) -> Iterator[Record]:
@@ -106,7 +108,9 @@ class TraceTruth:
             "span_count": len(spans),
             "unique_span_ids": len({span.span_id for span in spans}),
             "error_span_count": sum(span.status.code == ERROR for span in spans),
-            "sum_duration_ns": sum(span.end_time_unix_nano - span.start_time_unix_nano for span in spans),
+            "sum_duration_ns": sum(
+                span.end_time_unix_nano - span.start_time_unix_nano for span in spans
+            ),
             "min_start_ns": min(span.start_time_unix_nano for span in spans),
             "max_end_ns": max(span.end_time_unix_nano for span in spans),
             "event_count": sum(len(span.events) for span in spans),
@@ -143,7 +147,9 @@ def differences(expected: dict[str, TraceTruth], found: dict[str, TraceTruth]) -
     for trace_id in sorted(expected.keys() & found.keys()):
         wanted, got = Counter(expected[trace_id].kept), Counter(found[trace_id].sent)
         if wanted != got:
-            lines.append(describe(trace_id, list((wanted - got).elements()), list((got - wanted).elements())))
+            lines.append(
+                describe(trace_id, list((wanted - got).elements()), list((got - wanted).elements()))
+            )
     return lines
 
 
@@ -156,8 +162,12 @@ def describe(trace_id: str, missing: list[Record], extra: list[Record]) -> str:
     for record in missing:
         if twins := by_id[record.span.span_id]:
             wanted, got = record.text().splitlines(), twins[0].text().splitlines()
-            pairs = [f"    sent {a.strip()!r} got {b.strip()!r}" for a, b in zip(wanted, got) if a != b]
-            text += f"\n  span {record.span.span_id.hex()} ({len(wanted)} lines sent, {len(got)} got)\n"
+            pairs = [
+                f"    sent {a.strip()!r} got {b.strip()!r}" for a, b in zip(wanted, got) if a != b
+            ]
+            text += (
+                f"\n  span {record.span.span_id.hex()} ({len(wanted)} lines sent, {len(got)} got)\n"
+            )
             return text + ("\n".join(pairs[:5]) or "    equal as JSON, different as bytes")
     return text
 

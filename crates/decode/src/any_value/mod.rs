@@ -3,8 +3,8 @@
 //! The text is what the table holds: strings quoted, integers without a point, doubles always
 //! with a point or an exponent, arrays, objects in the order sent. What JSON cannot say is an
 //! object with one reserved member: `{"$bytes": "<base64>"}`, `{"$double": "NaN"}` (also
-//! `Infinity`, `-Infinity`). Keys of a sent map that begin with `$` get one more `$`. No value is
-//! `null`.
+//! `Infinity`, `-Infinity`). A key of a sent map that would read as one of these gets one more `$`.
+//! No value is `null`.
 
 use std::fmt::Write as _;
 
@@ -43,7 +43,7 @@ pub fn write_json(value: ValueView<'_>, out: &mut String) {
                 if 0 < index {
                     out.push(',');
                 }
-                if entry.key.starts_with('$') {
+                if is_reserved(entry.key) {
                     write_json_string(&format!("${}", entry.key), out);
                 } else {
                     write_json_string(entry.key, out);
@@ -67,6 +67,11 @@ pub fn to_json(value: ValueView<'_>) -> String {
     let mut out = String::new();
     write_json(value, &mut out);
     out
+}
+
+/// True for `$bytes`, `$double`, and these with more `$` before them.
+fn is_reserved(key: &str) -> bool {
+    key.starts_with('$') && matches!(key.trim_start_matches('$'), "bytes" | "double")
 }
 
 fn write_double(number: f64, out: &mut String) {
@@ -193,7 +198,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
             first = false;
             let value = entries.next_value_seed(ValueSeed)?;
             list.message(1, |entry| {
-                entry.bytes(1, key.strip_prefix('$').unwrap_or(&key).as_bytes());
+                let sent = key.strip_prefix('$').filter(|rest| is_reserved(rest)).unwrap_or(&key);
+                entry.bytes(1, sent.as_bytes());
                 entry.bytes_nonzero(2, &value);
             });
         }

@@ -1,12 +1,50 @@
 //! What a span is called, took in and gave out, and what a trace is as a whole.
 //!
-//! Follows MLflow 3.18 (`mlflow/tracing/otel/translation/`), see the module docs of the parts.
+//! Follows MLflow 3.18 (`mlflow/tracing/otel/translation/`, `SqlAlchemyStore.log_spans`): for each
+//! field on its own the first convention with a value that is not empty wins, in the order
+//! OpenInference, Gemini CLI, Claude Code, GenAI, Spring AI, Traceloop, Google ADK, Vercel AI,
+//! VoltAgent, LiveKit, Laminar, Langfuse. MLflow's own attributes come before all of them.
+//!
+//! Where MLflow plainly loses what the sender said, this does better:
+//!
+//! | what | MLflow 3.18 | here |
+//! |---|---|---|
+//! | `openinference.span.kind` in lower or mixed case | no span type | the same as in upper case |
+//! | `langfuse.observation.usage_details` | ignored | token counts, after all other conventions |
+//! | `langfuse.observation.model.name` | ignored | model, after all other conventions |
+//! | spans that share an id | the last one replaces the others | all are kept and counted |
+//! | spans whose parents form a circle | not counted in the sums | counted |
+//! | several resources in one trace | tags of the first, the others lost | [`TraceMeaning::services`] has all services |
+//! | token counts sent as doubles | ignored | taken where they are whole and exact |
+//! | empty `session.id` or `user.id` | hides those of later spans | absent |
+//! | `session.id` of more than 250 characters | the request fails | cut to 250 characters |
+//!
+//! And where it does less or other: costs are taken from `mlflow.llm.cost` only, never computed
+//! from price lists, as MLflow does for spans that have a model and token counts; a text with
+//! `NaN` or `Infinity` is not JSON, so it is quoted; the text of a value lifted from one attribute
+//! is the text as sent, and JSON that is put together here has no blanks between its parts and no
+//! `\u` escapes that JSON does not demand.
+
+mod candidates;
+mod composed;
+mod events;
+mod json_text;
+mod keys;
+mod model_name;
+mod payloads;
+mod previews;
+mod rollup;
+mod span_type;
+mod tags;
+mod tokens;
+mod trace;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use tracelake_model::{TokenUsage, TraceCost, TraceState};
 
+use self::candidates::Candidates;
 use crate::request::SpanRecord;
 use crate::view::{SpanView, ValueView};
 
@@ -37,6 +75,17 @@ pub enum Payload<'a> {
     },
     /// JSON text put together from several attributes or from events, which stay where they are.
     Composed(String),
+}
+
+impl Payload<'_> {
+    /// The JSON text.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Payload::Attribute { value, form, .. } => candidates::attribute_json(*value, *form),
+            Payload::Composed(text) => Cow::Borrowed(text),
+        }
+    }
 }
 
 /// What a span means, whatever convention its attributes follow.
@@ -79,6 +128,9 @@ pub struct TraceMeaning {
     pub cost: TraceCost,
     /// Tags: `mlflow.traceTag.*` of the root and resource attributes, as MLflow stores them.
     pub tags: BTreeMap<String, String>,
+    /// Names of all services that took part (`service.name` of the resources), in the order of
+    /// arrival, each once.
+    pub services: Vec<String>,
     /// First characters of the root's inputs.
     pub request_preview: Option<String>,
     /// First characters of the root's outputs.
@@ -87,24 +139,27 @@ pub struct TraceMeaning {
 
 /// Reads the meaning of one span.
 #[must_use]
-pub fn interpret<'a>(_span: &SpanView<'a>) -> Meaning<'a> {
-    Meaning::default()
-}
-
-/// Reads the meaning of a trace from all its spans, in the order of arrival.
-#[must_use]
-pub fn interpret_trace(_spans: &[SpanRecord]) -> TraceMeaning {
-    TraceMeaning {
-        state: TraceState::Ok,
-        start_time_unix_nano: 0,
-        end_time_unix_nano: 0,
-        trace_name: None,
-        session_id: None,
-        user_id: None,
-        usage: TokenUsage::default(),
-        cost: TraceCost::default(),
-        tags: BTreeMap::new(),
-        request_preview: None,
-        response_preview: None,
+pub fn interpret<'a>(span: &SpanView<'a>) -> Meaning<'a> {
+    let found = Candidates::collect(span);
+    let inputs = payloads::inputs(span, &found);
+    let outputs = payloads::outputs(span, &found);
+    Meaning {
+        span_type: span_type::span_type(&found),
+        model: model_name::model(&found, inputs.as_ref(), outputs.as_ref()),
+        model_provider: model_name::provider(&found),
+        usage: tokens::usage(&found),
+        cost: tokens::cost(&found),
+        inputs: inputs.map(|inputs| inputs.payload),
+        outputs: outputs.map(|outputs| outputs.payload),
     }
 }
+
+/// Reads the meaning of a trace from all its spans, in the order of arrival. Identical copies are
+/// taken for spans of their own: leave them out before.
+#[must_use]
+pub fn interpret_trace(spans: &[SpanRecord]) -> TraceMeaning {
+    trace::interpret_trace(spans)
+}
+
+#[cfg(test)]
+mod tests;

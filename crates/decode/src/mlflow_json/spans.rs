@@ -1,0 +1,247 @@
+//! MLflow's span JSON, transcoded to OTLP protobuf.
+
+use tracelake_model::TraceId;
+
+use super::attributes::{self, Encoding, decoded_text};
+use super::fields::shape;
+use crate::error::DecodeError;
+use crate::otlp_json::document::{self, Json};
+use crate::otlp_json::fields::{Fault, Path, id_bytes, integer, list, object, text};
+use crate::otlp_json::rejects::Rejects;
+use crate::otlp_json::span as otlp_span;
+use crate::request::Reject;
+use crate::writer::MessageWriter;
+
+const TIME: &str = "nanoseconds since the Unix epoch";
+
+/// Transcodes MLflow's `traces.json`, `{"spans": [...]}`, to an OTLP `ExportTraceServiceRequest`
+/// without resource and scope, which MLflow does not keep.
+///
+/// Spans may have the current form (ids in base64), that of MLflow 3.5.0 (ids in hex, status `OK`),
+/// that of version 2 (`context`, `parent_id`, `start_time`), and the OTLP JSON of `GetTrace`.
+/// Attributes are written as MLflow's own OTLP export writes them: see the module `attributes`.
+///
+/// `trace_id` is the trace that the request names, `tr-<hex>` or hex. Spans without an id of their
+/// own belong to it, spans of another trace are rejects. In version 2 the trace is the one named by
+/// the attribute `mlflow.traceRequestId`; OpenTelemetry's id in `context` is used without it.
+///
+/// A link that cannot be read is left out and named in a [`Reject`] of no spans.
+///
+/// # Errors
+/// [`DecodeError::Json`] when the body is not JSON, [`DecodeError::Shape`] when it is not an object
+/// with an array `spans`, or `trace_id` is not a trace id.
+pub fn traces_json_to_protobuf(
+    body: &[u8],
+    trace_id: Option<&str>,
+) -> Result<(Vec<u8>, Vec<Reject>), DecodeError> {
+    let named = trace_id.map(|text| {
+        TraceId::parse(text).filter(|id| id.is_valid()).ok_or_else(|| DecodeError::Shape {
+            path: "trace_id".into(),
+            expected: "tr- and 32 hex digits",
+        })
+    });
+    let named = named.transpose()?;
+    let body = String::from_utf8_lossy(body);
+    let document = document::parse(&body)?;
+    object(&document, Path::Root).map_err(shape)?;
+    let path = Path::Root.member("spans");
+    let spans = document.member(&["spans"]).unwrap_or(&Json::Null);
+    let mut rejects = Rejects::default();
+    let mut scope_spans = MessageWriter::new();
+    if matches!(spans, Json::Null) {
+        return Err(shape(path.expected("an array", spans)));
+    }
+    for (index, value) in list(spans, path).map_err(shape)?.iter().enumerate() {
+        match span(value, path.element(index), named, &mut rejects) {
+            Ok(span) => scope_spans.bytes(2, &span),
+            Err(fault) => rejects.push(1, || format!("span refused: {fault}")),
+        }
+    }
+    let mut out = MessageWriter::new();
+    out.message(1, |resource_spans| resource_spans.bytes(2, scope_spans.as_bytes()));
+    Ok((out.into_bytes(), rejects.into_list()))
+}
+
+fn span(
+    value: &Json<'_>,
+    path: Path<'_>,
+    named: Option<TraceId>,
+    rejects: &mut Rejects,
+) -> Result<Vec<u8>, Fault> {
+    object(value, path)?;
+    let sent = trace_of(value, path)?;
+    let trace_id = match (sent, named) {
+        (Some(sent), Some(named)) if sent != named => {
+            let member = value.member(&["trace_id", "traceId"]).unwrap_or(value);
+            return Err(path.member("trace_id").expected("the trace of the request", member));
+        }
+        (sent, named) => sent.or(named),
+    };
+    let mut out = MessageWriter::new();
+    if matches!(value.member(&["attributes"]), Some(Json::Array(_))) {
+        // OTLP JSON, which writes its own trace id if there is one.
+        if let (None, Some(trace_id)) = (sent, trace_id) {
+            out.bytes(1, &trace_id.0);
+        }
+        let mut bytes = out.into_bytes();
+        bytes.extend(otlp_span::span(value, path, rejects)?);
+        return Ok(bytes);
+    }
+    if let Some(trace_id) = trace_id {
+        out.bytes(1, &trace_id.0);
+    }
+    write_span(&mut out, value, path, rejects)?;
+    Ok(out.into_bytes())
+}
+
+/// The trace that a span says it belongs to.
+fn trace_of(span: &Json<'_>, path: Path<'_>) -> Result<Option<TraceId>, Fault> {
+    let context = span.member(&["context"]);
+    if context.is_some() {
+        let request = decoded_text(span.member(&["attributes"]), "mlflow.traceRequestId");
+        if let Some(trace_id) = request.and_then(|text| TraceId::parse(&text)) {
+            return Ok(Some(trace_id));
+        }
+    }
+    let Some(value) = context.unwrap_or(span).member(&["trace_id", "traceId"]) else {
+        return Ok(None);
+    };
+    let path = path.member("trace_id");
+    let fault = || path.expected("a trace id in base64 or hex digits", value);
+    let bytes = mlflow_id(text(value, path)?, 16).ok_or_else(fault)?;
+    bytes.try_into().map(|id| Some(TraceId(id))).map_err(|_| fault())
+}
+
+/// Writes all but the trace id.
+fn write_span(
+    out: &mut MessageWriter,
+    value: &Json<'_>,
+    path: Path<'_>,
+    rejects: &mut Rejects,
+) -> Result<(), Fault> {
+    let is_id = |text: &str| mlflow_id(text, 8);
+    for (name, value) in object(value, path)? {
+        let path = path.member(name);
+        match name.as_ref() {
+            _ if matches!(value, Json::Null) => {}
+            "context" => {
+                if let Some(id) = value.member(&["span_id", "spanId"]) {
+                    out.bytes_nonzero(2, &span_id(id, path.member("span_id"))?);
+                }
+            }
+            "span_id" | "spanId" => out.bytes_nonzero(2, &span_id(value, path)?),
+            "parent_span_id" | "parentSpanId" | "parent_id" => {
+                otlp_span::parent(out, value, path, is_id, rejects)?;
+            }
+            "name" => out.bytes_nonzero(5, text(value, path)?.as_bytes()),
+            "start_time_unix_nano" | "startTimeUnixNano" | "start_time" => {
+                out.fixed64_nonzero(7, integer(value, path, TIME)?);
+            }
+            "end_time_unix_nano" | "endTimeUnixNano" | "end_time" => {
+                out.fixed64_nonzero(8, integer(value, path, TIME)?);
+            }
+            "attributes" => attributes::write(out, 9, value, path, Encoding::JsonText)?,
+            "events" => {
+                for (index, value) in list(value, path)?.iter().enumerate() {
+                    out.bytes(11, &event(value, path.element(index))?);
+                }
+            }
+            "links" => {
+                for (index, value) in list(value, path)?.iter().enumerate() {
+                    match link(value, path.element(index)) {
+                        Ok(link) => out.bytes(13, &link),
+                        Err(fault) => rejects.push(0, || format!("link left out: {fault}")),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some(status) = status(value, path, rejects)? {
+        out.bytes(15, &status);
+    }
+    Ok(())
+}
+
+fn event(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
+    let mut out = MessageWriter::new();
+    for (name, value) in object(value, path)? {
+        let path = path.member(name);
+        match name.as_ref() {
+            _ if matches!(value, Json::Null) => {}
+            "time_unix_nano" | "timeUnixNano" | "timestamp" => {
+                out.fixed64_nonzero(1, integer(value, path, TIME)?);
+            }
+            "name" => out.bytes_nonzero(2, text(value, path)?.as_bytes()),
+            "attributes" => attributes::write(&mut out, 3, value, path, Encoding::Plain)?,
+            _ => {}
+        }
+    }
+    Ok(out.into_bytes())
+}
+
+fn link(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
+    let mut out = MessageWriter::new();
+    for (name, value) in object(value, path)? {
+        let path = path.member(name);
+        match name.as_ref() {
+            _ if matches!(value, Json::Null) => {}
+            "trace_id" | "traceId" => {
+                let id = mlflow_id(text(value, path)?, 16);
+                out.bytes(1, &id.ok_or_else(|| path.expected("a trace id", value))?);
+            }
+            "span_id" | "spanId" => out.bytes(2, &span_id(value, path)?),
+            "attributes" => attributes::write(&mut out, 4, value, path, Encoding::Plain)?,
+            _ => {}
+        }
+    }
+    Ok(out.into_bytes())
+}
+
+/// The message `Status`, `None` if nothing is said of it.
+fn status(
+    span: &Json<'_>,
+    path: Path<'_>,
+    rejects: &mut Rejects,
+) -> Result<Option<Vec<u8>>, Fault> {
+    let status = span.member(&["status"]);
+    if let Some(status) = status.filter(|status| matches!(status, Json::Object(_))) {
+        return otlp_span::status(status, path.member("status"), rejects).map(Some);
+    }
+    let code = status.or_else(|| span.member(&["status_code", "statusCode"]));
+    let message = span.member(&["status_message", "statusMessage"]);
+    if code.is_none() && message.is_none() {
+        return Ok(None);
+    }
+    let mut out = MessageWriter::new();
+    if let Some(message) = message {
+        out.bytes_nonzero(2, text(message, path.member("status_message"))?.as_bytes());
+    }
+    if let Some(code) = code {
+        out.number_nonzero(3, otlp_span::status_code(code, path.member("status_code"), rejects)?);
+    }
+    Ok(Some(out.into_bytes()))
+}
+
+fn span_id(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
+    mlflow_id(text(value, path)?, 8).ok_or_else(|| path.expected("a span id", value))
+}
+
+/// The bytes of an id as MLflow writes it: base64; `tr-<hex>`; `trace:/<location>/<hex>`; or hex
+/// of a number, with or without `0x` and leading zeros.
+fn mlflow_id(text: &str, length: usize) -> Option<Vec<u8>> {
+    let last = match text.strip_prefix("trace:/") {
+        Some(rest) => rest.rsplit('/').next()?,
+        None => text,
+    };
+    if last.ends_with('=') {
+        return id_bytes(last, length).filter(|bytes| bytes.len() == length);
+    }
+    let digits = last.strip_prefix("tr-").unwrap_or(last);
+    let digits = digits.strip_prefix("0x").unwrap_or(digits);
+    let width = 2 * length;
+    if digits.is_empty() || width < digits.len() {
+        return None;
+    }
+    id_bytes(&format!("{digits:0>width$}"), length).filter(|bytes| bytes.len() == length)
+}

@@ -1,0 +1,61 @@
+//! The MLflow REST calls that an unchanged MLflow client makes to log traces.
+//!
+//! Paths, shapes, error codes and words follow MLflow 3.17 (`mlflow/server/handlers.py`). A call
+//! that is not here answers as MLflow does for one that it lacks: 404 `ENDPOINT_NOT_FOUND`.
+
+mod experiments;
+mod parameters;
+mod reply;
+mod traces;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post, put};
+
+use crate::intake::Intake;
+use reply::{endpoint_not_found, method_not_allowed};
+
+/// The MLflow version whose calls are spoken here: the answer to `GET /version`.
+///
+/// Clients gate one thing on it: from 3.4 on they send spans by OTLP, below it, or without an
+/// answer, they write `traces.json` as artifacts instead.
+pub const MLFLOW_VERSION: &str = "3.17.2";
+
+pub(super) fn router() -> Router<Arc<Intake>> {
+    Router::new()
+        .route("/health", get(|| async { "OK" }))
+        .route("/version", get(|| async { MLFLOW_VERSION }))
+        .nest("/api", api())
+        .nest("/ajax-api", api())
+}
+
+/// Below `/api` and, for pages, below `/ajax-api`.
+fn api() -> Router<Arc<Intake>> {
+    Router::new()
+        .nest("/2.0/mlflow", experiment_calls())
+        .nest("/3.0/mlflow", experiment_calls())
+        .route("/3.0/mlflow/traces", post(traces::start_trace))
+        .route("/2.0/mlflow/traces/link-prompts", post(traces::link_prompts))
+        .route("/3.0/mlflow/traces/link-prompts", post(traces::link_prompts))
+        .route(
+            "/2.0/mlflow-artifacts/artifacts/{experiment}/traces/{trace}/artifacts/traces.json",
+            put(traces::put_traces_json),
+        )
+        .fallback(endpoint_not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+}
+
+fn experiment_calls() -> Router<Arc<Intake>> {
+    Router::new()
+        .route("/experiments/create", post(experiments::create))
+        .route("/experiments/get", get(experiments::get))
+        .route("/experiments/get-by-name", get(experiments::get_by_name))
+        .route("/experiments/search", get(experiments::search).post(experiments::search))
+        .route("/experiments/list", get(experiments::search).post(experiments::search))
+        .route("/experiments/update", post(experiments::update))
+        .route("/experiments/delete", post(experiments::delete))
+        .route("/experiments/restore", post(experiments::restore))
+        .route("/experiments/set-experiment-tag", post(experiments::set_tag))
+        .route("/experiments/delete-experiment-tag", post(experiments::delete_tag))
+}

@@ -1,0 +1,326 @@
+//! Assembly: spans gather per trace until the trace settles. Pure: time comes in as a number.
+//!
+//! A trace settles when its root has ended and no span came for [`SettleRules::settle_after`],
+//! when its `start_trace` came together with all the spans that it announces, or when nothing came
+//! for [`SettleRules::idle_after`]. What comes later is an amendment of its row.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tracelake_decode::mlflow_json::start_trace_body;
+use tracelake_decode::record::Route;
+use tracelake_decode::request::encode_request;
+use tracelake_decode::{
+    ContentEncoding, DecodedRecord, RecordContent, RecordHeader, RecordKind, SpanRecord, SpanSource,
+};
+use tracelake_model::{ExperimentId, TableName, TraceId, TraceInfo};
+
+use crate::commit::merge::{merge_info, merge_spans};
+use crate::rows::TraceDraft;
+
+/// Trace metadata that marks a trace whose client has said what it is: MLflow's servers set it.
+pub const INFO_FINALIZED: &str = "mlflow.trace.infoFinalized";
+
+/// When a trace settles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettleRules {
+    /// Silence after the root has ended.
+    pub settle_after: Duration,
+    /// Silence after which a trace without an ended root settles.
+    pub idle_after: Duration,
+    /// Bytes that open traces may hold; past it the ones that are silent longest settle early.
+    pub max_open_bytes: usize,
+}
+
+impl Default for SettleRules {
+    fn default() -> Self {
+        Self {
+            settle_after: Duration::from_secs(2),
+            idle_after: Duration::from_secs(60),
+            max_open_bytes: 128 << 20,
+        }
+    }
+}
+
+/// A trace in the making.
+#[derive(Debug)]
+struct OpenTrace {
+    experiment_id: ExperimentId,
+    run_id: Option<String>,
+    info: Option<TraceInfo>,
+    spans: Vec<SpanRecord>,
+    /// Distinct span ids, to know when all announced spans are here.
+    span_ids: HashSet<[u8; 8]>,
+    root_ended: bool,
+    first_seen_unix_nano: u64,
+    last_seen_unix_nano: u64,
+    bytes: usize,
+    /// A late piece of a trace that has a row: waits for the next amendment round.
+    late: bool,
+}
+
+/// The traces in the making, by table.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    open: HashMap<(TableName, TraceId), OpenTrace>,
+    bytes: usize,
+}
+
+/// A record of the journal that carries an unsettled trace over: header and payload.
+pub type CarriedRecord = (RecordHeader, Vec<u8>);
+
+impl Assembler {
+    /// Takes a record in. `accept` says for which tables: a replay leaves out those that have it.
+    pub fn push(
+        &mut self,
+        record: DecodedRecord,
+        now_unix_nano: u64,
+        accept: &dyn Fn(&TableName) -> bool,
+    ) {
+        let DecodedRecord { header, content } = record;
+        match content {
+            RecordContent::Spans(decoded) => {
+                for span in decoded.spans {
+                    let route = header.route(span.group.experiment_id.as_ref());
+                    if let Some(route) = route
+                        && accept(&route.table)
+                    {
+                        let key = (route.table.clone(), span.trace_id);
+                        let trace = self.trace(key, route, &header, now_unix_nano);
+                        let bytes = trace.add_span(span, now_unix_nano);
+                        self.bytes += bytes;
+                    }
+                }
+            }
+            RecordContent::TraceInfo(mut info) => {
+                if let Some(route) = header.route(None)
+                    && accept(&route.table)
+                {
+                    info.trace_metadata.insert(INFO_FINALIZED.to_owned(), "true".to_owned());
+                    let key = (route.table.clone(), info.trace_id);
+                    let trace = self.trace(key, route, &header, now_unix_nano);
+                    // The client's word on the experiment stands over that of stray spans.
+                    trace.experiment_id = route.experiment_id.clone();
+                    trace.run_id = info
+                        .trace_metadata
+                        .get("mlflow.sourceRun")
+                        .cloned()
+                        .or_else(|| trace.run_id.take());
+                    trace.last_seen_unix_nano = now_unix_nano;
+                    merge_info(&mut trace.info, Some(*info));
+                }
+            }
+        }
+    }
+
+    fn trace(
+        &mut self,
+        key: (TableName, TraceId),
+        route: &Route,
+        header: &RecordHeader,
+        now_unix_nano: u64,
+    ) -> &mut OpenTrace {
+        let trace = self.open.entry(key).or_insert_with(|| OpenTrace {
+            experiment_id: route.experiment_id.clone(),
+            run_id: header.run_id.clone(),
+            info: None,
+            spans: Vec::new(),
+            span_ids: HashSet::new(),
+            root_ended: false,
+            first_seen_unix_nano: header.received_at_unix_nano,
+            last_seen_unix_nano: now_unix_nano,
+            bytes: 0,
+            late: false,
+        });
+        if trace.run_id.is_none() {
+            trace.run_id.clone_from(&header.run_id);
+        }
+        trace
+    }
+
+    /// Bytes of spans that open traces hold.
+    #[must_use]
+    pub const fn open_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Number of open traces.
+    #[must_use]
+    pub fn open_traces(&self) -> usize {
+        self.open.len()
+    }
+
+    /// True when some trace would settle now.
+    #[must_use]
+    pub fn has_settled(&self, rules: &SettleRules, now_unix_nano: u64) -> bool {
+        rules.max_open_bytes < self.bytes
+            || self.open.values().any(|trace| !trace.late && trace.settled(rules, now_unix_nano))
+    }
+
+    /// True when late pieces wait for an amendment round.
+    #[must_use]
+    pub fn has_late(&self) -> bool {
+        self.open.values().any(|trace| trace.late)
+    }
+
+    /// Takes out the traces that have settled, by table. With `everything` all of them; with
+    /// `late` also the late pieces of archived traces.
+    pub fn settle(
+        &mut self,
+        rules: &SettleRules,
+        now_unix_nano: u64,
+        everything: bool,
+        late: bool,
+    ) -> HashMap<TableName, Vec<TraceDraft>> {
+        let now_micros = i64::try_from(now_unix_nano / 1_000).unwrap_or(i64::MAX);
+        let mut settled: HashMap<TableName, Vec<TraceDraft>> = HashMap::new();
+        let mut bytes = self.bytes;
+        let early = self.early_settlers(rules);
+        self.open.retain(|key, trace| {
+            let due = everything
+                || (trace.late && late)
+                || (!trace.late && trace.settled(rules, now_unix_nano))
+                || early.contains(key);
+            if due {
+                bytes -= trace.bytes;
+                let draft = trace.take_draft(key.1, now_micros);
+                settled.entry(key.0.clone()).or_default().push(draft);
+            }
+            !due
+        });
+        self.bytes = bytes;
+        for traces in settled.values_mut() {
+            // The same order on every run: replays write the same files.
+            traces.sort_unstable_by_key(|trace| trace.trace_id);
+        }
+        settled
+    }
+
+    /// Puts a late piece of an archived trace back: it waits for the next amendment round.
+    pub fn defer(&mut self, table: &TableName, draft: TraceDraft, now_unix_nano: u64) {
+        let key = (table.clone(), draft.trace_id);
+        let bytes: usize = draft.spans.iter().map(|span| span.message.len()).sum();
+        self.bytes += bytes;
+        match self.open.entry(key) {
+            std::collections::hash_map::Entry::Occupied(mut entry) => {
+                let trace = entry.get_mut();
+                merge_info(&mut trace.info, draft.info);
+                trace.spans.splice(0..0, draft.spans);
+                trace.bytes += bytes;
+                trace.late = true;
+            }
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(OpenTrace {
+                    experiment_id: draft
+                        .experiment_id
+                        .unwrap_or_else(ExperimentId::default_experiment),
+                    run_id: draft.run_id,
+                    info: draft.info,
+                    span_ids: draft.spans.iter().map(|span| span.span_id.0).collect(),
+                    spans: draft.spans,
+                    root_ended: true,
+                    first_seen_unix_nano: now_unix_nano,
+                    last_seen_unix_nano: now_unix_nano,
+                    bytes,
+                    late: true,
+                });
+            }
+        }
+    }
+
+    /// Past the memory bound: the traces that are silent longest, until the rest fits in half.
+    fn early_settlers(&self, rules: &SettleRules) -> HashSet<(TableName, TraceId)> {
+        let mut early = HashSet::new();
+        if self.bytes <= rules.max_open_bytes {
+            return early;
+        }
+        let mut oldest: Vec<_> = self.open.iter().collect();
+        oldest.sort_unstable_by_key(|(_, trace)| trace.last_seen_unix_nano);
+        let mut bytes = self.bytes;
+        for (key, trace) in oldest {
+            if bytes <= rules.max_open_bytes / 2 {
+                break;
+            }
+            bytes -= trace.bytes;
+            early.insert(key.clone());
+        }
+        early
+    }
+
+    /// Every open trace as records that [`Assembler::push`] takes in again: what is carried over
+    /// when the segment that holds the originals is deleted.
+    pub fn carry(&self) -> impl Iterator<Item = CarriedRecord> + '_ {
+        self.open.iter().flat_map(|((table, _), trace)| trace.carry(table))
+    }
+}
+
+impl OpenTrace {
+    fn add_span(&mut self, span: SpanRecord, now_unix_nano: u64) -> usize {
+        let bytes = span.message.len();
+        self.root_ended |= span.parent.is_none() && span.end_time_unix_nano != 0;
+        self.span_ids.insert(span.span_id.0);
+        self.last_seen_unix_nano = now_unix_nano;
+        self.bytes += bytes;
+        self.spans.push(span);
+        bytes
+    }
+
+    fn settled(&self, rules: &SettleRules, now_unix_nano: u64) -> bool {
+        let silent = Duration::from_nanos(now_unix_nano.saturating_sub(self.last_seen_unix_nano));
+        let announced = self.info.as_ref().and_then(TraceInfo::announced_spans);
+        announced.is_some_and(|spans| spans <= self.span_ids.len())
+            || (self.root_ended && rules.settle_after <= silent)
+            || rules.idle_after <= silent
+    }
+
+    fn take_draft(&mut self, trace_id: TraceId, now_micros: i64) -> TraceDraft {
+        let mut spans = Vec::with_capacity(self.spans.len());
+        merge_spans(&mut spans, std::mem::take(&mut self.spans));
+        TraceDraft {
+            trace_id,
+            experiment_id: Some(self.experiment_id.clone()),
+            run_id: self.run_id.take(),
+            info: self.info.take(),
+            spans,
+            created_at_micros: now_micros,
+            updated_at_micros: now_micros,
+            revision: 1,
+        }
+    }
+
+    fn carry(&self, table: &TableName) -> Vec<CarriedRecord> {
+        let header = |kind, source| RecordHeader {
+            kind,
+            encoding: ContentEncoding::Identity,
+            received_at_unix_nano: self.first_seen_unix_nano,
+            routes: vec![Route {
+                experiment_id: self.experiment_id.clone(),
+                table: table.clone(),
+            }],
+            run_id: self.run_id.clone(),
+            trace_id: None,
+            source,
+        };
+        let mut records = Vec::new();
+        for source in [SpanSource::Otlp, SpanSource::Mlflow] {
+            let spans: Vec<SpanRecord> =
+                self.spans.iter().filter(|span| span.group.source == source).cloned().collect();
+            if !spans.is_empty() {
+                records.push((
+                    header(RecordKind::CarriedTrace, Some(source)),
+                    encode_request(&spans),
+                ));
+            }
+        }
+        if let Some(info) = &self.info {
+            records.push((
+                header(RecordKind::MlflowStartTrace, None),
+                start_trace_body(info, Some(&self.experiment_id)),
+            ));
+        }
+        records
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+use tracelake_decode::record::decode_record;
+use tracelake_model::{Clock, Limits};
+use tracelake_testkit::{FakeClock, spans};
+
+use super::*;
+
+fn table() -> TableName {
+    "a.b.c".parse().unwrap()
+}
+
+fn record(trace: u128, range: std::ops::Range<u64>) -> DecodedRecord {
+    let header = RecordHeader {
+        kind: RecordKind::OtlpProtobuf,
+        encoding: ContentEncoding::Identity,
+        received_at_unix_nano: 1,
+        routes: vec![Route { experiment_id: ExperimentId::default_experiment(), table: table() }],
+        run_id: None,
+        trace_id: None,
+        source: None,
+    };
+    decode_record(header, &spans::simple_request(trace, range), &Limits::default()).unwrap()
+}
+
+fn rows(settled: HashMap<TableName, Vec<TraceDraft>>) -> Vec<usize> {
+    settled.into_values().flatten().map(|trace| trace.spans.len()).collect()
+}
+
+/// Scenario: a root and a child in two requests, then silence.
+/// Guarantees: the trace settles once, after the silence, with both spans; copies count once.
+#[test]
+fn settles_after_the_root_and_a_silence() {
+    let clock = FakeClock::default();
+    let rules = SettleRules::default();
+    let mut assembler = Assembler::default();
+    for range in [0..1, 1..2, 1..2] {
+        assembler.push(record(7, range), clock.now_unix_nano(), &|_| true);
+    }
+    assert!(!assembler.has_settled(&rules, clock.now_unix_nano()));
+    clock.advance(rules.settle_after);
+    assert!(assembler.has_settled(&rules, clock.now_unix_nano()));
+    assert_eq!(rows(assembler.settle(&rules, clock.now_unix_nano(), false, false)), [2]);
+    assert_eq!((assembler.open_traces(), assembler.open_bytes()), (0, 0));
+}
+
+/// Scenario: a trace without a root, and a memory bound that is passed.
+/// Guarantees: the first waits for `idle_after`, past the bound it settles at once.
+#[test]
+fn rootless_traces_wait_longer_but_not_past_the_memory_bound() {
+    let clock = FakeClock::default();
+    let mut rules = SettleRules::default();
+    let mut assembler = Assembler::default();
+    assembler.push(record(7, 1..3), clock.now_unix_nano(), &|_| true);
+    clock.advance(rules.settle_after);
+    assert!(!assembler.has_settled(&rules, clock.now_unix_nano()));
+    rules.max_open_bytes = 10;
+    assert_eq!(rows(assembler.settle(&rules, clock.now_unix_nano(), false, false)), [2]);
+}
+
+/// Scenario: an open trace is carried over and taken in again by another assembler.
+/// Guarantees: it has the same spans; a table that is not accepted gets nothing.
+#[test]
+fn carried_traces_are_the_same_traces() {
+    let mut first = Assembler::default();
+    first.push(record(7, 0..4), 5, &|_| true);
+    let mut second = Assembler::default();
+    let mut none = Assembler::default();
+    for (header, payload) in first.carry() {
+        let decoded = decode_record(header, &payload.into(), &Limits::default()).unwrap();
+        second.push(decoded.clone(), 6, &|_| true);
+        none.push(decoded, 6, &|_| false);
+    }
+    assert_eq!(none.open_traces(), 0);
+    let rules = SettleRules::default();
+    let again = second.settle(&rules, 7, true, true).remove(&table()).unwrap();
+    let sent = first.settle(&rules, 7, true, true).remove(&table()).unwrap();
+    assert_eq!(again.len(), 1);
+    assert!(again[0].spans.iter().zip(&sent[0].spans).all(|(a, b)| a.same_content(b)));
+    assert_eq!(again[0].spans.len(), 4);
+}

@@ -1,0 +1,284 @@
+//! An amendment round: rows of archived traces replaced in one atomic commit.
+//!
+//! No data file is rewritten. The commit has the new rows in a file of their own, a deletion
+//! vector on each old row, and a change data file with both images, as Delta writes an UPDATE.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{concat_batches, take};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use delta_kernel::actions::deletion_vector_writer::{
+    KernelDeletionVector, StreamingDeletionVectorWriter,
+};
+
+use super::actions::{Action, Add, Cdc, Remove};
+use super::conform::conform;
+use super::merge::amend;
+use super::{Found, Step, TableWriter};
+use crate::data_file::{EncodedFile, encode_file, read_rows};
+use crate::error::LakeError;
+use crate::layout::{change_file, data_file, deletion_vector_file};
+use crate::rows::{TraceDraft, encode, rebuild_traces};
+use crate::table::{DeletionVector, LiveFile};
+
+/// The rows that a round replaces and what replaces them.
+struct Plan {
+    /// Old rows, whole, in the table's schema.
+    preimages: RecordBatch,
+    /// New rows in the table's schema.
+    postimages: RecordBatch,
+    /// New rows of the traces, for the index.
+    traces: Vec<TraceDraft>,
+    /// Rows to delete, by live file.
+    deletions: BTreeMap<usize, BTreeSet<u64>>,
+}
+
+impl TableWriter {
+    /// Replaces the rows of `late` traces where a piece is not in yet. Returns how many.
+    pub(super) fn amend(
+        &mut self,
+        late: &[&TraceDraft],
+        found: &Found,
+        txn: Option<Action>,
+    ) -> Result<Step<usize>, LakeError> {
+        let files = self.live_files()?;
+        let Some(plan) = self.plan_amendment(late, found, &files)? else {
+            return Ok(Step::Done(0));
+        };
+        let (path, file) = self.write_rows(&plan.postimages)?;
+        let change = self.write_changes(&plan)?;
+        let mut actions = vec![self.commit_info("UPDATE", false)];
+        actions.extend(txn);
+        actions.extend(self.delete_rows(&files, &plan.deletions)?);
+        actions.push(self.add(&path, &file));
+        actions.push(change);
+        match self.write_version(&actions)? {
+            Step::Lost => Ok(Step::Lost),
+            Step::Done(()) => {
+                self.index.note(&path, plan.traces.iter().map(|trace| trace.trace_id));
+                Ok(Step::Done(plan.traces.len()))
+            }
+        }
+    }
+
+    fn plan_amendment(
+        &self,
+        late: &[&TraceDraft],
+        found: &Found,
+        files: &[LiveFile],
+    ) -> Result<Option<Plan>, LakeError> {
+        let schema = self.snapshot.schema()?;
+        let (old, places) = self.read_old_rows(found, files, &schema)?;
+        let archived = rebuild_traces(&old)
+            .map_err(|error| LakeError::Row { path: self.table.name(), reason: error.to_string() })?;
+        let now = self.clock.now_unix_micro();
+        let mut traces = Vec::new();
+        let mut replaced: Vec<u32> = Vec::new();
+        let mut first_rows: Vec<u32> = Vec::new();
+        let mut deletions: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
+        for piece in late {
+            let rows: Vec<usize> = (0..archived.len())
+                .filter(|row| archived.get(*row).is_some_and(|t| t.trace_id == piece.trace_id))
+                .collect();
+            let drafts = rows.iter().filter_map(|row| archived.get(*row).cloned()).collect();
+            let Some(row) = amend(drafts, piece, now) else { continue };
+            traces.push(row);
+            for (position, row) in rows.iter().enumerate() {
+                let index = u32::try_from(*row).unwrap_or(u32::MAX);
+                replaced.push(index);
+                if position == 0 {
+                    first_rows.push(index);
+                }
+                if let Some((file, row)) = places.get(*row) {
+                    deletions.entry(*file).or_default().insert(*row);
+                }
+            }
+        }
+        if traces.is_empty() {
+            return Ok(None);
+        }
+        let arrow = |source| LakeError::Arrow { action: "plan amendment", source };
+        let preimages = take_rows(&old, &replaced).map_err(arrow)?;
+        let encoded = encode(&traces).map_err(arrow)?;
+        let others = take_rows(&old, &first_rows).map_err(arrow)?;
+        let postimages = with_other_columns(&encoded, &others, &schema).map_err(arrow)?;
+        Ok(Some(Plan { preimages, postimages, traces, deletions }))
+    }
+
+    /// The rows found, whole, and for each its live file and row.
+    fn read_old_rows(
+        &self,
+        found: &Found,
+        files: &[LiveFile],
+        schema: &SchemaRef,
+    ) -> Result<(RecordBatch, Vec<(usize, u64)>), LakeError> {
+        let mut wanted: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
+        for address in found.values().flatten() {
+            wanted.entry(address.file).or_default().insert(address.row);
+        }
+        let arrow = |source| LakeError::Arrow { action: "read archived rows", source };
+        let mut batches = Vec::new();
+        let mut places = Vec::new();
+        for (index, rows) in wanted {
+            let Some(file) = files.get(index) else { continue };
+            let rows: Vec<u64> = rows.into_iter().collect();
+            let opened = self.table.files.open(&file.path)?;
+            let read = read_rows(opened, &rows).map_err(|source| LakeError::Parquet {
+                action: "read rows of",
+                path: file.path.clone(),
+                source,
+            })?;
+            for batch in &read {
+                batches.push(conform(batch, schema).map_err(arrow)?);
+            }
+            places.extend(rows.into_iter().map(|row| (index, row)));
+        }
+        let old = concat_batches(schema, &batches).map_err(arrow)?;
+        Ok((old, places))
+    }
+
+    fn write_rows(&self, rows: &RecordBatch) -> Result<(String, EncodedFile), LakeError> {
+        let path = data_file();
+        let file = self.write_parquet(&path, &rows.schema(), std::slice::from_ref(rows))?;
+        Ok((path, file))
+    }
+
+    fn write_changes(&self, plan: &Plan) -> Result<Action, LakeError> {
+        let arrow = |source| LakeError::Arrow { action: "write change data", source };
+        let images = [
+            with_change_type(&plan.preimages, "update_preimage").map_err(arrow)?,
+            with_change_type(&plan.postimages, "update_postimage").map_err(arrow)?,
+        ];
+        let path = change_file();
+        let file = self.write_parquet(&path, &images[0].schema(), &images)?;
+        Ok(Action::Cdc(Cdc {
+            path,
+            partition_values: BTreeMap::new(),
+            size: file.size_bytes as u64,
+            data_change: false,
+        }))
+    }
+
+    pub(super) fn write_parquet(
+        &self,
+        path: &str,
+        schema: &SchemaRef,
+        batches: &[RecordBatch],
+    ) -> Result<EncodedFile, LakeError> {
+        let mut file = encode_file(schema, batches).map_err(|source| LakeError::Parquet {
+            action: "encode",
+            path: path.to_owned(),
+            source,
+        })?;
+        self.table.files.put_if_absent(path, &file.bytes)?;
+        file.bytes = Vec::new();
+        Ok(file)
+    }
+
+    /// The `remove` and `add` of each file that loses rows, with all its vectors in one new file.
+    fn delete_rows(
+        &self,
+        files: &[LiveFile],
+        deletions: &BTreeMap<usize, BTreeSet<u64>>,
+    ) -> Result<Vec<Action>, LakeError> {
+        let fault = |source| self.table.kernel("write deletion vector", source);
+        let (path, encoded_id) = deletion_vector_file();
+        let mut bytes = Vec::new();
+        let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
+        let mut actions = Vec::new();
+        for (index, rows) in deletions {
+            let Some(file) = files.get(*index) else { continue };
+            let mut all = self.snapshot.deleted_rows(file)?;
+            all.extend(rows.iter().copied());
+            all.sort_unstable();
+            all.dedup();
+            actions.push(Action::Remove(Remove {
+                path: file.action_path.clone(),
+                deletion_timestamp: self.clock.now_unix_micro() / 1_000,
+                data_change: true,
+                extended_file_metadata: true,
+                partition_values: BTreeMap::new(),
+                size: file.size_bytes,
+                deletion_vector: file.deletion_vector.clone(),
+            }));
+            if file.record_count == Some(all.len() as u64) {
+                continue;
+            }
+            let mut vector = KernelDeletionVector::new();
+            vector.add_deleted_row_indexes(all);
+            let written = writer.write_deletion_vector(vector).map_err(fault)?;
+            actions.push(Action::Add(Add {
+                path: file.action_path.clone(),
+                partition_values: BTreeMap::new(),
+                size: file.size_bytes,
+                modification_time: file.modification_time,
+                data_change: true,
+                stats: file.stats.as_deref().map(loose_bounds),
+                deletion_vector: Some(DeletionVector {
+                    storage_type: "u".to_owned(),
+                    path_or_inline_dv: encoded_id.clone(),
+                    offset: Some(written.offset),
+                    size_in_bytes: written.size_in_bytes,
+                    cardinality: written.cardinality,
+                }),
+            }));
+        }
+        writer.finalize().map_err(fault)?;
+        if !bytes.is_empty() {
+            self.table.files.put_if_absent(&path, &bytes)?;
+        }
+        Ok(actions)
+    }
+}
+
+/// Statistics of a file that lost rows: the bounds still hold, but are no longer met.
+fn loose_bounds(stats: &str) -> String {
+    match serde_json::from_str::<serde_json::Value>(stats) {
+        Ok(mut value) if value.is_object() => {
+            value["tightBounds"] = false.into();
+            value.to_string()
+        }
+        _ => stats.to_owned(),
+    }
+}
+
+fn take_rows(batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let indexes = UInt32Array::from(rows.to_vec());
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| take(column, &indexes, None))
+        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    RecordBatch::try_new(batch.schema(), columns)
+}
+
+/// `ours` in the table's schema: columns that are not ours keep the old rows' values.
+fn with_other_columns(
+    ours: &RecordBatch,
+    old: &RecordBatch,
+    schema: &SchemaRef,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let mut columns: Vec<ArrayRef> = ours.columns().to_vec();
+    let mut fields: Vec<Arc<Field>> = ours.schema().fields().iter().cloned().collect();
+    for (field, column) in old.schema().fields().iter().zip(old.columns()) {
+        if ours.column_by_name(field.name()).is_none() {
+            fields.push(Arc::clone(field));
+            columns.push(Arc::clone(column));
+        }
+    }
+    let whole = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+    conform(&whole, schema)
+}
+
+fn with_change_type(
+    batch: &RecordBatch,
+    change: &str,
+) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new("_change_type", DataType::Utf8, true)));
+    let mut columns = batch.columns().to_vec();
+    columns.push(Arc::new(StringArray::from(vec![change; batch.num_rows()])) as Arc<dyn Array>);
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}

@@ -1,0 +1,366 @@
+//! Commits: settled traces become table versions, each exactly once.
+//!
+//! # The proof
+//!
+//! The journal hands traces over in **epochs**: numbered, ever larger, and replayed with the same
+//! number and the same records until [`TableWriter::commit_epoch`] has returned `Ok` for them. An
+//! epoch's commits to one table are, in this order:
+//!
+//! 1. at most one **amendment**: late pieces of traces that have a row already. One atomic commit
+//!    of the new rows, a deletion vector on each old row, and the change data of both;
+//! 2. at most one **append** of traces that have no row.
+//!
+//! The last of them carries a Delta `txn` action (this archiver, the epoch). What a crash leaves:
+//!
+//! * before any commit: nothing is visible. Files without a commit are unreferenced;
+//! * between amendment and append: the replay finds each late piece in its row. Merging a piece
+//!   that is in changes nothing ([`merge`]), so the amendment is not repeated; the append follows;
+//! * after the last commit: the replay finds the epoch in the table's `txn` and commits nothing;
+//! * a commit whose answer was lost is one of the above: it is looked up, never repeated blindly.
+//!
+//! A version is written with put-if-absent, so of two writers one wins; the other reads what the
+//! winner did and decides anew. Every decision is made against the version right before the one
+//! that is written: a trace that another archiver has appended meanwhile is amended, not appended.
+
+pub(crate) mod actions;
+mod amendment;
+mod conform;
+pub(crate) mod merge;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use delta_kernel::schema::SchemaRef as KernelSchemaRef;
+use tracelake_model::schema::traces_schema;
+use tracelake_model::{Clock, TraceId};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use crate::commit::actions::{Action, Add, CommitInfo, ENGINE_INFO, Txn, to_lines};
+use crate::data_file::EncodedFile;
+use crate::error::LakeError;
+use crate::layout::{data_file, log_file};
+use crate::rows::{TraceDraft, encode};
+use crate::storage::PutOutcome;
+use crate::table::{LiveFile, RowAddress, Table, TableSnapshot, TraceIndex, create_or_accept};
+
+/// Times that a commit is tried again after another writer won.
+const MAX_ATTEMPTS: usize = 50;
+
+/// Versions between checkpoints.
+const CHECKPOINT_INTERVAL: u64 = 50;
+
+/// Bytes of spans that are encoded into one batch at the most, so that no Arrow offset overflows.
+const MAX_BATCH_BYTES: usize = 256 << 20;
+
+/// What an epoch did to a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EpochOutcome {
+    /// Traces that got a row.
+    pub appended: usize,
+    /// Traces whose row was replaced.
+    pub amended: usize,
+    /// Late pieces that were in already.
+    pub unchanged: usize,
+    /// Version of the table afterwards.
+    pub version: u64,
+    /// True when an earlier attempt had committed this epoch.
+    pub already_committed: bool,
+}
+
+/// Writes the epochs of one archiver to one table.
+#[derive(Debug)]
+pub struct TableWriter {
+    table: Table,
+    application_id: String,
+    clock: Arc<dyn Clock>,
+    snapshot: TableSnapshot,
+    index: TraceIndex,
+    /// Live files at a version.
+    files: Option<(u64, Arc<Vec<LiveFile>>)>,
+    /// Schema that was found fit to be written to.
+    checked_schema: Option<KernelSchemaRef>,
+}
+
+/// Where the wanted traces have rows.
+type Found = HashMap<TraceId, Vec<RowAddress>>;
+
+impl TableWriter {
+    /// Opens the table, creating or accepting it first.
+    ///
+    /// `application_id` is this archiver's own; `index_limit` bounds how many traces are held in
+    /// memory to tell late pieces from new traces.
+    ///
+    /// # Errors
+    /// As [`create_or_accept`].
+    pub fn open(
+        table: Table,
+        application_id: String,
+        clock: Arc<dyn Clock>,
+        index_limit: usize,
+    ) -> Result<Self, LakeError> {
+        let snapshot = create_or_accept(&table, &*clock)?;
+        let checked_schema = Some(snapshot.snapshot.schema());
+        let index = TraceIndex::new(index_limit);
+        Ok(Self { table, application_id, clock, snapshot, index, files: None, checked_schema })
+    }
+
+    /// The last epoch that is in the table.
+    ///
+    /// # Errors
+    /// [`LakeError::Kernel`] when the log cannot be read.
+    pub fn committed_epoch(&mut self) -> Result<Option<i64>, LakeError> {
+        self.refresh()?;
+        self.snapshot.committed_epoch(&self.application_id)
+    }
+
+    /// The newest version this writer knows.
+    #[must_use]
+    pub const fn snapshot(&self) -> &TableSnapshot {
+        &self.snapshot
+    }
+
+    /// Which of `traces` have a row.
+    ///
+    /// # Errors
+    /// [`LakeError`] when the table cannot be read.
+    pub fn archived(&mut self, traces: &HashSet<TraceId>) -> Result<HashSet<TraceId>, LakeError> {
+        self.refresh()?;
+        Ok(self.find(traces)?.into_keys().collect())
+    }
+
+    /// Commits an epoch's settled traces; returns when they are durable in the table.
+    ///
+    /// Call it again with the same epoch and traces after an error: see the module doc.
+    ///
+    /// # Errors
+    /// [`LakeError`]; nothing of the epoch is lost, it may be in the table in part.
+    pub fn commit_epoch(
+        &mut self,
+        epoch: i64,
+        traces: &[TraceDraft],
+    ) -> Result<EpochOutcome, LakeError> {
+        self.refresh()?;
+        if Some(epoch) <= self.snapshot.committed_epoch(&self.application_id)? {
+            let version = self.snapshot.version();
+            return Ok(EpochOutcome { already_committed: true, version, ..Default::default() });
+        }
+        let mut outcome = EpochOutcome::default();
+        let mut written: Option<(HashSet<TraceId>, String, EncodedFile)> = None;
+        for attempt in 0..MAX_ATTEMPTS {
+            if 0 < attempt {
+                self.refresh()?;
+                if Some(epoch) <= self.snapshot.committed_epoch(&self.application_id)? {
+                    outcome.version = self.snapshot.version();
+                    return Ok(outcome);
+                }
+            }
+            let wanted: HashSet<TraceId> = traces.iter().map(|trace| trace.trace_id).collect();
+            let found = self.find(&wanted)?;
+            let (late, fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
+                traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
+            let txn = self.txn(epoch);
+            if !late.is_empty() {
+                let carried = fresh.is_empty().then(|| txn.clone());
+                match self.amend(&late, &found, carried)? {
+                    Step::Lost => continue,
+                    Step::Done(amended) => {
+                        outcome.amended += amended;
+                        outcome.unchanged = late.len() - amended;
+                        if fresh.is_empty() && 0 < amended {
+                            return Ok(self.finish(outcome));
+                        }
+                    }
+                }
+            }
+            // Nothing new and nothing changed still ends the epoch, with a commit of the txn
+            // alone, so that a replay of it need not look again.
+            let ids: HashSet<TraceId> = fresh.iter().map(|trace| trace.trace_id).collect();
+            if written.as_ref().is_none_or(|(known, ..)| *known != ids) {
+                written = self.write_data_file(&fresh)?.map(|(path, file)| (ids, path, file));
+            }
+            let file = written.as_ref().map(|(_, path, file)| (path.as_str(), file));
+            match self.append(file, txn)? {
+                Step::Lost => {}
+                Step::Done(()) => {
+                    if let Some((ids, path, _)) = written {
+                        self.index.note(&path, ids.into_iter());
+                    }
+                    outcome.appended = fresh.len();
+                    return Ok(self.finish(outcome));
+                }
+            }
+        }
+        Err(LakeError::CommitConflict {
+            table: self.table.name(),
+            version: self.snapshot.version() + 1,
+        })
+    }
+
+    fn finish(&mut self, mut outcome: EpochOutcome) -> EpochOutcome {
+        if let Err(error) = self.refresh() {
+            // The commit is in; the next epoch reads the log again.
+            warn!(table = self.table.name(), %error, "snapshot after commit not read");
+        }
+        outcome.version = self.snapshot.version();
+        info!(
+            table = self.table.name(),
+            version = outcome.version,
+            appended = outcome.appended,
+            amended = outcome.amended,
+            "committed"
+        );
+        outcome
+    }
+
+    /// Reads the newest version. A table whose schema or protocol another writer changed is
+    /// checked, and mended, as one that is accepted.
+    fn refresh(&mut self) -> Result<(), LakeError> {
+        self.snapshot = self.table.snapshot(Some(&self.snapshot))?;
+        let schema = self.snapshot.snapshot.schema();
+        if self.checked_schema.as_ref() != Some(&schema) {
+            self.snapshot = create_or_accept(&self.table, &*self.clock)?;
+            self.checked_schema = Some(self.snapshot.snapshot.schema());
+        }
+        Ok(())
+    }
+
+    fn live_files(&mut self) -> Result<Arc<Vec<LiveFile>>, LakeError> {
+        let version = self.snapshot.version();
+        if let Some((known, files)) = &self.files
+            && *known == version
+        {
+            return Ok(Arc::clone(files));
+        }
+        let files = Arc::new(self.snapshot.live_files((None, None))?);
+        self.files = Some((version, Arc::clone(&files)));
+        Ok(files)
+    }
+
+    fn find(&mut self, traces: &HashSet<TraceId>) -> Result<Found, LakeError> {
+        if traces.is_empty() {
+            return Ok(Found::new());
+        }
+        let files = self.live_files()?;
+        self.index.find(&self.snapshot, &files, traces)
+    }
+
+    fn txn(&self, epoch: i64) -> Action {
+        Action::Txn(Txn {
+            app_id: self.application_id.clone(),
+            version: epoch,
+            last_updated: self.clock.now_unix_micro() / 1_000,
+        })
+    }
+
+    fn write_data_file(
+        &self,
+        traces: &[&TraceDraft],
+    ) -> Result<Option<(String, EncodedFile)>, LakeError> {
+        if traces.is_empty() {
+            return Ok(None);
+        }
+        let mut batches = Vec::new();
+        for chunk in chunks_by_bytes(traces) {
+            let chunk: Vec<TraceDraft> = chunk.iter().map(|trace| (*trace).clone()).collect();
+            batches.push(
+                encode(&chunk)
+                    .map_err(|source| LakeError::Arrow { action: "encode rows", source })?,
+            );
+        }
+        let path = data_file();
+        let file = self.write_parquet(&path, &traces_schema(), &batches)?;
+        Ok(Some((path, file)))
+    }
+
+    fn append(
+        &mut self,
+        file: Option<(&str, &EncodedFile)>,
+        txn: Action,
+    ) -> Result<Step<()>, LakeError> {
+        let mut actions = vec![self.commit_info("WRITE", true), txn];
+        if let Some((path, file)) = file {
+            actions.push(self.add(path, file));
+        }
+        self.write_version(&actions)
+    }
+
+    fn add(&self, path: &str, file: &EncodedFile) -> Action {
+        Action::Add(Add {
+            path: path.to_owned(),
+            partition_values: BTreeMap::new(),
+            size: file.size_bytes as u64,
+            modification_time: self.clock.now_unix_micro() / 1_000,
+            data_change: true,
+            stats: Some(file.stats.clone()),
+            deletion_vector: None,
+        })
+    }
+
+    fn commit_info(&self, operation: &'static str, is_blind_append: bool) -> Action {
+        Action::CommitInfo(CommitInfo {
+            timestamp: self.clock.now_unix_micro() / 1_000,
+            operation,
+            operation_parameters: BTreeMap::new(),
+            operation_metrics: BTreeMap::new(),
+            is_blind_append,
+            engine_info: ENGINE_INFO,
+            txn_id: Uuid::new_v4().to_string(),
+        })
+    }
+
+    /// Writes the version after the snapshot's; lost when another writer was first.
+    fn write_version(&mut self, actions: &[Action]) -> Result<Step<()>, LakeError> {
+        let version = self.snapshot.version() + 1;
+        let lines = to_lines(actions).map_err(|error| LakeError::Row {
+            path: self.table.name(),
+            reason: error.to_string(),
+        })?;
+        match self.table.files.put_if_absent(&log_file(version), &lines)? {
+            PutOutcome::Exists => {
+                debug!(table = self.table.name(), version, "commit conflict, reloading");
+                Ok(Step::Lost)
+            }
+            PutOutcome::Written => {
+                self.snapshot = self.table.snapshot(Some(&self.snapshot))?;
+                if version.is_multiple_of(CHECKPOINT_INTERVAL)
+                    && let Err(error) = self.snapshot.checkpoint()
+                {
+                    // The log alone is enough; the next interval tries again.
+                    warn!(table = self.table.name(), version, %error, "checkpoint not written");
+                }
+                Ok(Step::Done(()))
+            }
+        }
+    }
+}
+
+/// How an attempt to write a version went.
+#[derive(Debug)]
+enum Step<T> {
+    /// The version is durable.
+    Done(T),
+    /// Another writer was first: decide again on what is there now.
+    Lost,
+}
+
+/// Cuts `traces` so that no part has more than [`MAX_BATCH_BYTES`] of span bytes.
+fn chunks_by_bytes<'a, 'b>(traces: &'b [&'a TraceDraft]) -> Vec<&'b [&'a TraceDraft]> {
+    let mut chunks = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0;
+    for (index, trace) in traces.iter().enumerate() {
+        let size: usize = trace.spans.iter().map(|span| span.message.len()).sum();
+        if start < index && MAX_BATCH_BYTES < bytes + size {
+            chunks.extend(traces.get(start..index));
+            start = index;
+            bytes = 0;
+        }
+        bytes += size;
+    }
+    chunks.extend(traces.get(start..));
+    chunks
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Errors of the lake room.
+
+/// Why a table operation failed, with what the operator needs to act.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LakeError {
+    /// Another writer committed `version` first, too often in a row. Nothing was written; try
+    /// again.
+    #[error("commit conflict on table `{table}` at version {version}")]
+    CommitConflict {
+        /// Table folder.
+        table: String,
+        /// The version we tried to create.
+        version: u64,
+    },
+    /// The disk or store failed while doing `action` on `path`. Try again later.
+    #[error("{action} `{path}`: {source}")]
+    Storage {
+        /// Present-tense phrase such as `write data file`.
+        action: &'static str,
+        /// The file or folder.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The Delta kernel refused while doing `action`. The table's log is broken, or out of reach.
+    #[error("{action} of table `{table}`: {source}")]
+    Kernel {
+        /// Present-tense phrase such as `read snapshot`.
+        action: &'static str,
+        /// Table folder.
+        table: String,
+        /// What the kernel said.
+        source: Box<delta_kernel::KernelError>,
+    },
+    /// An existing table has a column of another type. Nothing was written; choose another table.
+    #[error("column `{column}` of table `{table}`: expected {expected}, found {found}")]
+    SchemaMismatch {
+        /// Table folder.
+        table: String,
+        /// Dotted column path.
+        column: String,
+        /// Type of the contract.
+        expected: String,
+        /// Type in the table.
+        found: String,
+    },
+    /// The table asks writers for something that this version cannot do. Nothing was written.
+    #[error("table `{table}` needs the writer feature `{feature}`, which tracelake does not have")]
+    UnsupportedFeature {
+        /// Table folder.
+        table: String,
+        /// The feature as the table's protocol names it.
+        feature: String,
+    },
+    /// Rows and schema disagree while doing `action`: a defect, retrying cannot help.
+    #[error("{action}: {source}")]
+    Arrow {
+        /// Present-tense phrase such as `encode rows`.
+        action: &'static str,
+        /// What Arrow said.
+        source: arrow::error::ArrowError,
+    },
+    /// A data file cannot be written or read while doing `action`.
+    #[error("{action} `{path}`: {source}")]
+    Parquet {
+        /// Present-tense phrase such as `read data file`.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What Parquet said.
+        source: parquet::errors::ParquetError,
+    },
+    /// An archived row cannot be read back, so it cannot be amended.
+    #[error("read back `{path}`: {reason}")]
+    Row {
+        /// The data file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What a caller may do with a failed operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Wait with backoff, then do the same again.
+    AfterBackoff,
+    /// Never: the same call cannot succeed.
+    Never,
+}
+
+impl LakeError {
+    /// Classifies the error. Match on this, never on the message.
+    #[must_use]
+    pub const fn retry(&self) -> Retry {
+        match self {
+            Self::CommitConflict { .. } | Self::Storage { .. } | Self::Kernel { .. } => {
+                Retry::AfterBackoff
+            }
+            Self::SchemaMismatch { .. }
+            | Self::UnsupportedFeature { .. }
+            | Self::Arrow { .. }
+            | Self::Parquet { .. }
+            | Self::Row { .. } => Retry::Never,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Every path name: the data folder, table folders, and the files of a table.
+//!
+//! Names from outside become paths here and nowhere else, percent-encoded so that no name can
+//! leave its folder or collide with another.
+
+use std::path::{Path, PathBuf};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use tracelake_model::TableName;
+use url::Url;
+use uuid::Uuid;
+
+/// Characters kept in a folder name; a period is not, so that `..` cannot occur.
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
+
+/// Folder of a table that holds its log.
+pub const LOG_FOLDER: &str = "_delta_log";
+
+/// The folder that a service owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataFolder {
+    root: PathBuf,
+}
+
+impl DataFolder {
+    /// The folder at `root`; made absolute so that it keeps its meaning.
+    ///
+    /// # Errors
+    /// When the current folder cannot be told.
+    pub fn new(root: impl AsRef<Path>) -> std::io::Result<Self> {
+        Ok(Self { root: std::path::absolute(root)? })
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The journal's folder.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    /// The registry's database file.
+    #[must_use]
+    pub fn registry(&self) -> PathBuf {
+        self.root.join("registry.db")
+    }
+
+    /// Where a running service says how to reach it.
+    #[must_use]
+    pub fn server_file(&self) -> PathBuf {
+        self.root.join("server.json")
+    }
+
+    /// A table's folder.
+    #[must_use]
+    pub fn table(&self, name: &TableName) -> TableLocation {
+        let mut folder = self.root.join("tables");
+        for part in [name.catalog(), name.schema(), name.table()] {
+            folder.push(utf8_percent_encode(part, KEPT).to_string());
+        }
+        TableLocation { folder }
+    }
+}
+
+/// Where a table lies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TableLocation {
+    folder: PathBuf,
+}
+
+impl TableLocation {
+    /// The table at `folder`, an absolute path.
+    #[must_use]
+    pub const fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder as a URL that ends with a slash; `None` for a relative folder.
+    #[must_use]
+    pub fn url(&self) -> Option<Url> {
+        Url::from_directory_path(&self.folder).ok()
+    }
+}
+
+/// A fresh data file's name.
+pub(crate) fn data_file() -> String {
+    format!("part-{}.zstd.parquet", Uuid::now_v7())
+}
+
+/// A fresh change data file's name.
+pub(crate) fn change_file() -> String {
+    format!("_change_data/cdc-{}.zstd.parquet", Uuid::now_v7())
+}
+
+/// A fresh deletion vector file: its name, and its encoded form in the log.
+///
+/// The log has the 16 bytes of the uuid in base 85 (Delta protocol, "Derived Fields").
+pub(crate) fn deletion_vector_file() -> (String, String) {
+    let uuid = Uuid::new_v4();
+    (format!("deletion_vector_{uuid}.bin"), z85::encode(uuid.as_bytes()))
+}
+
+/// The log file of a version.
+pub(crate) fn log_file(version: u64) -> String {
+    format!("{LOG_FOLDER}/{version:020}.json")
+}
+
+/// The path of an action, which the log has percent-encoded, relative to the table's folder.
+pub(crate) fn decode_action_path(path: &str) -> String {
+    percent_decode_str(path).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: names with characters that mean something to a file system or a URL.
+    /// Guarantees: each stays one folder below `tables`, and distinct names stay distinct.
+    #[test]
+    fn names_never_leave_their_folder() {
+        let folder = DataFolder::new("/data").unwrap();
+        let odd = TableName::new("..".replace('.', "~").as_str(), "a%2fb", "caf\u{e9}*?").unwrap();
+        let path = folder.table(&odd).folder().to_owned();
+        assert_eq!(path, Path::new("/data/tables/%7E%7E/a%252fb/caf%C3%A9%2A%3F"));
+        assert!(folder.table(&odd).url().unwrap().as_str().ends_with('/'));
+    }
+}

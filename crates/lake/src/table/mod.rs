@@ -1,0 +1,198 @@
+//! A Delta table of traces: opened through the Delta kernel, created or accepted by us.
+
+mod create;
+mod files;
+mod index;
+mod protocol;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use delta_kernel::Snapshot;
+use delta_kernel::engine::arrow_conversion::TryIntoArrow as _;
+use delta_kernel::snapshot::SnapshotRef;
+use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
+use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use url::Url;
+
+pub use create::create_or_accept;
+pub use files::{DeletionVector, LiveFile};
+pub(crate) use index::{RowAddress, TraceIndex};
+
+use crate::error::LakeError;
+use crate::layout::{LOG_FOLDER, TableLocation};
+use crate::storage::LocalFiles;
+
+/// What all tables of a process share: the Delta kernel's engine and the store below it.
+#[derive(Clone)]
+pub struct Lake {
+    engine: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+    store: Arc<LocalFileSystem>,
+}
+
+impl Lake {
+    /// An engine with two threads of its own, so that it can be called from anywhere but a
+    /// single-threaded runtime.
+    ///
+    /// # Errors
+    /// [`LakeError::Kernel`] when threads cannot be started.
+    pub fn new() -> Result<Self, LakeError> {
+        let store = Arc::new(LocalFileSystem::new());
+        let executor = TokioMultiThreadExecutor::new_owned_runtime(Some(2), None).map_err(|source| {
+            LakeError::Kernel { action: "start engine", table: String::new(), source: Box::new(source) }
+        })?;
+        let engine = DefaultEngineBuilder::new(Arc::clone(&store) as Arc<dyn ObjectStore>)
+            .with_task_executor(Arc::new(executor))
+            .build();
+        Ok(Self { engine: Arc::new(engine), store })
+    }
+}
+
+impl std::fmt::Debug for Lake {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Lake").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// A handle on a table. Cheap to clone; holds no snapshot.
+#[derive(Clone, Debug)]
+pub struct Table {
+    location: TableLocation,
+    url: Url,
+    lake: Lake,
+    pub(crate) files: LocalFiles,
+}
+
+impl Table {
+    /// A handle on the table at `location`, whether it exists or not.
+    ///
+    /// # Errors
+    /// [`LakeError::Storage`] when the location is no absolute path.
+    pub fn at(lake: &Lake, location: TableLocation) -> Result<Self, LakeError> {
+        let url = location.url().ok_or_else(|| LakeError::Storage {
+            action: "open",
+            path: location.folder().display().to_string(),
+            source: std::io::ErrorKind::InvalidInput.into(),
+        })?;
+        let files = LocalFiles::new(location.folder().to_owned());
+        Ok(Self { location, url, lake: lake.clone(), files })
+    }
+
+    /// Where the table lies.
+    #[must_use]
+    pub const fn location(&self) -> &TableLocation {
+        &self.location
+    }
+
+    /// The table's folder as a URL.
+    #[must_use]
+    pub const fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The store that the table's files are read from; its root is the file system's.
+    #[must_use]
+    pub fn object_store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.lake.store) as Arc<dyn ObjectStore>
+    }
+
+    /// True when there is a log.
+    ///
+    /// # Errors
+    /// [`LakeError::Storage`] when the folder cannot be looked at.
+    pub fn exists(&self) -> Result<bool, LakeError> {
+        let log = self.location.folder().join(LOG_FOLDER);
+        log.try_exists().map_err(|source| LakeError::Storage {
+            action: "look for",
+            path: log.display().to_string(),
+            source,
+        })
+    }
+
+    /// The newest version; reads only the log's end when `known` is given.
+    ///
+    /// # Errors
+    /// [`LakeError::Kernel`] when there is no readable log.
+    pub fn snapshot(&self, known: Option<&TableSnapshot>) -> Result<TableSnapshot, LakeError> {
+        let snapshot = match known {
+            Some(known) => Snapshot::builder_from(Arc::clone(&known.snapshot)).build(self.engine()),
+            None => Snapshot::builder_for(self.url.as_str()).build(self.engine()),
+        }
+        .map_err(|source| self.kernel("read snapshot", source))?;
+        Ok(TableSnapshot { table: self.clone(), snapshot })
+    }
+
+    pub(crate) fn engine(&self) -> &DefaultEngine<TokioMultiThreadExecutor> {
+        &self.lake.engine
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.location.folder().display().to_string()
+    }
+
+    pub(crate) fn kernel(
+        &self,
+        action: &'static str,
+        source: delta_kernel::KernelError,
+    ) -> LakeError {
+        LakeError::Kernel { action, table: self.name(), source: Box::new(source) }
+    }
+}
+
+/// A table at one version: immutable.
+#[derive(Clone, Debug)]
+pub struct TableSnapshot {
+    table: Table,
+    pub(crate) snapshot: SnapshotRef,
+}
+
+impl TableSnapshot {
+    /// The table.
+    #[must_use]
+    pub const fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Commit number.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.snapshot.version()
+    }
+
+    /// The table's columns as Arrow has them.
+    ///
+    /// # Errors
+    /// [`LakeError::Arrow`] for a type that Arrow does not have.
+    pub fn schema(&self) -> Result<SchemaRef, LakeError> {
+        let schema: arrow::datatypes::Schema = self
+            .snapshot
+            .schema()
+            .as_ref()
+            .try_into_arrow()
+            .map_err(|source| LakeError::Arrow { action: "convert schema", source })?;
+        Ok(Arc::new(schema))
+    }
+
+    /// The last epoch that `application` committed, if it ever did.
+    ///
+    /// # Errors
+    /// [`LakeError::Kernel`] when the log cannot be read.
+    pub fn committed_epoch(&self, application: &str) -> Result<Option<i64>, LakeError> {
+        self.snapshot
+            .get_app_id_version(application, self.table.engine())
+            .map_err(|source| self.table.kernel("read transaction id", source))
+    }
+
+    /// Writes a checkpoint of this version, so that readers need not replay the log before it.
+    ///
+    /// # Errors
+    /// [`LakeError::Kernel`] when it cannot be written; the table is as good as before.
+    pub fn checkpoint(&self) -> Result<(), LakeError> {
+        self.snapshot
+            .checkpoint(self.table.engine(), None)
+            .map(|_| ())
+            .map_err(|source| self.table.kernel("write checkpoint", source))
+    }
+}

@@ -1,0 +1,104 @@
+//! Picks the writer for a format.
+
+use std::fmt;
+use std::io::Write;
+use std::str::FromStr;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+
+use crate::error::PresentError;
+use crate::{csv, json, table};
+
+/// How a result is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// A table for people, with a count of the rows. Cells may be cut.
+    #[default]
+    Table,
+    /// One array of objects. Exact.
+    Json,
+    /// One object a line. Exact.
+    Jsonl,
+    /// A header and one line a row. Formulas and control codes are neutralised.
+    Csv,
+}
+
+impl OutputFormat {
+    /// Every format.
+    pub const ALL: [Self; 4] = [Self::Table, Self::Json, Self::Jsonl, Self::Csv];
+
+    /// The name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Json => "json",
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+        }
+    }
+}
+
+impl fmt::Display for OutputFormat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for OutputFormat {
+    type Err = PresentError;
+
+    fn from_str(name: &str) -> Result<Self, PresentError> {
+        let found = Self::ALL.into_iter().find(|format| format.name() == name);
+        found.ok_or_else(|| PresentError::UnknownFormat { name: name.escape_debug().to_string() })
+    }
+}
+
+/// How a table is laid out. The other formats do not look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenderOptions {
+    /// Width of the terminal in columns; `None` when there is no terminal, then lines are as long
+    /// as they need to be.
+    pub width: Option<usize>,
+    /// Whether to add colour. Nothing is said by colour alone.
+    pub color: bool,
+    /// Longest cell in characters; longer ones are cut, and end in three dots.
+    pub max_cell: usize,
+}
+
+impl Default for RenderOptions {
+    /// No terminal, no colour, 120 characters a cell.
+    fn default() -> Self {
+        Self { width: None, color: false, max_cell: 120 }
+    }
+}
+
+impl RenderOptions {
+    /// Longest nested value in characters: never more than the terminal is wide.
+    pub(crate) fn nested_chars(&self) -> usize {
+        self.width.map_or(self.max_cell, |width| width.min(self.max_cell))
+    }
+}
+
+/// Writes `batches`, which all have `schema`, to `out`.
+///
+/// # Errors
+/// [`PresentError::Write`] if `out` fails; [`PresentError::Value`] for a value that has no text.
+pub fn render(
+    schema: &Schema,
+    batches: &[RecordBatch],
+    format: OutputFormat,
+    out: &mut dyn Write,
+    options: &RenderOptions,
+) -> Result<(), PresentError> {
+    match format {
+        OutputFormat::Table => table::write_table(schema, batches, out, options),
+        OutputFormat::Json => json::write_array(batches, out),
+        OutputFormat::Jsonl => json::write_lines(batches, out),
+        OutputFormat::Csv => csv::write_csv(schema, batches, out),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! The traces table as DataFusion sees it.
+
+mod created_at;
+mod deleted_rows;
+mod traces_table;
+
+pub(crate) use traces_table::{ScanCounters, TracesTable};

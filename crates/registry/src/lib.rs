@@ -1,0 +1,21 @@
+//! The registry room: which experiments exist, and which table each one is archived to.
+//!
+//! Comes in: names and ids, already parsed into their types. Goes out: experiments as MLflow has
+//! them, archive bindings, registered tables, this archiver's own id. Everything is kept in one
+//! SQLite file, `registry.db`, that several processes may have open at once: the service and
+//! commands beside it. This room refuses to know HTTP, spans and Delta.
+
+mod bindings;
+mod error;
+mod experiments;
+mod registry;
+mod routes;
+mod schema;
+
+pub use bindings::{Binding, RegisteredTable};
+pub use error::{RegistryError, RegistryErrorKind};
+pub use experiments::{
+    Experiment, ExperimentPage, ExperimentQuery, LifecycleStage, NewExperiment, Tag, ViewType,
+};
+pub use registry::{REGISTRY_FILE, Registry};
+pub use routes::ExperimentRoute;

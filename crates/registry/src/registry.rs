@@ -1,0 +1,118 @@
+//! Opens the registry's file.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, Sqlite, Transaction};
+use tokio::sync::Mutex;
+use tracelake_model::Clock;
+use uuid::Uuid;
+
+use crate::error::{RegistryError, storage};
+use crate::routes::RouteCache;
+use crate::schema::migrate;
+
+/// Name of the registry's file within the data folder.
+pub const REGISTRY_FILE: &str = "registry.db";
+
+/// How long a statement waits for another process that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections for statements; one more watches for changes.
+const MAX_CONNECTIONS: u32 = 4;
+
+/// Experiments, archive bindings and tables, kept in one SQLite file.
+///
+/// Every change is durable when its call returns. Dropping a call's future before that leaves the
+/// change either done or not done, never half done.
+#[derive(Debug)]
+pub struct Registry {
+    pub(crate) pool: SqlitePool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) routes: Mutex<RouteCache>,
+    archiver_id: Uuid,
+}
+
+impl Registry {
+    /// Opens `registry.db` in `data_dir`, which must exist, and makes or migrates it as needed.
+    ///
+    /// # Errors
+    /// [`RegistryError::SchemaTooNew`] for the file of a newer program, [`RegistryError::Storage`]
+    /// when the file cannot be opened or is not a database.
+    pub async fn open(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, RegistryError> {
+        let path = data_dir.join(REGISTRY_FILE);
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .disable_statement_logging();
+        let failed = storage("open file");
+        let mut watcher = open_watcher(&options).await?;
+        let now_ms = now_ms(clock.as_ref());
+        let mut transaction =
+            watcher.begin_with("BEGIN IMMEDIATE").await.map_err(storage("lock file"))?;
+        let archiver_id = migrate(&mut transaction, &path.to_string_lossy(), now_ms).await?;
+        transaction.commit().await.map_err(storage("migrate schema"))?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(&failed)?;
+        let routes = Mutex::new(RouteCache::new(watcher));
+        Ok(Self { pool, clock, routes, archiver_id })
+    }
+
+    /// Random id of this data folder, made once: the `appId` of its commits starts with it.
+    #[must_use]
+    pub const fn archiver_id(&self) -> Uuid {
+        self.archiver_id
+    }
+
+    /// Closes the connections; calls after this fail.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        now_ms(self.clock.as_ref())
+    }
+
+    /// Starts a transaction that may write. Taking the lock at once, it waits for other writers
+    /// instead of failing when it comes to write.
+    pub(crate) async fn begin(
+        &self,
+        action: &'static str,
+    ) -> Result<Transaction<'static, Sqlite>, RegistryError> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(storage(action))
+    }
+}
+
+/// Several processes that open a new file at once race to switch it to write-ahead logging; SQLite
+/// answers the losers "locked" without waiting, so they try again.
+async fn open_watcher(
+    options: &SqliteConnectOptions,
+) -> Result<sqlx::SqliteConnection, RegistryError> {
+    let mut attempts = 0_u32;
+    loop {
+        match options.connect().await.map_err(storage("open file")) {
+            Ok(connection) => return Ok(connection),
+            Err(error) if error.kind() == crate::RegistryErrorKind::Busy && attempts < 100 => {
+                attempts += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn now_ms(clock: &dyn Clock) -> i64 {
+    clock.now_unix_micro() / 1_000
+}

@@ -1,0 +1,111 @@
+//! Where an experiment's traces go, cached so that intake can ask for every request.
+//!
+//! One connection only watches: `PRAGMA data_version` on it changes whenever any other connection
+//! of any process committed, and costs no disk access. The version is read before the row, so a
+//! cached row is never older than the version beside it.
+
+use std::collections::HashMap;
+
+use sqlx::{Row, SqliteConnection};
+use tracelake_model::{ExperimentId, TableName};
+
+use crate::bindings::table_name;
+use crate::error::{RegistryError, storage};
+use crate::{LifecycleStage, Registry};
+
+/// Experiments remembered; past it all are forgotten and read again.
+const MAX_ENTRIES: usize = 10_000;
+
+/// What intake needs to know of an experiment that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExperimentRoute {
+    /// Active or deleted.
+    pub stage: LifecycleStage,
+    /// The table it is bound to, if it is.
+    pub table: Option<TableName>,
+    /// URI below which its artifacts lie.
+    pub artifact_location: String,
+}
+
+/// The watching connection and what was read since the last change.
+#[derive(Debug)]
+pub(crate) struct RouteCache {
+    watcher: SqliteConnection,
+    data_version: i64,
+    entries: HashMap<ExperimentId, ExperimentRoute>,
+}
+
+impl RouteCache {
+    pub(crate) fn new(watcher: SqliteConnection) -> Self {
+        Self { watcher, data_version: -1, entries: HashMap::new() }
+    }
+
+    async fn look_up(
+        &mut self,
+        experiment_id: &ExperimentId,
+    ) -> Result<Option<ExperimentRoute>, RegistryError> {
+        let data_version: i64 = sqlx::query("PRAGMA data_version")
+            .fetch_one(&mut self.watcher)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(storage("watch for changes"))?;
+        if data_version != self.data_version || MAX_ENTRIES <= self.entries.len() {
+            self.entries.clear();
+            self.data_version = data_version;
+        }
+        if let Some(route) = self.entries.get(experiment_id) {
+            return Ok(Some(route.clone()));
+        }
+        // What does not exist is not remembered: ids come from outside and there are many.
+        let Some(route) = self.read(experiment_id).await? else { return Ok(None) };
+        self.entries.insert(experiment_id.clone(), route.clone());
+        Ok(Some(route))
+    }
+
+    async fn read(
+        &mut self,
+        experiment_id: &ExperimentId,
+    ) -> Result<Option<ExperimentRoute>, RegistryError> {
+        let failed = storage("read route");
+        let row = sqlx::query(
+            "SELECT lifecycle_stage, artifact_location, table_name FROM experiments \
+             LEFT JOIN bindings USING (experiment_id) WHERE experiment_id = ?",
+        )
+        .bind(experiment_id.number())
+        .fetch_optional(&mut self.watcher)
+        .await
+        .map_err(&failed)?;
+        let Some(row) = row else { return Ok(None) };
+        let bound = row.try_get::<Option<&str>, _>(2).map_err(&failed)?.is_some();
+        Ok(Some(ExperimentRoute {
+            stage: LifecycleStage::parse(row.try_get(0).map_err(&failed)?),
+            artifact_location: row.try_get(1).map_err(&failed)?,
+            table: if bound { Some(table_name(&row, 2)?) } else { None },
+        }))
+    }
+}
+
+impl Registry {
+    /// What is known of an experiment, `None` when there is none of that id. Sees every change
+    /// that was committed before the call, by whatever process.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn experiment_route(
+        &self,
+        experiment_id: &ExperimentId,
+    ) -> Result<Option<ExperimentRoute>, RegistryError> {
+        self.routes.lock().await.look_up(experiment_id).await
+    }
+
+    /// The table that an experiment is bound to: [`Registry::binding`] through the cache.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn route(
+        &self,
+        experiment_id: &ExperimentId,
+    ) -> Result<Option<TableName>, RegistryError> {
+        Ok(self.experiment_route(experiment_id).await?.and_then(|route| route.table))
+    }
+}

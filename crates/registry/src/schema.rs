@@ -1,0 +1,114 @@
+//! The tables of `registry.db`, as migrations applied in order.
+//!
+//! A migration that has shipped never changes: a later one amends it.
+
+use sqlx::{Executor, Row, SqliteConnection};
+use uuid::Uuid;
+
+use crate::error::{RegistryError, storage};
+
+/// One entry per schema version, starting at version 1.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE experiments (
+        experiment_id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        artifact_location TEXT NOT NULL,
+        lifecycle_stage TEXT NOT NULL CHECK (lifecycle_stage IN ('active', 'deleted')),
+        creation_time_ms INTEGER NOT NULL,
+        last_update_time_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE experiment_tags (
+        experiment_id INTEGER NOT NULL REFERENCES experiments (experiment_id),
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (experiment_id, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE archive_tables (
+        name TEXT PRIMARY KEY,
+        location_url TEXT NOT NULL,
+        registered_at_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE bindings (
+        experiment_id INTEGER PRIMARY KEY REFERENCES experiments (experiment_id),
+        table_name TEXT NOT NULL REFERENCES archive_tables (name),
+        enabled_at_micros INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE identity (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        archiver_id TEXT NOT NULL
+    ) STRICT;
+"];
+
+/// Brings the file to the newest version, and makes what always exists: experiment 0, `Default`,
+/// and the id of this archiver, which is returned.
+///
+/// Runs in the caller's write transaction, so that of two processes one waits for the other.
+pub(crate) async fn migrate(
+    connection: &mut SqliteConnection,
+    path: &str,
+    now_ms: i64,
+) -> Result<Uuid, RegistryError> {
+    let failed = storage("migrate schema");
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS schema_version \
+         (version INTEGER PRIMARY KEY, applied_at_ms INTEGER NOT NULL) STRICT",
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(&failed)?;
+    let found: i64 = sqlx::query("SELECT coalesce(max(version), 0) FROM schema_version")
+        .fetch_one(&mut *connection)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(&failed)?;
+    let supported = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if supported < found {
+        return Err(RegistryError::SchemaTooNew { path: path.to_owned(), found, supported });
+    }
+    for (version, migration) in (1_i64..).zip(MIGRATIONS) {
+        if version <= found {
+            continue;
+        }
+        connection.execute(*migration).await.map_err(&failed)?;
+        sqlx::query("INSERT INTO schema_version (version, applied_at_ms) VALUES (?, ?)")
+            .bind(version)
+            .bind(now_ms)
+            .execute(&mut *connection)
+            .await
+            .map_err(&failed)?;
+    }
+    ensure_default_experiment(connection, now_ms).await?;
+    ensure_archiver_id(connection).await
+}
+
+async fn ensure_default_experiment(
+    connection: &mut SqliteConnection,
+    now_ms: i64,
+) -> Result<(), RegistryError> {
+    sqlx::query(
+        "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, \
+         creation_time_ms, last_update_time_ms) \
+         VALUES (0, 'Default', 'mlflow-artifacts:/0', 'active', ?1, ?1) \
+         ON CONFLICT (experiment_id) DO NOTHING",
+    )
+    .bind(now_ms)
+    .execute(connection)
+    .await
+    .map_err(storage("create default experiment"))?;
+    Ok(())
+}
+
+async fn ensure_archiver_id(connection: &mut SqliteConnection) -> Result<Uuid, RegistryError> {
+    let failed = storage("read archiver id");
+    sqlx::query("INSERT INTO identity (one, archiver_id) VALUES (1, ?) ON CONFLICT DO NOTHING")
+        .bind(Uuid::new_v4().to_string())
+        .execute(&mut *connection)
+        .await
+        .map_err(&failed)?;
+    let text: String = sqlx::query("SELECT archiver_id FROM identity WHERE one = 1")
+        .fetch_one(connection)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(&failed)?;
+    text.parse().map_err(|error| failed(sqlx::Error::Decode(Box::<uuid::Error>::new(error))))
+}
