@@ -55,6 +55,40 @@ impl DataFolder {
         self.root.join("server.json")
     }
 
+    /// Where the last epoch that is done is noted.
+    #[must_use]
+    pub fn epoch_file(&self) -> PathBuf {
+        self.root.join("epoch")
+    }
+
+    /// Where records lie that were acknowledged and cannot be read any more.
+    #[must_use]
+    pub fn parked(&self) -> PathBuf {
+        self.root.join("parked")
+    }
+
+    /// Every table in the folder, by name.
+    ///
+    /// # Errors
+    /// When the folder cannot be read; a missing one has no tables.
+    pub fn tables(&self) -> std::io::Result<Vec<TableName>> {
+        let mut names = Vec::new();
+        for catalog in subfolders(&self.root.join("tables"))? {
+            for schema in subfolders(&catalog.0)? {
+                for table in subfolders(&schema.0)? {
+                    let name = TableName::new(&catalog.1, &schema.1, &table.1);
+                    if let Ok(name) = name
+                        && table.0.join(LOG_FOLDER).try_exists()?
+                    {
+                        names.push(name);
+                    }
+                }
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// A table's folder.
     #[must_use]
     pub fn table(&self, name: &TableName) -> TableLocation {
@@ -64,6 +98,25 @@ impl DataFolder {
         }
         TableLocation { folder }
     }
+}
+
+/// Folders below `folder` with their decoded names; others than ours are passed over.
+fn subfolders(folder: &Path) -> std::io::Result<Vec<(PathBuf, String)>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Some(name) = entry.file_name().to_str()
+            && let Ok(decoded) = percent_decode_str(name).decode_utf8()
+        {
+            found.push((entry.path(), decoded.into_owned()));
+        }
+    }
+    Ok(found)
 }
 
 /// Where a table lies.

@@ -55,15 +55,6 @@ impl LocalFiles {
             source,
         })
     }
-
-    pub(crate) fn read_text(&self, path: &str) -> Result<String, LakeError> {
-        let target = self.full_path(path);
-        std::fs::read_to_string(&target).map_err(|source| LakeError::Storage {
-            action: "read",
-            path: target.display().to_string(),
-            source,
-        })
-    }
 }
 
 fn put(target: &Path, bytes: &[u8]) -> io::Result<PutOutcome> {
@@ -116,7 +107,7 @@ mod tests {
         let files = LocalFiles::new(folder.path().join("a/b"));
         assert_eq!(files.put_if_absent("c/d.json", b"one").unwrap(), PutOutcome::Written);
         assert_eq!(files.put_if_absent("c/d.json", b"two").unwrap(), PutOutcome::Exists);
-        assert_eq!(files.read_text("c/d.json").unwrap(), "one");
+        assert_eq!(std::fs::read(files.full_path("c/d.json")).unwrap(), b"one");
         assert_eq!(std::fs::read_dir(folder.path().join("a/b/c")).unwrap().count(), 1);
     }
 }

@@ -8,7 +8,10 @@ use crate::error::PresentError;
 use crate::value::{push_string, write_json};
 
 /// An array of objects, one row a line.
-pub(crate) fn write_array(batches: &[RecordBatch], out: &mut dyn Write) -> Result<(), PresentError> {
+pub(crate) fn write_array(
+    batches: &[RecordBatch],
+    out: &mut dyn Write,
+) -> Result<(), PresentError> {
     out.write_all(b"[")?;
     let mut first = true;
     for batch in batches {
@@ -23,7 +26,10 @@ pub(crate) fn write_array(batches: &[RecordBatch], out: &mut dyn Write) -> Resul
 }
 
 /// One object a line.
-pub(crate) fn write_lines(batches: &[RecordBatch], out: &mut dyn Write) -> Result<(), PresentError> {
+pub(crate) fn write_lines(
+    batches: &[RecordBatch],
+    out: &mut dyn Write,
+) -> Result<(), PresentError> {
     for batch in batches {
         for row in 0..batch.num_rows() {
             let mut line = object(batch, row)?;

@@ -3,9 +3,9 @@
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
-    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::error::ArrowError;
 use arrow::temporal_conversions::{
@@ -209,8 +209,11 @@ fn timestamp_text(
         // A year that no calendar text has room for.
         return Ok(value.to_string());
     };
-    let pattern =
-        if unit == TimeUnit::Nanosecond { "%Y-%m-%dT%H:%M:%S%.9f" } else { "%Y-%m-%dT%H:%M:%S%.6f" };
+    let pattern = if unit == TimeUnit::Nanosecond {
+        "%Y-%m-%dT%H:%M:%S%.9f"
+    } else {
+        "%Y-%m-%dT%H:%M:%S%.6f"
+    };
     let zone = if has_zone { "Z" } else { "" };
     Ok(format!("{}{zone}", time.format(pattern)))
 }

@@ -171,7 +171,8 @@ impl TestTable {
         let name = format!("part {}%.parquet", self.files.len());
         let path = self.folder.path().join(&name);
         write_parquet(&path, schema, rows, group_rows);
-        let created: Vec<i64> = rows.iter().map(|row| row["created_at"].as_i64().unwrap()).collect();
+        let created: Vec<i64> =
+            rows.iter().map(|row| row["created_at"].as_i64().unwrap()).collect();
         let file = LiveFile {
             path: name,
             size_bytes: std::fs::metadata(&path).unwrap().len(),

@@ -14,12 +14,14 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod functions;
+mod lake_tables;
 mod leaves;
 mod session;
 mod source;
 mod tables;
 
 pub use error::QueryError;
+pub use lake_tables::LakeTables;
 pub use session::{QueryEngine, QueryLimits, QueryOptions, QueryOutput, ScanMetrics};
 pub use source::{
     CreatedAtBounds, LiveFile, SourceError, TableLocation, TableResolver, TableSource,

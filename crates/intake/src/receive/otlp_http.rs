@@ -27,7 +27,10 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ENCODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, zstd, identity");
 
 pub(super) fn router() -> Router<Arc<Intake>> {
-    Router::new().route("/v1/traces", post(export_traces))
+    Router::new()
+        .route("/v1/traces", post(export_traces))
+        // Where Databricks has it; senders configured for that only change the host.
+        .route("/api/2.0/otel/v1/traces", post(export_traces))
 }
 
 /// The encoding of request and answer.

@@ -62,8 +62,9 @@ async fn answers_json_with_json() {
     assert_eq!(answer.headers["content-type"], "application/json");
     let headers = [json[0], ("content-encoding", "gzip")];
     assert_eq!(harness.post("/v1/traces", &headers, gzip(JSON_SPAN.as_bytes())).await.status, 200);
+    assert_eq!(harness.post("/api/2.0/otel/v1/traces", &json, JSON_SPAN).await.status, 200);
     let seen = harness.seen();
-    assert_eq!(seen.len(), 2);
+    assert_eq!(seen.len(), 3);
     assert!(seen.iter().all(|seen| seen.spans() == 1 && seen.header.kind == RecordKind::OtlpJson));
 }
 

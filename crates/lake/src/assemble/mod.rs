@@ -138,6 +138,13 @@ impl Assembler {
         trace
     }
 
+    /// Counts the silence of every open trace from now on.
+    pub fn touch(&mut self, now_unix_nano: u64) {
+        for trace in self.open.values_mut() {
+            trace.last_seen_unix_nano = now_unix_nano;
+        }
+    }
+
     /// Bytes of spans that open traces hold.
     #[must_use]
     pub const fn open_bytes(&self) -> usize {
@@ -164,7 +171,8 @@ impl Assembler {
     }
 
     /// Takes out the traces that have settled, by table. With `everything` all of them; with
-    /// `late` also the late pieces of archived traces.
+    /// `late` also the late pieces of archived traces. When they are archived is the committer's
+    /// to say: both times are zero.
     pub fn settle(
         &mut self,
         rules: &SettleRules,
@@ -172,7 +180,6 @@ impl Assembler {
         everything: bool,
         late: bool,
     ) -> HashMap<TableName, Vec<TraceDraft>> {
-        let now_micros = i64::try_from(now_unix_nano / 1_000).unwrap_or(i64::MAX);
         let mut settled: HashMap<TableName, Vec<TraceDraft>> = HashMap::new();
         let mut bytes = self.bytes;
         let early = self.early_settlers(rules);
@@ -183,7 +190,7 @@ impl Assembler {
                 || early.contains(key);
             if due {
                 bytes -= trace.bytes;
-                let draft = trace.take_draft(key.1, now_micros);
+                let draft = trace.take_draft(key.1);
                 settled.entry(key.0.clone()).or_default().push(draft);
             }
             !due
@@ -273,7 +280,7 @@ impl OpenTrace {
             || rules.idle_after <= silent
     }
 
-    fn take_draft(&mut self, trace_id: TraceId, now_micros: i64) -> TraceDraft {
+    fn take_draft(&mut self, trace_id: TraceId) -> TraceDraft {
         let mut spans = Vec::with_capacity(self.spans.len());
         merge_spans(&mut spans, std::mem::take(&mut self.spans));
         TraceDraft {
@@ -282,8 +289,8 @@ impl OpenTrace {
             run_id: self.run_id.take(),
             info: self.info.take(),
             spans,
-            created_at_micros: now_micros,
-            updated_at_micros: now_micros,
+            created_at_micros: 0,
+            updated_at_micros: 0,
             revision: 1,
         }
     }
@@ -305,11 +312,8 @@ impl OpenTrace {
         for source in [SpanSource::Otlp, SpanSource::Mlflow] {
             let spans: Vec<SpanRecord> =
                 self.spans.iter().filter(|span| span.group.source == source).cloned().collect();
-            if !spans.is_empty() {
-                records.push((
-                    header(RecordKind::CarriedTrace, Some(source)),
-                    encode_request(&spans),
-                ));
+            for part in parts_by_bytes(&spans) {
+                records.push((header(RecordKind::CarriedTrace, Some(source)), encode_request(part)));
             }
         }
         if let Some(info) = &self.info {
@@ -320,6 +324,24 @@ impl OpenTrace {
         }
         records
     }
+}
+
+/// Cuts a long trace so that no carried record outgrows the journal's records.
+fn parts_by_bytes(spans: &[SpanRecord]) -> Vec<&[SpanRecord]> {
+    const PART_BYTES: usize = 8 << 20;
+    let mut parts = Vec::new();
+    let mut rest = spans;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fitting = rest.iter().take_while(|span| {
+            bytes += span.message.len() + span.group.resource.len() + span.group.scope.len();
+            bytes <= PART_BYTES
+        });
+        let (part, tail) = rest.split_at(fitting.count().max(1));
+        parts.push(part);
+        rest = tail;
+    }
+    parts
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@
 
 pub(crate) mod actions;
 mod amendment;
-mod conform;
+pub(crate) mod conform;
 pub(crate) mod merge;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

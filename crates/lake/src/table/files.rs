@@ -7,10 +7,14 @@ use delta_kernel::expressions::{Expression, Predicate, Scalar};
 use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
 use delta_kernel::Engine as _;
 use serde::{Deserialize, Serialize};
+use tracelake_model::TraceId;
 
 use super::TableSnapshot;
+use crate::commit::conform::conform;
+use crate::data_file::{read_rows, read_trace_ids};
 use crate::error::LakeError;
 use crate::layout::decode_action_path;
+use crate::rows::{TraceDraft, rebuild_traces};
 
 /// A deletion vector as the log describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -79,6 +83,54 @@ impl TableSnapshot {
             read_batch(data.record_batch(), &mut files);
         }
         Ok(files)
+    }
+
+    /// Reads every live row back into its trace, or the rows of one trace, file by file.
+    ///
+    /// # Errors
+    /// [`LakeError`] when a file cannot be read, or what `visit` returns.
+    pub fn for_each_trace(
+        &self,
+        only: Option<TraceId>,
+        visit: &mut dyn FnMut(TraceDraft) -> std::io::Result<()>,
+    ) -> Result<(), LakeError> {
+        let schema = self.schema()?;
+        for file in self.live_files((None, None))? {
+            let deleted = self.deleted_rows(&file)?;
+            let parquet = |source| LakeError::Parquet {
+                action: "read",
+                path: file.path.clone(),
+                source,
+            };
+            let mut rows = Vec::new();
+            read_trace_ids(self.table().files.open(&file.path)?, |row, text| {
+                let wanted = only.is_none_or(|only| TraceId::parse(text) == Some(only));
+                if wanted && deleted.binary_search(&row).is_err() {
+                    rows.push(row);
+                }
+            })
+            .map_err(parquet)?;
+            // A few hundred rows at a time: payloads may be large.
+            for rows in rows.chunks(256) {
+                let opened = self.table().files.open(&file.path)?;
+                for batch in read_rows(opened, rows).map_err(parquet)? {
+                    let batch = conform(&batch, &schema)
+                        .map_err(|source| LakeError::Arrow { action: "read rows", source })?;
+                    let traces = rebuild_traces(&batch).map_err(|error| LakeError::Row {
+                        path: file.path.clone(),
+                        reason: error.to_string(),
+                    })?;
+                    for trace in traces {
+                        visit(trace).map_err(|source| LakeError::Storage {
+                            action: "hand on rows of",
+                            path: file.path.clone(),
+                            source,
+                        })?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The deleted rows of a file, ascending; none when it has no deletion vector.

@@ -28,7 +28,6 @@ pub(crate) const OUR_READER_FEATURES: [&str; 1] = ["deletionVectors"];
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Protocol {
-    pub min_reader_version: i32,
     pub min_writer_version: i32,
     #[serde(default)]
     pub reader_features: Option<Vec<String>>,

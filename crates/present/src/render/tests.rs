@@ -62,8 +62,7 @@ fn json_is_exact() {
         r#""time":"2026-11-22T00:00:00.000001Z","#,
         r#""spans":[{"name":"a","status":"ERROR"},null],"tags":{"a":null,"b":"1"}}"#,
     );
-    let nulls =
-        r#"{"text":null,"number":null,"ratio":null,"time":null,"spans":null,"tags":null}"#;
+    let nulls = r#"{"text":null,"number":null,"ratio":null,"time":null,"spans":null,"tags":null}"#;
     let options = RenderOptions::default();
     let lines = rendered(&[row(), json!({})], OutputFormat::Jsonl, &options);
     assert_eq!(lines, format!("{expected}\n{nulls}\n"));
@@ -110,8 +109,7 @@ fn hostile_text_is_harmless() {
         for options in [RenderOptions::default(), RenderOptions { color: false, ..colored }] {
             let shown = rendered(std::slice::from_ref(&hostile), format, &options);
             let acting = shown.chars().find(|character| {
-                crate::hostile::is_dangerous(*character)
-                    && !matches!(character, '\n' | '\r')
+                crate::hostile::is_dangerous(*character) && !matches!(character, '\n' | '\r')
             });
             assert_eq!(acting, None, "{format}: {shown:?}");
         }

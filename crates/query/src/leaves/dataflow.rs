@@ -174,7 +174,8 @@ impl Walk<'_> {
 
     /// A node that is not followed: all that goes in and all that it says is used whole.
     fn everything(&mut self, plan: &LogicalPlan) -> Outputs {
-        let inputs: Vec<Outputs> = plan.inputs().into_iter().map(|input| self.plan(input)).collect();
+        let inputs: Vec<Outputs> =
+            plan.inputs().into_iter().map(|input| self.plan(input)).collect();
         for input in &inputs {
             self.mark_outputs(input);
         }
@@ -427,11 +428,7 @@ impl Walk<'_> {
     }
 
     /// `f(list, element -> body)`: the lambda's first parameter is an element of the list.
-    fn higher_order(
-        &mut self,
-        call: &HigherOrderFunction,
-        scope: &mut Scope<'_>,
-    ) -> Option<Path> {
+    fn higher_order(&mut self, call: &HigherOrderFunction, scope: &mut Scope<'_>) -> Option<Path> {
         let name = call.name();
         let known =
             matches!(name, "array_any_match" | "array_filter" | "array_transform" | "array_first");

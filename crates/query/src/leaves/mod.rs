@@ -32,7 +32,7 @@ pub(crate) struct Leaves {
     whole: bool,
     /// The parts that are used. A part that is itself empty is used for its presence alone:
     /// whether it is null, how long a list is.
-    parts: BTreeMap<Step, Leaves>,
+    parts: BTreeMap<Step, Self>,
 }
 
 impl Leaves {

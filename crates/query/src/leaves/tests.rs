@@ -48,12 +48,18 @@ async fn uses_only_what_is_named() {
     let cases = [
         ("select trace_id from t", "status"),
         ("select count(*) from t", "status"),
-        ("select trace_id from t where array_any_match(spans, s -> s['status'] = 'ERROR')", "status"),
+        (
+            "select trace_id from t where array_any_match(spans, s -> s['status'] = 'ERROR')",
+            "status",
+        ),
         (
             "select trace_id from t where array_any_match(spans, s -> s['name'] = 'x')",
             "name status",
         ),
-        ("select cardinality(array_filter(spans, s -> s['span_type'] = 'LLM')) from t", "span_type status"),
+        (
+            "select cardinality(array_filter(spans, s -> s['span_type'] = 'LLM')) from t",
+            "span_type status",
+        ),
         ("select array_transform(spans, s -> s['name']) from t", "name status"),
         ("select array_first(spans, s -> s['status'] = 'ERROR')['name'] from t", "name status"),
         ("select sum(cardinality(spans)), max(array_length(spans)) from t", "status"),
@@ -75,16 +81,40 @@ async fn uses_only_what_is_named() {
              (select unnest(spans) as s from t)",
             "status start_time_unix_nano end_time_unix_nano",
         ),
-        ("select a.spans[1]['name'], b.spans[1]['kind'] from t a join t b on a.trace_id = b.trace_id", "name status kind"),
-        ("select trace_id from t where trace_id in (select trace_id from t where spans[1]['kind'] = 'x')", "status kind"),
-        ("select array_any_match(spans, s -> array_any_match(s['events'], e -> e['name'] = s['name'])) from t", "name status events.name"),
-        ("select array_any_match(spans, s -> cardinality(s['events']) > 1) from t", "status events.time_unix_nano"),
-        ("select unnest(e)['name'] from (select s['events'] e from (select unnest(spans) s from t))", "status events.name"),
+        (
+            "select a.spans[1]['name'], b.spans[1]['kind'] from t a join t b on a.trace_id = b.trace_id",
+            "name status kind",
+        ),
+        (
+            "select trace_id from t where trace_id in (select trace_id from t where spans[1]['kind'] = 'x')",
+            "status kind",
+        ),
+        (
+            "select array_any_match(spans, s -> array_any_match(s['events'], e -> e['name'] = s['name'])) from t",
+            "name status events.name",
+        ),
+        (
+            "select array_any_match(spans, s -> cardinality(s['events']) > 1) from t",
+            "status events.time_unix_nano",
+        ),
+        (
+            "select unnest(e)['name'] from (select s['events'] e from (select unnest(spans) s from t))",
+            "status events.name",
+        ),
         ("select spans[1]['metadata']['model'] from t", "status metadata.*"),
         ("select array_slice(spans, 1, 2)[1]['name'] from t", "name status"),
-        ("select row_number() over (partition by spans[1]['name'] order by created_at) from t", "name status"),
-        ("select case when spans[1]['name'] = 'a' then spans[1]['kind'] end from t", "name status kind"),
-        ("select first_value(spans[1]['name'] order by spans[1]['kind']) from t", "name status kind"),
+        (
+            "select row_number() over (partition by spans[1]['name'] order by created_at) from t",
+            "name status",
+        ),
+        (
+            "select case when spans[1]['name'] = 'a' then spans[1]['kind'] end from t",
+            "name status kind",
+        ),
+        (
+            "select first_value(spans[1]['name'] order by spans[1]['kind']) from t",
+            "name status kind",
+        ),
         ("select count(*) filter (where spans[1]['name'] is null) from t", "name status"),
     ];
     for (sql, expected) in cases {
@@ -135,7 +165,8 @@ async fn subqueries_use_the_outer_table() {
     let sql = "select trace_id from t a where exists \
                (select * from t b where b.spans[1]['name'] = a.spans[1]['kind'])";
     assert_eq!(span_leaves(sql).await, "name status kind");
-    let sql = "select (select max(b.spans[1]['name']) from t b where b.trace_id = a.trace_id) from t a";
+    let sql =
+        "select (select max(b.spans[1]['name']) from t b where b.trace_id = a.trace_id) from t a";
     assert_eq!(span_leaves(sql).await, "name status");
     let sql = "select l.n from t a, lateral (select a.spans[1]['kind'] as n) l";
     assert_eq!(span_leaves(sql).await, "status kind");

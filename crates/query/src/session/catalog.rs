@@ -176,8 +176,7 @@ impl Catalog {
             let catalog_provider = match list.catalog(catalog) {
                 Some(provider) => provider,
                 None => {
-                    let provider: Arc<dyn CatalogProvider> =
-                        Arc::new(MemoryCatalogProvider::new());
+                    let provider: Arc<dyn CatalogProvider> = Arc::new(MemoryCatalogProvider::new());
                     list.register_catalog(catalog.clone(), Arc::clone(&provider));
                     provider
                 }

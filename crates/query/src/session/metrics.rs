@@ -26,8 +26,8 @@ impl fmt::Display for ScanMetrics {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "bytes scanned: {} of {}", self.bytes_scanned, self.table_bytes)?;
         // In hundredths of a percent, rounded up, so that nothing read at all shows as 0.00 only.
-        let hundredths = (u128::from(self.bytes_scanned) * 10_000)
-            .div_ceil(u128::from(self.table_bytes.max(1)));
+        let hundredths =
+            (u128::from(self.bytes_scanned) * 10_000).div_ceil(u128::from(self.table_bytes.max(1)));
         write!(formatter, " ({}.{:02} %)", hundredths / 100, hundredths % 100)
     }
 }

@@ -131,7 +131,11 @@ impl QueryEngine {
     ///
     /// # Errors
     /// See [`QueryError`]; [`QueryError::hint`] says what to try next.
-    pub async fn query(&self, sql: &str, options: &QueryOptions) -> Result<QueryOutput, QueryError> {
+    pub async fn query(
+        &self,
+        sql: &str,
+        options: &QueryOptions,
+    ) -> Result<QueryOutput, QueryError> {
         self.within_time(async {
             let planned = self.plan(sql, options).await?;
             self.run(&planned, options).await
@@ -286,8 +290,7 @@ impl QueryEngine {
         }
         // The scans must have stopped before their counts are read.
         drop(stream);
-        let metrics =
-            metrics::scan_metrics(planned.physical.as_ref(), planned.catalog.counters());
+        let metrics = metrics::scan_metrics(planned.physical.as_ref(), planned.catalog.counters());
         Ok(QueryOutput { schema, batches, truncated, metrics })
     }
 }
@@ -326,12 +329,8 @@ fn table_schema(table: &TracesTable) -> SchemaRef {
 
 /// Only the columns of `declared` that the statement uses.
 fn narrowed_columns<T>(declared: &SchemaRef, used: &BTreeMap<String, T>) -> SchemaRef {
-    let fields: Vec<_> = declared
-        .fields()
-        .iter()
-        .filter(|field| used.contains_key(field.name()))
-        .cloned()
-        .collect();
+    let fields: Vec<_> =
+        declared.fields().iter().filter(|field| used.contains_key(field.name())).cloned().collect();
     Arc::new(arrow::datatypes::Schema::new(fields))
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::datatypes::{DataType, Int64Type, Schema};
 use arrow::util::pretty::pretty_format_batches;
 use serde_json::Value;
 
@@ -66,10 +66,16 @@ async fn narrow_statements_read_few_bytes() {
     assert_eq!(all.metrics.table_bytes, size);
 
     let cases = [
-        ("select count(*) from traces where array_any_match(spans, s -> s['status'] = 'ERROR')", 120),
+        (
+            "select count(*) from traces where array_any_match(spans, s -> s['status'] = 'ERROR')",
+            120,
+        ),
         ("select count(*) from traces where trace_info.status = 'ERROR'", 120),
         ("select sum(cardinality(spans)) from traces", 3_600),
-        ("select count(*) from (select unnest(spans) s from traces) where s['name'] = 'step 1'", 1_200),
+        (
+            "select count(*) from (select unnest(spans) s from traces) where s['name'] = 'step 1'",
+            1_200,
+        ),
         ("select sum(error_span_count) from traces", 120),
     ];
     for (sql, expected) in cases {
@@ -93,7 +99,10 @@ async fn files_and_row_groups_are_skipped() {
     assert_eq!((metrics.files_scanned, metrics.files_skipped), (1, 1), "{metrics:?}");
     assert!(0 < metrics.row_groups_pruned, "{metrics:?}");
 
-    let sql = format!("select spans from traces where trace_id = '{}'", "tr-0000000000000000000000000000000b");
+    let sql = format!(
+        "select spans from traces where trace_id = '{}'",
+        "tr-0000000000000000000000000000000b"
+    );
     let output = ask(&engine, &sql).await.unwrap();
     assert_eq!(rows(&output), 1);
     assert_eq!(output.metrics.row_groups_pruned, 5, "{:?}", output.metrics);
@@ -116,10 +125,17 @@ async fn deleted_rows_are_not_seen() {
         let engine = engine_with(table, limits);
         let gone = i64::try_from(deleted.len()).unwrap();
         assert_eq!(number(&engine, "select count(*) from traces").await, 700 - gone);
-        assert_eq!(number(&engine, "select count(distinct trace_id) from traces").await, 700 - gone);
-        assert_eq!(number(&engine, "select sum(cardinality(spans)) from traces").await, 3 * (700 - gone));
+        assert_eq!(
+            number(&engine, "select count(distinct trace_id) from traces").await,
+            700 - gone
+        );
+        assert_eq!(
+            number(&engine, "select sum(cardinality(spans)) from traces").await,
+            3 * (700 - gone)
+        );
         // Of the deleted, 0, 100 and 350 are failed ones.
-        let sql = "select count(*) from traces where array_any_match(spans, s -> s['status']='ERROR')";
+        let sql =
+            "select count(*) from traces where array_any_match(spans, s -> s['status']='ERROR')";
         assert_eq!(number(&engine, sql).await, 70 - 3);
         let sql = "select count(*) from traces where trace_info.status = 'ERROR' and error_span_count = 1";
         assert_eq!(number(&engine, sql).await, 70 - 3);
@@ -182,7 +198,10 @@ async fn an_empty_table_answers() {
     assert_eq!(rows(&ask(&engine, sql).await.unwrap()), 0);
     let range = analyses::TimeRange::default();
     for analysis in [analyses::traces, analyses::errors, analyses::performance] {
-        assert_eq!(rows(&ask(&engine, &analysis(&table_name(), range, None).sql).await.unwrap()), 0);
+        assert_eq!(
+            rows(&ask(&engine, &analysis(&table_name(), range, None).sql).await.unwrap()),
+            0
+        );
     }
 }
 
@@ -212,7 +231,10 @@ async fn only_reading_is_allowed() {
         "with x as (select 1) insert into traces select * from traces",
     ] {
         let error = ask(&engine, sql).await.unwrap_err();
-        assert!(matches!(error, QueryError::ReadOnly { .. } | QueryError::Syntax { .. }), "{sql}: {error:?}");
+        assert!(
+            matches!(error, QueryError::ReadOnly { .. } | QueryError::Syntax { .. }),
+            "{sql}: {error:?}"
+        );
         assert!(error.is_invalid_statement());
     }
     let error = ask(&engine, "select 1; select 2").await.unwrap_err();
@@ -267,11 +289,8 @@ async fn unknown_names_are_explained() {
 /// Guarantees: each ends with its own error, in time; the row limit cuts and says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_hold() {
-    let limits = QueryLimits {
-        memory_bytes: 1 << 20,
-        time: Duration::from_millis(700),
-        partitions: 2,
-    };
+    let limits =
+        QueryLimits { memory_bytes: 1 << 20, time: Duration::from_millis(700), partitions: 2 };
     let engine = engine_with(TestTable::new().with_file(&traces(0..2_000, 500), 500), limits);
     let error = ask(&engine, "select * from traces order by spans[1]['inputs']").await.unwrap_err();
     assert!(matches!(error, QueryError::MemoryLimit { .. }), "{error:?}");
@@ -282,7 +301,10 @@ async fn limits_hold() {
     let sql = "select count(*) from generate_series(1, 100000000) a, generate_series(1, 100000000) b \
                where a.value + b.value = 3";
     let error = ask(&engine, sql).await.unwrap_err();
-    assert!(matches!(error, QueryError::TimeLimit { .. } | QueryError::MemoryLimit { .. }), "{error:?}");
+    assert!(
+        matches!(error, QueryError::TimeLimit { .. } | QueryError::MemoryLimit { .. }),
+        "{error:?}"
+    );
     assert!(started.elapsed() < Duration::from_secs(20));
     let patient = QueryLimits { time: Duration::from_millis(300), ..QueryLimits::default() };
     let series = engine_with(TestTable::new(), patient);
@@ -302,7 +324,8 @@ async fn limits_hold() {
 async fn the_explanation_names_leaves_and_bytes() {
     let engine = engine(heavy_table());
     let options = QueryOptions { default_table: Some(table_name()), max_rows: None };
-    let sql = "select count(*) from traces where array_any_match(spans, s -> s['status'] = 'ERROR')";
+    let sql =
+        "select count(*) from traces where array_any_match(spans, s -> s['status'] = 'ERROR')";
     let explained = engine.explain(sql, &options).await.unwrap();
     assert!(explained.contains(&format!("leaves of {TABLE}: spans.status\n")), "{explained}");
     assert!(explained.contains("bytes scanned: "), "{explained}");
@@ -333,7 +356,11 @@ async fn analyses_answer_with_and_without_summaries() {
     assert_columns(&output, analysis.columns);
     let performance = text(&output);
     assert_eq!(rows(&output), 40, "{performance}");
-    assert_eq!(performance.matches("| 3          | 1.5               | 0.5                  |").count(), 40, "{performance}");
+    assert_eq!(
+        performance.matches("| 3          | 1.5               | 0.5                  |").count(),
+        40,
+        "{performance}"
+    );
 
     let newest = analyses::TimeRange {
         since_micros: Some(START_MICROS + 5_000_000),
@@ -352,7 +379,8 @@ async fn analyses_answer_with_and_without_summaries() {
 
 fn assert_columns(output: &QueryOutput, columns: &[analyses::AnalysisColumn]) {
     let expected: Vec<&str> = columns.iter().map(|column| column.name).collect();
-    let found: Vec<&str> = output.schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let found: Vec<&str> =
+        output.schema.fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(found, expected);
 }
 

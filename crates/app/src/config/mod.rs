@@ -1,0 +1,214 @@
+//! Settings: built-in defaults, then `tracelake.toml`, then environment, then flags; the later
+//! wins. Every key is one field of [`Overrides`], documented there and in `docs/settings.md`.
+
+mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+use tracelake_lake::assemble::SettleRules;
+use tracelake_model::{ExperimentId, Limits, TableName};
+
+pub(crate) use units::{ByteSize, Span};
+
+/// Name of the file that is read when none is named.
+const CONFIG_FILE: &str = "tracelake.toml";
+
+/// What may be set, in the file by these names, in the environment as `TRACELAKE_<NAME>`, or as a
+/// flag.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Overrides {
+    /// Address for OTLP/HTTP, MLflow REST and the read API; loopback only [default: 127.0.0.1:5000]
+    #[arg(long, env = "TRACELAKE_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Address for OTLP/gRPC; loopback only [default: 127.0.0.1:4317]
+    #[arg(long, env = "TRACELAKE_OTLP_GRPC", value_name = "HOST:PORT")]
+    pub otlp_grpc: Option<SocketAddr>,
+    /// Table of experiments without a binding [default: tracelake.default.traces]
+    #[arg(long, env = "TRACELAKE_DEFAULT_TABLE", value_name = "CATALOG.SCHEMA.TABLE")]
+    pub default_table: Option<TableName>,
+    /// Experiment of spans that name none [default: 0]
+    #[arg(long, env = "TRACELAKE_DEFAULT_EXPERIMENT", value_name = "ID")]
+    pub default_experiment: Option<ExperimentId>,
+    /// Silence after the root ended until a trace settles [default: 2s]
+    #[arg(long, env = "TRACELAKE_SETTLE_AFTER", value_name = "TIME")]
+    pub settle_after: Option<Span>,
+    /// Silence until a trace without an ended root settles [default: 60s]
+    #[arg(long, env = "TRACELAKE_IDLE_AFTER", value_name = "TIME")]
+    pub idle_after: Option<Span>,
+    /// Time between commits [default: 2s]
+    #[arg(long, env = "TRACELAKE_COMMIT_EVERY", value_name = "TIME")]
+    pub commit_every: Option<Span>,
+    /// Bytes of spans after which a commit does not wait [default: 64MiB]
+    #[arg(long, env = "TRACELAKE_COMMIT_BYTES", value_name = "SIZE")]
+    pub commit_bytes: Option<ByteSize>,
+    /// Time between amendment rounds of archived traces [default: 30s]
+    #[arg(long, env = "TRACELAKE_AMEND_EVERY", value_name = "TIME")]
+    pub amend_every: Option<Span>,
+    /// Bytes of spans that unsettled traces may hold in memory [default: 128MiB]
+    #[arg(long, env = "TRACELAKE_MAX_OPEN", value_name = "SIZE")]
+    pub max_open: Option<ByteSize>,
+    /// Bytes that the journal may take on disk [default: 10GiB]
+    #[arg(long, env = "TRACELAKE_JOURNAL_BUDGET", value_name = "SIZE")]
+    pub journal_budget: Option<ByteSize>,
+    /// Bytes of one request body [default: 64MiB]
+    #[arg(long, env = "TRACELAKE_MAX_BODY", value_name = "SIZE")]
+    pub max_body: Option<ByteSize>,
+    /// Bytes of one request body after decompression [default: 256MiB]
+    #[arg(long, env = "TRACELAKE_MAX_DECOMPRESSED", value_name = "SIZE")]
+    pub max_decompressed: Option<ByteSize>,
+    /// Attributes of one span [default: 10000]
+    #[arg(long, env = "TRACELAKE_MAX_ATTRIBUTES", value_name = "COUNT")]
+    pub max_attributes: Option<usize>,
+    /// Levels of nesting in one attribute value [default: 64]
+    #[arg(long, env = "TRACELAKE_MAX_NESTING", value_name = "LEVELS")]
+    pub max_nesting: Option<usize>,
+    /// Traces held in memory to tell late spans from new traces, 24 bytes each [default: 4000000]
+    #[arg(long, env = "TRACELAKE_INDEX_LIMIT", value_name = "COUNT")]
+    pub index_limit: Option<usize>,
+    /// Experiment by `service.name`, for spans that name none; only in the file
+    #[arg(skip)]
+    pub services: Option<BTreeMap<String, ExperimentId>>,
+}
+
+/// The settings of a service.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub listen: SocketAddr,
+    pub otlp_grpc: SocketAddr,
+    pub default_table: TableName,
+    pub default_experiment: ExperimentId,
+    pub settle: SettleRules,
+    pub commit_every: Duration,
+    pub commit_bytes: usize,
+    pub amend_every: Duration,
+    pub journal_budget_bytes: u64,
+    pub limits: Limits,
+    pub index_limit: usize,
+    pub services: BTreeMap<String, ExperimentId>,
+}
+
+impl Settings {
+    /// Puts file, environment and flags together. `file` must exist when named; without a name
+    /// `tracelake.toml` is read if it is there.
+    pub(crate) fn load(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Self> {
+        let file = match file {
+            Some(file) => Some(file.to_owned()),
+            None => {
+                let usual = PathBuf::from(CONFIG_FILE);
+                usual.try_exists().unwrap_or(false).then_some(usual)
+            }
+        };
+        let from_file = match file {
+            None => Overrides::default(),
+            Some(path) => {
+                let shown = path.display().to_string();
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("read settings `{shown}`"))?;
+                toml::from_str(&text).with_context(|| format!("read settings `{shown}`"))?
+            }
+        };
+        Self::from_overrides(flags, from_file)
+    }
+
+    /// `flags` win over `file`.
+    fn from_overrides(flags: Overrides, file: Overrides) -> anyhow::Result<Self> {
+        macro_rules! pick {
+            ($name:ident, $default:expr) => {
+                flags.$name.or(file.$name).unwrap_or_else(|| $default.into())
+            };
+        }
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let limits = Limits::default();
+        let rules = SettleRules::default();
+        let settings = Self {
+            listen: pick!(listen, loopback(5000)),
+            otlp_grpc: pick!(otlp_grpc, loopback(4317)),
+            default_table: match flags.default_table.or(file.default_table) {
+                Some(table) => table,
+                None => default_table()?,
+            },
+            default_experiment: pick!(default_experiment, ExperimentId::default_experiment()),
+            settle: SettleRules {
+                settle_after: pick!(settle_after, Span(rules.settle_after)).0,
+                idle_after: pick!(idle_after, Span(rules.idle_after)).0,
+                max_open_bytes: pick!(max_open, ByteSize(rules.max_open_bytes as u64)).to_usize(),
+            },
+            commit_every: pick!(commit_every, Span(Duration::from_secs(2))).0,
+            commit_bytes: pick!(commit_bytes, ByteSize(64 << 20)).to_usize(),
+            amend_every: pick!(amend_every, Span(Duration::from_secs(30))).0,
+            journal_budget_bytes: pick!(journal_budget, ByteSize(10 << 30)).0,
+            limits: Limits {
+                max_body_bytes: pick!(max_body, ByteSize(limits.max_body_bytes as u64)).to_usize(),
+                max_decompressed_bytes: pick!(
+                    max_decompressed,
+                    ByteSize(limits.max_decompressed_bytes as u64)
+                )
+                .to_usize(),
+                max_attributes: pick!(max_attributes, limits.max_attributes),
+                max_nesting_depth: pick!(max_nesting, limits.max_nesting_depth),
+                max_events: limits.max_events,
+            },
+            index_limit: pick!(index_limit, 4_000_000_usize),
+            services: flags.services.or(file.services).unwrap_or_default(),
+        };
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    fn validate(&self) -> anyhow::Result<()> {
+        for (name, address) in [("listen", self.listen), ("otlp-grpc", self.otlp_grpc)] {
+            ensure!(
+                address.ip().is_loopback(),
+                "{name} `{address}`: only loopback addresses are served without authentication\n\
+                 hint: listen on 127.0.0.1 and put a reverse proxy that authenticates before it"
+            );
+        }
+        ensure!(
+            self.limits.max_decompressed_bytes <= 1 << 31,
+            "max-decompressed: at most 2GiB\nhint: send smaller batches"
+        );
+        ensure!(0 < self.limits.max_body_bytes, "max-body: must not be zero");
+        Ok(())
+    }
+}
+
+/// Table of experiments without a binding, unless set otherwise.
+pub(crate) fn default_table() -> anyhow::Result<TableName> {
+    Ok(TableName::new("tracelake", "default", "traces")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: a key in the file, another as a flag, one in both.
+    /// Guarantees: the flag wins, the file stands where there is no flag, defaults elsewhere.
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: Overrides = toml::from_str(
+            "settle_after = \"5s\"\nmax_body = \"1MiB\"\n[services]\ncheckout = \"3\"\n",
+        )
+        .unwrap();
+        let flags = Overrides { settle_after: Some(Span(Duration::from_secs(1))), ..Default::default() };
+        let settings = Settings::from_overrides(flags, file).unwrap();
+        assert_eq!(settings.settle.settle_after, Duration::from_secs(1));
+        assert_eq!(settings.limits.max_body_bytes, 1 << 20);
+        assert_eq!(settings.services["checkout"].number(), 3);
+        assert_eq!(settings.commit_every, Duration::from_secs(2));
+    }
+
+    /// Scenario: a key that does not exist, and an address that the world can reach.
+    /// Guarantees: both are refused.
+    #[test]
+    fn refuses_unknown_keys_and_open_addresses() {
+        assert!(toml::from_str::<Overrides>("settle_aftr = \"5s\"").is_err());
+        let flags = Overrides { listen: Some(([0, 0, 0, 0], 5000).into()), ..Default::default() };
+        assert!(Settings::from_overrides(flags, Overrides::default()).is_err());
+    }
+}

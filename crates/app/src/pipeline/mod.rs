@@ -1,0 +1,378 @@
+//! The pipeline: drains the journal into the lake, epoch by epoch.
+//!
+//! One thread owns the assembler and the table writers. An epoch is
+//!
+//! | step | durable when it returns | the process dies before it | after it |
+//! |---|---|---|---|
+//! | `rotate` seals segment `k` | the segment, the next one | replay ends with an unsealed tail | `k` is replayed |
+//! | drain to `Sealed(k)`, settle | nothing | replay settles anew | the same |
+//! | `write_carry(k)` | what stays unsettled after `k` | carry and segments before `k` stand | carry `k` is used only for tables that have epoch `k` |
+//! | `commit_epoch(k)` for each table | rows, with `txn = k` | replay commits | replay finds `txn >= k`, starts from carry `k` |
+//! | note `k` in the epoch file | that all tables have `k` | as the row above | the deletion below is finished at start |
+//! | `delete_through(k)` | the space | is repeated | nothing left to do |
+//!
+//! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
+
+mod epoch_file;
+mod recover;
+mod writers;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tracelake_decode::DecodedRecord;
+use tracelake_journal::{Event, Journal, JournalError, Receiver, RecordBytes, Recovered, SegmentNumber};
+use tracelake_lake::assemble::{Assembler, SettleRules};
+use tracelake_lake::{LakeError, Retry, TraceDraft};
+use tracelake_model::{Clock, Limits, TableName};
+use tracing::{debug, error, warn};
+
+use crate::archive::Archive;
+use writers::Writers;
+
+pub(crate) use epoch_file::read_epoch;
+
+/// How often the pipeline looks whether something has settled.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Longest wait before a failed epoch is tried again.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// What the pipeline is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Settle and commit all that was acknowledged; answer when it is in the tables.
+    Flush(oneshot::Sender<Result<FlushOutcome, String>>),
+    /// Commit what has settled and end.
+    Stop,
+}
+
+/// What a flush did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct FlushOutcome {
+    /// Traces that got a row.
+    pub appended: usize,
+    /// Traces whose row was replaced.
+    pub amended: usize,
+    /// Late pieces that were in already.
+    pub unchanged: usize,
+    /// Version of each table that was written.
+    pub tables: HashMap<TableName, u64>,
+}
+
+/// When the pipeline commits.
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    pub settle: SettleRules,
+    pub commit_every: Duration,
+    pub commit_bytes: usize,
+    pub amend_every: Duration,
+}
+
+/// What an epoch takes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// What has settled by the rules.
+    Settled,
+    /// Everything, and the late pieces of archived traces.
+    Everything,
+}
+
+/// Drains a journal into the tables of an archive.
+pub(crate) struct Pipeline {
+    handle: Handle,
+    journal: Arc<Journal<DecodedRecord>>,
+    events: Receiver<DecodedRecord>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    archive: Archive,
+    writers: Writers,
+    assembler: Assembler,
+    schedule: Schedule,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    last_commit_unix_nano: u64,
+    last_amendment_unix_nano: u64,
+    stopping: bool,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Pipeline").field("assembler", &self.assembler).finish_non_exhaustive()
+    }
+}
+
+/// What a [`Pipeline`] is made of.
+pub(crate) struct PipelineParts {
+    pub journal: Arc<Journal<DecodedRecord>>,
+    pub events: Receiver<DecodedRecord>,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    pub archive: Archive,
+    pub schedule: Schedule,
+    pub limits: Limits,
+    pub index_limit: usize,
+}
+
+enum Wake {
+    Event(Option<Event<DecodedRecord>>),
+    Command(Option<Command>),
+    Tick,
+}
+
+impl Pipeline {
+    pub(crate) fn new(handle: Handle, parts: PipelineParts) -> Self {
+        let PipelineParts { journal, events, commands, archive, schedule, limits, index_limit } =
+            parts;
+        let clock = Arc::clone(&archive.clock);
+        let writers = Writers::new(&archive, journal.active_segment(), index_limit);
+        Self {
+            handle,
+            journal,
+            events,
+            commands,
+            archive,
+            writers,
+            assembler: Assembler::default(),
+            schedule,
+            limits,
+            last_commit_unix_nano: clock.now_unix_nano(),
+            last_amendment_unix_nano: clock.now_unix_nano(),
+            clock,
+            stopping: false,
+        }
+    }
+
+    /// Replays what an earlier process left, then runs until told to stop.
+    ///
+    /// # Errors
+    /// When the journal fails for good; what was acknowledged is in it.
+    pub(crate) fn run(mut self, recovered: &Recovered) -> anyhow::Result<()> {
+        self.recover(recovered)?;
+        while !self.stopping {
+            match self.wait() {
+                Wake::Event(Some(event)) => {
+                    self.take(event);
+                    self.take_waiting();
+                }
+                Wake::Event(None) | Wake::Command(None | Some(Command::Stop)) => {
+                    self.stopping = true;
+                }
+                Wake::Command(Some(Command::Flush(reply))) => {
+                    let outcome = self.run_epoch(Scope::Everything).map_err(|e| format!("{e:#}"));
+                    if reply.send(outcome).is_err() {
+                        debug!("flush was not waited for");
+                    }
+                }
+                Wake::Tick => {}
+            }
+            if !self.stopping
+                && self.is_due()
+                && let Err(error) = self.run_epoch(Scope::Settled)
+            {
+                error!(error = format!("{error:#}"), "epoch not committed");
+            }
+        }
+        self.take_waiting();
+        if let Err(error) = self.run_epoch(Scope::Settled) {
+            // Everything is in the journal: the next start goes on from there.
+            warn!(error = format!("{error:#}"), "last epoch left in the journal");
+        }
+        self.journal.close()?;
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Wake {
+        let Self { handle, events, commands, .. } = self;
+        handle.block_on(async {
+            tokio::select! {
+                biased;
+                command = commands.recv() => Wake::Command(command),
+                event = events.recv() => Wake::Event(event),
+                () = tokio::time::sleep(TICK) => Wake::Tick,
+            }
+        })
+    }
+
+    fn take(&mut self, event: Event<DecodedRecord>) -> Option<SegmentNumber> {
+        match event {
+            Event::Appended { attachment, .. } => {
+                self.assembler.push(attachment, self.clock.now_unix_nano(), &|_| true);
+                None
+            }
+            Event::Sealed { segment } => Some(segment),
+        }
+    }
+
+    fn take_waiting(&mut self) {
+        while let Some(event) = self.events.try_recv() {
+            self.take(event);
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let now = self.clock.now_unix_nano();
+        let passed = |since: u64, interval: Duration| {
+            interval <= Duration::from_nanos(now.saturating_sub(since))
+        };
+        let full = self.schedule.commit_bytes <= self.assembler.open_bytes();
+        let settled = self.assembler.has_settled(&self.schedule.settle, now);
+        (settled && (full || passed(self.last_commit_unix_nano, self.schedule.commit_every)))
+            || (self.assembler.has_late()
+                && passed(self.last_amendment_unix_nano, self.schedule.amend_every))
+    }
+
+    /// One epoch over all that is in the journal now.
+    fn run_epoch(&mut self, scope: Scope) -> anyhow::Result<FlushOutcome> {
+        let sealed = self.handle.block_on(self.journal.rotate())?;
+        self.drain_to(sealed)?;
+        let now = self.clock.now_unix_nano();
+        self.settle_and_commit(sealed, scope, now)
+    }
+
+    /// Takes every event up to the end of `sealed`.
+    fn drain_to(&mut self, sealed: SegmentNumber) -> Result<(), JournalError> {
+        loop {
+            let event = {
+                let Self { handle, events, .. } = self;
+                handle.block_on(events.recv())
+            };
+            match event {
+                Some(event) => {
+                    if self.take(event) == Some(sealed) {
+                        return Ok(());
+                    }
+                }
+                None => return Err(JournalError::Closed),
+            }
+        }
+    }
+
+    /// Settles, carries over, commits, and deletes what is committed: epoch `segment`. Silence of
+    /// traces is counted up to `silent_until_unix_nano`.
+    fn settle_and_commit(
+        &mut self,
+        segment: SegmentNumber,
+        scope: Scope,
+        silent_until_unix_nano: u64,
+    ) -> anyhow::Result<FlushOutcome> {
+        let now = self.clock.now_unix_nano();
+        let everything = scope == Scope::Everything;
+        let since_amendment = Duration::from_nanos(now - self.last_amendment_unix_nano.min(now));
+        let amend = everything || self.schedule.amend_every <= since_amendment;
+        let mut settled = self.assembler.settle(
+            &self.schedule.settle,
+            silent_until_unix_nano,
+            everything,
+            amend,
+        );
+        let created_at_micros = self.clock.now_unix_micro();
+        for trace in settled.values_mut().flatten() {
+            trace.created_at_micros = created_at_micros;
+            trace.updated_at_micros = created_at_micros;
+        }
+        if !amend {
+            self.defer_late(&mut settled, now);
+        }
+        let mut carried = self.assembler.carry().map(|(header, payload)| RecordBytes {
+            header: header.to_bytes(),
+            payload: payload.into(),
+        });
+        self.journal.write_carry(segment, &mut carried)?;
+        drop(carried);
+        let outcome = self.commit(segment, &settled)?;
+        self.last_commit_unix_nano = now;
+        if amend {
+            self.last_amendment_unix_nano = now;
+        }
+        epoch_file::write_epoch(&self.archive.folder, segment)?;
+        self.journal.delete_through(segment)?;
+        Ok(outcome)
+    }
+
+    /// Puts late pieces of archived traces back until the next amendment round. A table that
+    /// cannot be asked now is asked again by the commit, which then amends at once.
+    fn defer_late(
+        &mut self,
+        settled: &mut HashMap<TableName, Vec<TraceDraft>>,
+        now_unix_nano: u64,
+    ) {
+        for (table, traces) in settled {
+            let wanted = traces.iter().map(|trace| trace.trace_id).collect();
+            let archived = self.writers.get(table).and_then(|writer| writer.archived(&wanted));
+            let Ok(archived) = archived else { continue };
+            let (late, fresh) = std::mem::take(traces)
+                .into_iter()
+                .partition(|trace| archived.contains(&trace.trace_id));
+            *traces = fresh;
+            let late: Vec<TraceDraft> = late;
+            for trace in late {
+                self.assembler.defer(table, trace, now_unix_nano);
+            }
+        }
+    }
+
+    /// Commits to each table, trying again what may succeed later, until all are done or the
+    /// service stops.
+    fn commit(
+        &mut self,
+        segment: SegmentNumber,
+        settled: &HashMap<TableName, Vec<TraceDraft>>,
+    ) -> anyhow::Result<FlushOutcome> {
+        let epoch = i64::try_from(segment.get())?;
+        let mut outcome = FlushOutcome::default();
+        for (table, traces) in settled.iter().filter(|(_, traces)| !traces.is_empty()) {
+            let mut backoff = TICK;
+            let done = loop {
+                let tried = self
+                    .writers
+                    .get(table)
+                    .and_then(|writer| writer.commit_epoch(epoch, traces));
+                match tried {
+                    Ok(done) => break done,
+                    Err(failed) => self.wait_after(&failed, table, &mut backoff)?,
+                }
+            };
+            outcome.appended += done.appended;
+            outcome.amended += done.amended;
+            outcome.unchanged += done.unchanged;
+            outcome.tables.insert(table.clone(), done.version);
+        }
+        Ok(outcome)
+    }
+
+    fn wait_after(
+        &mut self,
+        failed: &LakeError,
+        table: &TableName,
+        backoff: &mut Duration,
+    ) -> anyhow::Result<()> {
+        match failed.retry() {
+            Retry::AfterBackoff => {
+                warn!(%table, error = %failed, ?backoff, "commit failed, trying again");
+            }
+            Retry::Never => {
+                error!(%table, error = %failed, ?backoff, "commit refused: its traces stay in the journal until the table is mended");
+            }
+        }
+        self.writers.forget(table);
+        let Self { handle, commands, .. } = self;
+        let told = handle.block_on(async { tokio::time::timeout(*backoff, commands.recv()).await });
+        *backoff = (*backoff * 2).min(MAX_BACKOFF);
+        match told {
+            Err(_) => Ok(()),
+            Ok(Some(Command::Flush(reply))) => {
+                if reply.send(Err(format!("table `{table}`: {failed}"))).is_err() {
+                    debug!("flush was not waited for");
+                }
+                Ok(())
+            }
+            Ok(Some(Command::Stop) | None) => {
+                self.stopping = true;
+                anyhow::bail!("stopped while table `{table}` could not be written: {failed}")
+            }
+        }
+    }
+}

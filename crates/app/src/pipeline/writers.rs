@@ -1,0 +1,78 @@
+//! One writer per table, opened when first needed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracelake_journal::SegmentNumber;
+use tracelake_lake::{DataFolder, Lake, LakeError, Table, TableWriter};
+use tracelake_model::{Clock, TableName};
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::archive::Archive;
+
+#[derive(Debug)]
+pub(super) struct Writers {
+    folder: DataFolder,
+    lake: Lake,
+    clock: Arc<dyn Clock>,
+    archiver_id: Uuid,
+    /// The segment that takes records: every epoch before it may have been committed.
+    active: SegmentNumber,
+    index_limit: usize,
+    open: HashMap<TableName, TableWriter>,
+}
+
+impl Writers {
+    pub(super) fn new(archive: &Archive, active: SegmentNumber, index_limit: usize) -> Self {
+        Self {
+            folder: archive.folder.clone(),
+            lake: archive.lake.clone(),
+            clock: Arc::clone(&archive.clock),
+            archiver_id: archive.registry.archiver_id(),
+            active,
+            index_limit,
+            open: HashMap::new(),
+        }
+    }
+
+    /// The writer of `table`, which is created or accepted first.
+    pub(super) fn get(&mut self, table: &TableName) -> Result<&mut TableWriter, LakeError> {
+        if !self.open.contains_key(table) {
+            let writer = self.open(table)?;
+            self.open.insert(table.clone(), writer);
+        }
+        // Inserted above.
+        self.open.get_mut(table).ok_or_else(|| LakeError::Row {
+            path: table.to_string(),
+            reason: "no writer".to_owned(),
+        })
+    }
+
+    /// Drops a writer whose view of the table may be wrong.
+    pub(super) fn forget(&mut self, table: &TableName) {
+        self.open.remove(table);
+    }
+
+    fn open(&self, table: &TableName) -> Result<TableWriter, LakeError> {
+        let writer = self.open_as(table, format!("tracelake-{}", self.archiver_id))?;
+        let mut writer = writer;
+        let ahead = writer
+            .committed_epoch()?
+            .and_then(|epoch| u64::try_from(epoch).ok())
+            .is_some_and(|epoch| self.active.get() <= epoch);
+        if !ahead {
+            return Ok(writer);
+        }
+        // The journal was made anew, or is an older copy: its epochs are not those of the table.
+        // Under another name they cannot be taken for committed ones; what is in already is found
+        // by its content.
+        warn!(%table, "the table is ahead of the journal: epochs are numbered apart");
+        self.open_as(table, format!("tracelake-{}-{}", self.archiver_id, Uuid::now_v7()))
+    }
+
+    fn open_as(&self, table: &TableName, application: String) -> Result<TableWriter, LakeError> {
+        let handle = Table::at(&self.lake, self.folder.table(table))?;
+        TableWriter::open(handle, application, Arc::clone(&self.clock), self.index_limit)
+    }
+}

@@ -1,0 +1,121 @@
+//! A running service: journal, intake and pipeline put together.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot};
+use tracelake_decode::DecodedRecord;
+use tracelake_intake::{Intake, IntakeParts, IntakeSettings};
+use tracelake_journal::{Journal, JournalError, JournalOptions};
+
+use crate::archive::Archive;
+use crate::config::Settings;
+use crate::pipeline::{Command, FlushOutcome, Pipeline, PipelineParts, Schedule};
+
+/// Bytes beyond the body that a journal record may need.
+const RECORD_OVERHEAD_BYTES: u64 = 1 << 20;
+
+/// The parts of a service that run without a network.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub archive: Archive,
+    pub intake: Arc<Intake>,
+    pub commands: mpsc::UnboundedSender<Command>,
+    pipeline: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Service {
+    /// Takes the data folder and starts the pipeline; requests may come in when this returns,
+    /// the replay of an earlier process's journal goes on behind.
+    pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
+        let archive = Archive::open(data_dir).await?;
+        let mut options = JournalOptions::new(archive.folder.journal());
+        options.budget_bytes = settings.journal_budget_bytes;
+        options.max_record_bytes = (settings.limits.max_decompressed_bytes as u64)
+            .max(settings.limits.max_body_bytes as u64)
+            + RECORD_OVERHEAD_BYTES;
+        let opened = tokio::task::spawn_blocking(move || Journal::<DecodedRecord>::open(options));
+        let (journal, events, recovered) = opened.await?.map_err(|error| in_use(data_dir, error))?;
+        let journal = Arc::new(journal);
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let mut intake_settings = IntakeSettings::new(settings.default_table.clone());
+        intake_settings.default_experiment = settings.default_experiment.clone();
+        intake_settings.services = settings.services.clone();
+        let intake = Arc::new(Intake::new(IntakeParts {
+            journal: Arc::clone(&journal),
+            registry: Arc::clone(&archive.registry),
+            clock: Arc::clone(&archive.clock),
+            limits: settings.limits,
+            settings: intake_settings,
+            admission: None,
+        }));
+        let pipeline = Pipeline::new(
+            tokio::runtime::Handle::current(),
+            PipelineParts {
+                journal,
+                events,
+                commands: receiver,
+                archive: archive.clone(),
+                schedule: schedule(settings),
+                limits: settings.limits,
+                index_limit: settings.index_limit,
+            },
+        );
+        let pipeline = std::thread::Builder::new()
+            .name("pipeline".to_owned())
+            .spawn(move || pipeline.run(&recovered))
+            .context("start the pipeline")?;
+        Ok(Self { archive, intake, commands, pipeline })
+    }
+
+    /// Settles and commits all that was acknowledged.
+    pub(crate) async fn flush(
+        commands: &mpsc::UnboundedSender<Command>,
+    ) -> Result<FlushOutcome, String> {
+        let (reply, outcome) = oneshot::channel();
+        let gone = || "the pipeline has ended".to_owned();
+        commands.send(Command::Flush(reply)).map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+
+    /// True when the pipeline has ended by itself, which it does only when the journal failed.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.pipeline.is_finished()
+    }
+
+    /// Ends the pipeline: what has settled is committed, the rest stays in the journal.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let Self { archive, intake, commands, pipeline } = self;
+        drop(intake);
+        // An error means that the pipeline has ended already; joining tells why.
+        commands.send(Command::Stop).ok();
+        let ended = tokio::task::spawn_blocking(move || pipeline.join()).await?;
+        archive.registry.close().await;
+        ended.map_err(|_| anyhow::anyhow!("the pipeline panicked"))?
+    }
+}
+
+fn schedule(settings: &Settings) -> Schedule {
+    Schedule {
+        settle: settings.settle,
+        commit_every: settings.commit_every,
+        commit_bytes: settings.commit_bytes,
+        amend_every: settings.amend_every,
+    }
+}
+
+fn in_use(data_dir: &Path, error: JournalError) -> anyhow::Error {
+    match error {
+        JournalError::InUse { pid, .. } => {
+            let by = pid.map_or_else(String::new, |pid| format!(" by process {pid}"));
+            anyhow::anyhow!(
+                "data folder `{}` is in use{by}\nhint: stop that service, or choose another \
+                 folder with --data-dir",
+                data_dir.display()
+            )
+        }
+        other => anyhow::Error::new(other).context("open the journal"),
+    }
+}
