@@ -15,6 +15,7 @@ use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
+use tokio::runtime::Runtime;
 use url::Url;
 
 pub use create::create_or_accept;
@@ -30,6 +31,19 @@ use crate::storage::LocalFiles;
 pub struct Lake {
     engine: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
     store: Arc<LocalFileSystem>,
+    _threads: Arc<Threads>,
+}
+
+/// The kernel's threads. They end by themselves, so that a lake may be dropped anywhere, also
+/// where blocking is not allowed.
+struct Threads(Option<Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Lake {
@@ -37,16 +51,24 @@ impl Lake {
     /// single-threaded runtime.
     ///
     /// # Errors
-    /// [`LakeError::Kernel`] when threads cannot be started.
+    /// [`LakeError::Storage`] when threads cannot be started.
     pub fn new() -> Result<Self, LakeError> {
         let store = Arc::new(LocalFileSystem::new());
-        let executor = TokioMultiThreadExecutor::new_owned_runtime(Some(2), None).map_err(|source| {
-            LakeError::Kernel { action: "start engine", table: String::new(), source: Box::new(source) }
-        })?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("lake")
+            .enable_all()
+            .build()
+            .map_err(|source| LakeError::Storage {
+                action: "start threads of",
+                path: "the Delta kernel".to_owned(),
+                source,
+            })?;
+        let executor = TokioMultiThreadExecutor::new(runtime.handle().clone());
         let engine = DefaultEngineBuilder::new(Arc::clone(&store) as Arc<dyn ObjectStore>)
             .with_task_executor(Arc::new(executor))
             .build();
-        Ok(Self { engine: Arc::new(engine), store })
+        Ok(Self { engine: Arc::new(engine), store, _threads: Arc::new(Threads(Some(runtime))) })
     }
 }
 
