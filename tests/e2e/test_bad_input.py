@@ -398,7 +398,7 @@ def test_grpc_takes_gzip(shared: Server) -> None:
 
 def test_body_over_the_limit_is_refused(make_server: Callable[..., Server]) -> None:
     """Over HTTP and gRPC, with and without a length in front; what fits is taken."""
-    server = make_server("--max-body", "1MiB")
+    server = make_server("--max-body", "1MiB", "--max-decompressed", "1MiB")
     server.start()
     make = generate.Maker(1)
     span = make.span(make.trace_id(), "big", attributes={"text": make.text(2 * 1024 * 1024)})

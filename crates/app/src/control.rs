@@ -1,19 +1,23 @@
 //! The service's own calls, `/api/v1`, and the file by which other processes find it.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use axum::extract::State;
+use arrow::ipc::writer::StreamWriter;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tracelake_lake::Preview;
+use tracelake_model::TableName;
 
 use crate::pipeline::Command;
 use crate::service::Service;
@@ -31,7 +35,7 @@ pub(crate) struct ServerFile {
 
 impl ServerFile {
     /// Writes the file whole or not at all.
-    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, path: &std::path::Path) -> anyhow::Result<()> {
         let temporary = path.with_extension("json.tmp");
         let mut file = std::fs::File::create(&temporary)
             .with_context(|| format!("write `{}`", temporary.display()))?;
@@ -40,14 +44,64 @@ impl ServerFile {
     }
 
     /// Reads the file, `None` when no service says that it runs.
-    pub(crate) fn read(path: &Path) -> Option<Self> {
+    pub(crate) fn read(path: &std::path::Path) -> Option<Self> {
         serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
     }
 }
 
 /// The routes of `/api/v1`.
 pub(crate) fn router(commands: mpsc::UnboundedSender<Command>) -> Router {
-    Router::new().route("/api/v1/flush", post(flush)).with_state(commands)
+    Router::new()
+        .route("/api/v1/flush", post(flush))
+        .route("/api/v1/uncommitted/{table}", get(uncommitted))
+        .with_state(commands)
+}
+
+/// The rows of a table that are not committed yet, as an Arrow stream whose schema metadata say
+/// what they replace; 204 when there are none.
+async fn uncommitted(
+    State(commands): State<mpsc::UnboundedSender<Command>>,
+    Path(table): Path<String>,
+) -> Response {
+    let fault = |status: StatusCode, code: &str, message: String| {
+        (status, Json(json!({"error_code": code, "message": message}))).into_response()
+    };
+    let table: TableName = match table.parse() {
+        Ok(table) => table,
+        Err(error) => {
+            return fault(StatusCode::BAD_REQUEST, "INVALID_PARAMETER_VALUE", error.to_string());
+        }
+    };
+    let preview = Service::preview(&commands, table).await;
+    match preview.and_then(|preview| preview.map(|p| to_stream(&p)).transpose()) {
+        Ok(Some(bytes)) => ([(CONTENT_TYPE, ARROW_STREAM)], bytes).into_response(),
+        Ok(None) => StatusCode::NO_CONTENT.into_response(),
+        Err(reason) => {
+            fault(StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE", reason)
+        }
+    }
+}
+
+/// Media type of an Arrow IPC stream, as registered with IANA.
+const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+
+/// Schema metadata of an uncommitted stream: table version, and replaced rows by data file.
+const VERSION_KEY: &str = "tracelake.version";
+const REPLACED_KEY: &str = "tracelake.replaced";
+
+fn to_stream(preview: &Preview) -> Result<Vec<u8>, String> {
+    let replaced = serde_json::to_string(&preview.replaced).map_err(|error| error.to_string())?;
+    let metadata = HashMap::from([
+        (VERSION_KEY.to_owned(), preview.version.to_string()),
+        (REPLACED_KEY.to_owned(), replaced),
+    ]);
+    let schema = preview.rows.schema().as_ref().clone().with_metadata(metadata);
+    let mut bytes = Vec::new();
+    let mut writer =
+        StreamWriter::try_new(&mut bytes, &schema).map_err(|error| error.to_string())?;
+    writer.write(&preview.rows).and_then(|()| writer.finish()).map_err(|error| error.to_string())?;
+    drop(writer);
+    Ok(bytes)
 }
 
 async fn flush(State(commands): State<mpsc::UnboundedSender<Command>>) -> Response {

@@ -9,6 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
 use tracelake_intake::{Intake, IntakeParts, IntakeSettings};
 use tracelake_journal::{Journal, JournalError, JournalOptions};
+use tracelake_lake::Preview;
+use tracelake_model::TableName;
 
 use crate::archive::Archive;
 use crate::config::Settings;
@@ -78,6 +80,17 @@ impl Service {
         let gone = || "the pipeline has ended".to_owned();
         commands.send(Command::Flush(reply)).map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
+    }
+
+    /// The rows of a table that are not committed yet.
+    pub(crate) async fn preview(
+        commands: &mpsc::UnboundedSender<Command>,
+        table: TableName,
+    ) -> Result<Option<Preview>, String> {
+        let (reply, preview) = oneshot::channel();
+        let gone = || "the pipeline has ended".to_owned();
+        commands.send(Command::Preview(table, reply)).map_err(|_| gone())?;
+        preview.await.map_err(|_| gone())?
     }
 
     /// True when the pipeline has ended by itself, which it does only when the journal failed.

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 /// The open trace archive for MLflow: traces in, a Delta table out.
 #[derive(Debug, Parser)]
-#[command(name = "tracelake", version, max_term_width = 100)]
+#[command(name = "tracelake", version, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Cli {
     /// Folder of the archive: journal, registry and tables
     #[arg(

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
 use tracelake_journal::{Event, Journal, JournalError, Receiver, RecordBytes, Recovered, SegmentNumber};
 use tracelake_lake::assemble::{Assembler, SettleRules};
-use tracelake_lake::{LakeError, Retry, TraceDraft};
+use tracelake_lake::{LakeError, Preview, Retry, TraceDraft};
 use tracelake_model::{Clock, Limits, TableName};
 use tracing::{debug, error, warn};
 
@@ -42,11 +42,16 @@ const TICK: Duration = Duration::from_millis(100);
 /// Longest wait before a failed epoch is tried again.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
+/// Wait after an epoch that failed before its commit, such as for a full disk.
+const RETRY_AFTER_UNIX_NANO: u64 = 1_000_000_000;
+
 /// What the pipeline is told.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Settle and commit all that was acknowledged; answer when it is in the tables.
     Flush(oneshot::Sender<Result<FlushOutcome, String>>),
+    /// Answer with the rows of a table that are not committed yet; `None` when there are none.
+    Preview(TableName, oneshot::Sender<Result<Option<Preview>, String>>),
     /// Commit what has settled and end.
     Stop,
 }
@@ -96,6 +101,7 @@ pub(crate) struct Pipeline {
     clock: Arc<dyn Clock>,
     last_commit_unix_nano: u64,
     last_amendment_unix_nano: u64,
+    not_before_unix_nano: u64,
     stopping: bool,
 }
 
@@ -140,6 +146,7 @@ impl Pipeline {
             limits,
             last_commit_unix_nano: clock.now_unix_nano(),
             last_amendment_unix_nano: clock.now_unix_nano(),
+            not_before_unix_nano: 0,
             clock,
             stopping: false,
         }
@@ -166,6 +173,12 @@ impl Pipeline {
                         debug!("flush was not waited for");
                     }
                 }
+                Wake::Command(Some(Command::Preview(table, reply))) => {
+                    self.take_waiting();
+                    if reply.send(self.preview(&table)).is_err() {
+                        debug!("uncommitted rows were not waited for");
+                    }
+                }
                 Wake::Tick => {}
             }
             if !self.stopping
@@ -173,6 +186,8 @@ impl Pipeline {
                 && let Err(error) = self.run_epoch(Scope::Settled)
             {
                 error!(error = format!("{error:#}"), "epoch not committed");
+                self.not_before_unix_nano =
+                    self.clock.now_unix_nano().saturating_add(RETRY_AFTER_UNIX_NANO);
             }
         }
         self.take_waiting();
@@ -217,11 +232,32 @@ impl Pipeline {
         let passed = |since: u64, interval: Duration| {
             interval <= Duration::from_nanos(now.saturating_sub(since))
         };
+        if now < self.not_before_unix_nano {
+            return false;
+        }
         let full = self.schedule.commit_bytes <= self.assembler.open_bytes();
         let settled = self.assembler.has_settled(&self.schedule.settle, now);
         (settled && (full || passed(self.last_commit_unix_nano, self.schedule.commit_every)))
             || (self.assembler.has_late()
                 && passed(self.last_amendment_unix_nano, self.schedule.amend_every))
+    }
+
+    /// The rows of `table` that are not committed yet.
+    fn preview(&mut self, table: &TableName) -> Result<Option<Preview>, String> {
+        let mut traces = self.assembler.peek(table);
+        if traces.is_empty() {
+            return Ok(None);
+        }
+        let now = self.clock.now_unix_micro();
+        for trace in &mut traces {
+            trace.created_at_micros = now;
+            trace.updated_at_micros = now;
+        }
+        self.writers
+            .get(table)
+            .and_then(|writer| writer.preview(&traces))
+            .map(Some)
+            .map_err(|error| error.to_string())
     }
 
     /// One epoch over all that is in the journal now.
@@ -274,19 +310,42 @@ impl Pipeline {
             trace.updated_at_micros = created_at_micros;
         }
         if !amend {
-            self.defer_late(&mut settled, now);
+            self.defer_late(&mut settled);
         }
+        let committed = self.commit_settled(segment, &settled);
+        match &committed {
+            Ok(_) => {
+                self.last_commit_unix_nano = now;
+                if amend {
+                    self.last_amendment_unix_nano = now;
+                }
+            }
+            Err(_) => {
+                // The next epoch deletes this one's segment, so it must hold these traces too. What
+                // is in a table already is found there by its content.
+                for (table, traces) in settled {
+                    traces
+                        .into_iter()
+                        .for_each(|trace| self.assembler.put_back(&table, trace, false));
+                }
+            }
+        }
+        committed
+    }
+
+    /// Carries over what is unsettled, commits what is settled, and forgets the segment.
+    fn commit_settled(
+        &mut self,
+        segment: SegmentNumber,
+        settled: &HashMap<TableName, Vec<TraceDraft>>,
+    ) -> anyhow::Result<FlushOutcome> {
         let mut carried = self.assembler.carry().map(|(header, payload)| RecordBytes {
             header: header.to_bytes(),
             payload: payload.into(),
         });
         self.journal.write_carry(segment, &mut carried)?;
         drop(carried);
-        let outcome = self.commit(segment, &settled)?;
-        self.last_commit_unix_nano = now;
-        if amend {
-            self.last_amendment_unix_nano = now;
-        }
+        let outcome = self.commit(segment, settled)?;
         epoch_file::write_epoch(&self.archive.folder, segment)?;
         self.journal.delete_through(segment)?;
         Ok(outcome)
@@ -294,11 +353,7 @@ impl Pipeline {
 
     /// Puts late pieces of archived traces back until the next amendment round. A table that
     /// cannot be asked now is asked again by the commit, which then amends at once.
-    fn defer_late(
-        &mut self,
-        settled: &mut HashMap<TableName, Vec<TraceDraft>>,
-        now_unix_nano: u64,
-    ) {
+    fn defer_late(&mut self, settled: &mut HashMap<TableName, Vec<TraceDraft>>) {
         for (table, traces) in settled {
             let wanted = traces.iter().map(|trace| trace.trace_id).collect();
             let archived = self.writers.get(table).and_then(|writer| writer.archived(&wanted));
@@ -309,7 +364,7 @@ impl Pipeline {
             *traces = fresh;
             let late: Vec<TraceDraft> = late;
             for trace in late {
-                self.assembler.defer(table, trace, now_unix_nano);
+                self.assembler.put_back(table, trace, true);
             }
         }
     }
@@ -366,6 +421,12 @@ impl Pipeline {
             Ok(Some(Command::Flush(reply))) => {
                 if reply.send(Err(format!("table `{table}`: {failed}"))).is_err() {
                     debug!("flush was not waited for");
+                }
+                Ok(())
+            }
+            Ok(Some(Command::Preview(_, reply))) => {
+                if reply.send(Err(format!("table `{table}`: {failed}"))).is_err() {
+                    debug!("uncommitted rows were not waited for");
                 }
                 Ok(())
             }

@@ -203,36 +203,39 @@ impl Assembler {
         settled
     }
 
-    /// Puts a late piece of an archived trace back: it waits for the next amendment round.
-    pub fn defer(&mut self, table: &TableName, draft: TraceDraft, now_unix_nano: u64) {
+    /// Puts a settled trace back. With `late` it is a piece of an archived trace that waits for the
+    /// next amendment round; without, a commit failed and it settles again at once.
+    pub fn put_back(&mut self, table: &TableName, draft: TraceDraft, late: bool) {
         let key = (table.clone(), draft.trace_id);
         let bytes: usize = draft.spans.iter().map(|span| span.message.len()).sum();
         self.bytes += bytes;
-        match self.open.entry(key) {
-            std::collections::hash_map::Entry::Occupied(mut entry) => {
-                let trace = entry.get_mut();
-                merge_info(&mut trace.info, draft.info);
-                trace.spans.splice(0..0, draft.spans);
-                trace.bytes += bytes;
-                trace.late = true;
-            }
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(OpenTrace {
-                    experiment_id: draft
-                        .experiment_id
-                        .unwrap_or_else(ExperimentId::default_experiment),
-                    run_id: draft.run_id,
-                    info: draft.info,
-                    span_ids: draft.spans.iter().map(|span| span.span_id.0).collect(),
-                    spans: draft.spans,
-                    root_ended: true,
-                    first_seen_unix_nano: now_unix_nano,
-                    last_seen_unix_nano: now_unix_nano,
-                    bytes,
-                    late: true,
-                });
-            }
+        let trace = self.open.entry(key).or_insert_with(|| OpenTrace {
+            experiment_id: draft
+                .experiment_id
+                .clone()
+                .unwrap_or_else(ExperimentId::default_experiment),
+            run_id: None,
+            info: None,
+            spans: Vec::new(),
+            span_ids: HashSet::new(),
+            root_ended: false,
+            first_seen_unix_nano: 0,
+            last_seen_unix_nano: 0,
+            bytes: 0,
+            late,
+        });
+        trace.late |= late;
+        trace.bytes += bytes;
+        trace.run_id = trace.run_id.take().or(draft.run_id);
+        // What came since is younger, so it is merged into what is put back.
+        let mut info = draft.info;
+        merge_info(&mut info, trace.info.take());
+        trace.info = info;
+        for span in &draft.spans {
+            trace.root_ended |= span.parent.is_none() && span.end_time_unix_nano != 0;
+            trace.span_ids.insert(span.span_id.0);
         }
+        trace.spans.splice(0..0, draft.spans);
     }
 
     /// Past the memory bound: the traces that are silent longest, until the rest fits in half.
@@ -252,6 +255,16 @@ impl Assembler {
             early.insert(key.clone());
         }
         early
+    }
+
+    /// The open traces of one table as they are now, without taking them out.
+    #[must_use]
+    pub fn peek(&self, table: &TableName) -> Vec<TraceDraft> {
+        self.open
+            .iter()
+            .filter(|((name, _), _)| name == table)
+            .map(|((_, trace_id), trace)| trace.draft(*trace_id, trace.spans.clone()))
+            .collect()
     }
 
     /// Every open trace as records that [`Assembler::push`] takes in again: what is carried over
@@ -281,14 +294,20 @@ impl OpenTrace {
     }
 
     fn take_draft(&mut self, trace_id: TraceId) -> TraceDraft {
-        let mut spans = Vec::with_capacity(self.spans.len());
-        merge_spans(&mut spans, std::mem::take(&mut self.spans));
+        let spans = std::mem::take(&mut self.spans);
+        self.draft(trace_id, spans)
+    }
+
+    /// The trace with `spans`, copies left out.
+    fn draft(&self, trace_id: TraceId, spans: Vec<SpanRecord>) -> TraceDraft {
+        let mut distinct = Vec::with_capacity(spans.len());
+        merge_spans(&mut distinct, spans);
         TraceDraft {
             trace_id,
             experiment_id: Some(self.experiment_id.clone()),
-            run_id: self.run_id.take(),
-            info: self.info.take(),
-            spans,
+            run_id: self.run_id.clone(),
+            info: self.info.clone(),
+            spans: distinct,
             created_at_micros: 0,
             updated_at_micros: 0,
             revision: 1,

@@ -77,3 +77,25 @@ fn carried_traces_are_the_same_traces() {
     assert!(again[0].spans.iter().zip(&sent[0].spans).all(|(a, b)| a.same_content(b)));
     assert_eq!(again[0].spans.len(), 4);
 }
+
+/// Scenario: a settled trace is put back because its commit failed, more of it came meanwhile.
+/// Guarantees: it settles again at once, whole; a late piece waits for its round.
+#[test]
+fn what_is_put_back_settles_again() {
+    let rules = SettleRules::default();
+    let mut assembler = Assembler::default();
+    assembler.push(record(7, 0..2), 1, &|_| true);
+    let mut settled = assembler.settle(&rules, u64::MAX, false, false);
+    let draft = settled.remove(&table()).unwrap().remove(0);
+    assembler.put_back(&table(), draft, false);
+    let now = rules.idle_after.as_nanos().try_into().unwrap();
+    let mut settled = assembler.settle(&rules, now, false, false);
+    let draft = settled.remove(&table()).unwrap().remove(0);
+    assert_eq!(draft.spans.len(), 2);
+    assembler.push(record(7, 2..3), now, &|_| true);
+    assembler.put_back(&table(), draft, true);
+    assert!(assembler.has_late());
+    assert!(assembler.settle(&rules, now, false, false).is_empty());
+    assert_eq!(rows(assembler.settle(&rules, now, false, true)), [3]);
+    assert_eq!(assembler.open_bytes(), 0);
+}

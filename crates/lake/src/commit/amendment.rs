@@ -23,6 +23,17 @@ use crate::layout::{change_file, data_file, deletion_vector_file};
 use crate::rows::{TraceDraft, encode, rebuild_traces};
 use crate::table::{DeletionVector, LiveFile};
 
+/// Rows that are not committed yet, against a version of the table.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// The version.
+    pub version: u64,
+    /// New rows, and amended ones as they will be.
+    pub rows: RecordBatch,
+    /// Rows of the version that amended ones replace, by data file.
+    pub replaced: BTreeMap<String, BTreeSet<u64>>,
+}
+
 /// The rows that a round replaces and what replaces them.
 struct Plan {
     /// Old rows, whole, in the table's schema.
@@ -61,6 +72,32 @@ impl TableWriter {
                 Ok(Step::Done(plan.traces.len()))
             }
         }
+    }
+
+    /// The rows that `traces` will be, were they committed now, and the rows they replace.
+    ///
+    /// # Errors
+    /// [`LakeError`] when the table cannot be read.
+    pub fn preview(&mut self, traces: &[TraceDraft]) -> Result<Preview, LakeError> {
+        self.refresh()?;
+        let wanted = traces.iter().map(|trace| trace.trace_id).collect();
+        let found = self.find(&wanted)?;
+        let files = self.live_files()?;
+        let (late, fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
+            traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
+        let mut rows: Vec<TraceDraft> = fresh.into_iter().cloned().collect();
+        let mut replaced: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        if let Some(plan) = self.plan_amendment(&late, &found, &files)? {
+            rows.extend(plan.traces);
+            for (index, deleted) in plan.deletions {
+                if let Some(file) = files.get(index) {
+                    replaced.entry(file.path.clone()).or_default().extend(deleted);
+                }
+            }
+        }
+        let rows =
+            encode(&rows).map_err(|source| LakeError::Arrow { action: "encode rows", source })?;
+        Ok(Preview { version: self.snapshot.version(), rows, replaced })
     }
 
     fn plan_amendment(

@@ -27,6 +27,8 @@ mod amendment;
 pub(crate) mod conform;
 pub(crate) mod merge;
 
+pub use amendment::Preview;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 

@@ -197,12 +197,12 @@ fn row_error(table: &Table, error: &serde_json::Error) -> LakeError {
 
 /// `existing` with the columns of `ours` that it lacks behind its own, at each level.
 fn merge_schema(existing: &Schema, ours: &Schema, table: &str) -> Result<Arc<Schema>, LakeError> {
+    let fields = merge_fields(existing.fields(), ours.fields(), table, "")?;
     for field in ours.fields().iter().take(CONTRACT_COLUMNS) {
         if existing.field_with_name(field.name()).is_err() {
             return Err(mismatch(table, field.name(), field.data_type(), "no such column"));
         }
     }
-    let fields = merge_fields(existing.fields(), ours.fields(), table, "")?;
     Ok(Arc::new(Schema::new(fields)))
 }
 

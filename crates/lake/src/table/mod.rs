@@ -146,6 +146,18 @@ impl Table {
         Ok(TableSnapshot { table: self.clone(), snapshot })
     }
 
+    /// The table as it was at `version`.
+    ///
+    /// # Errors
+    /// [`LakeError::Kernel`] when there is no such version, or no longer.
+    pub fn snapshot_at(&self, version: u64) -> Result<TableSnapshot, LakeError> {
+        let snapshot = Snapshot::builder_for(self.url.as_str())
+            .at_version(version)
+            .build(self.engine())
+            .map_err(|source| self.kernel("read snapshot", source))?;
+        Ok(TableSnapshot { table: self.clone(), snapshot })
+    }
+
     pub(crate) fn engine(&self) -> &DefaultEngine<TokioMultiThreadExecutor> {
         &self.lake.engine
     }
