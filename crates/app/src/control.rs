@@ -76,9 +76,7 @@ async fn uncommitted(
     match preview.and_then(|preview| preview.map(|p| to_stream(&p)).transpose()) {
         Ok(Some(bytes)) => ([(CONTENT_TYPE, ARROW_STREAM)], bytes).into_response(),
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
-        Err(reason) => {
-            fault(StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE", reason)
-        }
+        Err(reason) => fault(StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE", reason),
     }
 }
 
@@ -99,7 +97,10 @@ fn to_stream(preview: &Preview) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut writer =
         StreamWriter::try_new(&mut bytes, &schema).map_err(|error| error.to_string())?;
-    writer.write(&preview.rows).and_then(|()| writer.finish()).map_err(|error| error.to_string())?;
+    writer
+        .write(&preview.rows)
+        .and_then(|()| writer.finish())
+        .map_err(|error| error.to_string())?;
     drop(writer);
     Ok(bytes)
 }

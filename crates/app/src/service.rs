@@ -39,7 +39,8 @@ impl Service {
             .max(settings.limits.max_body_bytes as u64)
             + RECORD_OVERHEAD_BYTES;
         let opened = tokio::task::spawn_blocking(move || Journal::<DecodedRecord>::open(options));
-        let (journal, events, recovered) = opened.await?.map_err(|error| in_use(data_dir, error))?;
+        let (journal, events, recovered) =
+            opened.await?.map_err(|error| in_use(data_dir, error))?;
         let journal = Arc::new(journal);
         let (commands, receiver) = mpsc::unbounded_channel();
         let mut intake_settings = IntakeSettings::new(settings.default_table.clone());

@@ -120,30 +120,28 @@ pub fn decode_record(
     limits: &Limits,
 ) -> Result<DecodedRecord, DecodeError> {
     let body = decompress(header.encoding, payload, limits.max_decompressed_bytes)?;
-    let content = match header.kind {
-        RecordKind::OtlpProtobuf | RecordKind::CarriedTrace => RecordContent::Spans(decode_otlp(
-            &body,
-            header.source.unwrap_or(SpanSource::Otlp),
-            limits,
-        )?),
-        RecordKind::OtlpJson => {
-            let (protobuf, rejects) = otlp_json::to_protobuf(&body)?;
-            let mut spans = decode_otlp(&protobuf.into(), SpanSource::Otlp, limits)?;
-            spans.rejects.extend(rejects);
-            RecordContent::Spans(spans)
-        }
-        RecordKind::MlflowTracesJson => {
-            let (protobuf, rejects) =
-                mlflow_json::traces_json_to_protobuf(&body, header.trace_id.as_deref())?;
-            let mut spans = decode_otlp(&protobuf.into(), SpanSource::Mlflow, limits)?;
-            spans.rejects.extend(rejects);
-            RecordContent::Spans(spans)
-        }
-        RecordKind::MlflowStartTrace => {
-            let start = mlflow_json::read_start_trace(&body)?;
-            RecordContent::TraceInfo(Box::new(start.info))
-        }
-    };
+    let content =
+        match header.kind {
+            RecordKind::OtlpProtobuf | RecordKind::CarriedTrace => RecordContent::Spans(
+                decode_otlp(&body, header.source.unwrap_or(SpanSource::Otlp), limits)?,
+            ),
+            RecordKind::OtlpJson => {
+                let (protobuf, rejects) = otlp_json::to_protobuf(&body)?;
+                let mut spans = decode_otlp(&protobuf.into(), SpanSource::Otlp, limits)?;
+                spans.rejects.extend(rejects);
+                RecordContent::Spans(spans)
+            }
+            RecordKind::MlflowTracesJson => {
+                let (protobuf, rejects) =
+                    mlflow_json::traces_json_to_protobuf(&body, header.trace_id.as_deref())?;
+                let mut spans = decode_otlp(&protobuf.into(), SpanSource::Mlflow, limits)?;
+                spans.rejects.extend(rejects);
+                RecordContent::Spans(spans)
+            }
+            RecordKind::MlflowStartTrace => {
+                let start = mlflow_json::read_start_trace(&body)?;
+                RecordContent::TraceInfo(Box::new(start.info))
+            }
+        };
     Ok(DecodedRecord { header, content })
 }
-

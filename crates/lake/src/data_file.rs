@@ -156,10 +156,8 @@ pub(crate) fn read_trace_ids(
     mut found: impl FnMut(u64, &str),
 ) -> Result<(), ParquetError> {
     let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
-    let mask = ProjectionMask::columns(
-        metadata.metadata().file_metadata().schema_descr(),
-        ["trace_id"],
-    );
+    let mask =
+        ProjectionMask::columns(metadata.metadata().file_metadata().schema_descr(), ["trace_id"]);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
         .with_projection(mask)
         .with_batch_size(8192)

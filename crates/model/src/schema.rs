@@ -70,11 +70,8 @@ fn commented(field: Field, comment: &str) -> Field {
 }
 
 fn build_schema() -> Schema {
-    let trace_info = Fields::from(vec![
-        text("request_id"),
-        field("timestamp", timestamp()),
-        text("status"),
-    ]);
+    let trace_info =
+        Fields::from(vec![text("request_id"), field("timestamp", timestamp()), text("status")]);
     let models = DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)));
     Schema::new(vec![
         commented(Field::new("trace_id", DataType::Utf8, false), "MLflow trace ID"),

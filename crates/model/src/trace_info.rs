@@ -150,11 +150,8 @@ impl TraceInfo {
     pub fn announced_spans(&self) -> Option<usize> {
         let stats = self.trace_metadata.get("mlflow.trace.sizeStats")?;
         let (_, after) = stats.split_once("\"num_spans\"")?;
-        let digits: String = after
-            .trim_start_matches([':', ' '])
-            .chars()
-            .take_while(char::is_ascii_digit)
-            .collect();
+        let digits: String =
+            after.trim_start_matches([':', ' ']).chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok()
     }
 }

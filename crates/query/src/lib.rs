@@ -1,7 +1,7 @@
 //! The query room: SQL and ready-made analyses over archived traces.
 //!
 //! Comes in: SQL text, and tables behind [`TableSource`]. Goes out: Arrow batches and what it cost
-//! to get them ([`ScanMetrics`]). Only the leaves of nested columns that a statement uses are
+//! to get them ([`ScanMetrics`]). Rows that are not committed yet join in as [`PendingRows`]. Only the leaves of nested columns that a statement uses are
 //! read. This is the only room that says DataFusion, and its errors and results do not; it
 //! writes no table and knows nothing of commits, files on disk or how rows are shown.
 //!
@@ -24,5 +24,6 @@ pub use error::QueryError;
 pub use lake_tables::LakeTables;
 pub use session::{QueryEngine, QueryLimits, QueryOptions, QueryOutput, ScanMetrics};
 pub use source::{
-    CreatedAtBounds, LiveFile, SourceError, TableLocation, TableResolver, TableSource,
+    CreatedAtBounds, LiveFile, PendingRows, PendingSource, SourceError, TableLocation,
+    TableResolver, TableSource,
 };

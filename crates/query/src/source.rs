@@ -1,8 +1,10 @@
 //! What this room needs to know of a table: its schema, where its files lie, which are live.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use object_store::ObjectStore;
@@ -23,6 +25,34 @@ pub struct LiveFile {
     pub record_count: Option<u64>,
     /// Row indexes that a deletion vector removes, ascending, without duplicates.
     pub deleted_rows: Vec<u64>,
+}
+
+/// Rows that are on their way into a table: acknowledged, not committed yet.
+///
+/// With the version that they belong to they make one consistent view: each trace is in it once.
+#[derive(Clone, Debug, Default)]
+pub struct PendingRows {
+    /// The table version that lacks these rows; read together with no other. 0 if there is no
+    /// table yet: the version that creates one holds no rows.
+    pub version: u64,
+    /// Whole rows. Columns and nested fields are matched with the table's by name: what is
+    /// missing reads as null, what the table does not have is left out.
+    pub batches: Vec<RecordBatch>,
+    /// Rows of the version that pending rows replace: ascending row indexes by data file, as
+    /// [`LiveFile::path`] names it.
+    pub hidden_rows: BTreeMap<String, Vec<u64>>,
+}
+
+/// Knows the rows that are on their way into tables.
+#[async_trait]
+pub trait PendingSource: Debug + Send + Sync {
+    /// The pending rows of `table` as of now, or `None` if there are none. Every row that was
+    /// acknowledged before the call must be in the answer or in the answer's version; without an
+    /// answer, in the table. Names are to be compared without regard to case.
+    ///
+    /// # Errors
+    /// If the rows cannot be told; the query then fails, rather than leave rows out.
+    async fn pending(&self, table: &TableName) -> Result<Option<PendingRows>, SourceError>;
 }
 
 /// Inclusive bounds on `created_at` in microseconds since the epoch; `None` is unbounded.
@@ -60,6 +90,12 @@ pub trait TableSource: Debug + Send + Sync {
     /// # Errors
     /// If the table's log cannot be read.
     fn live_files(&self, bounds: CreatedAtBounds) -> Result<Vec<LiveFile>, SourceError>;
+
+    /// Rows of this view that are in no file. The rows that they replace are among the
+    /// [`LiveFile::deleted_rows`] already.
+    fn pending(&self) -> &[RecordBatch] {
+        &[]
+    }
 }
 
 /// Finds tables by name.

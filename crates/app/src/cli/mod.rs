@@ -42,7 +42,9 @@ enum Command {
     Flush(flush::FlushArgs),
     Rebuild(rebuild::RebuildArgs),
     /// Prints a completion script for a shell
-    #[command(after_help = "Example:\n  tracelake completions bash > /etc/bash_completion.d/tracelake")]
+    #[command(
+        after_help = "Example:\n  tracelake completions bash > /etc/bash_completion.d/tracelake"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,

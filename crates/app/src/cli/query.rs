@@ -27,7 +27,9 @@ pub(crate) enum Kind {
 
 /// Shows archived traces: the list, what failed, or what is slow; newest first.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tracelake traces production.monitoring.agent_traces --since 7d\n  tracelake errors --format jsonl\n  tracelake performance --since 2026-11-22 --until 2026-11-23 --limit 100")]
+#[command(
+    after_help = "Examples:\n  tracelake traces production.monitoring.agent_traces --since 7d\n  tracelake errors --format jsonl\n  tracelake performance --since 2026-11-22 --until 2026-11-23 --limit 100"
+)]
 pub(crate) struct AnalysisArgs {
     /// The table [default: tracelake.default.traces]
     #[arg(value_name = "CATALOG.SCHEMA.TABLE")]
@@ -47,7 +49,9 @@ pub(crate) struct AnalysisArgs {
 
 /// Runs one read-only SQL statement over the tables.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tracelake sql \"SELECT count(*) FROM tracelake.default.traces\"\n  tracelake sql --explain \"SELECT count(*) FROM traces WHERE array_any_match(spans, s -> s['status'] = 'ERROR')\"\n  tracelake sql --format csv \"SELECT trace_id, s['name'] FROM (SELECT trace_id, unnest(spans) s FROM traces)\"")]
+#[command(
+    after_help = "Examples:\n  tracelake sql \"SELECT count(*) FROM tracelake.default.traces\"\n  tracelake sql --explain \"SELECT count(*) FROM traces WHERE array_any_match(spans, s -> s['status'] = 'ERROR')\"\n  tracelake sql --format csv \"SELECT trace_id, s['name'] FROM (SELECT trace_id, unnest(spans) s FROM traces)\""
+)]
 pub(crate) struct SqlArgs {
     /// The statement; `traces` is the default table
     statement: String,
@@ -94,7 +98,11 @@ impl From<Format> for OutputFormat {
 /// Rows that fit on a terminal without being asked for more.
 const TERMINAL_ROWS: u64 = 100;
 
-pub(crate) async fn analysis(data_dir: &Path, kind: Kind, args: &AnalysisArgs) -> anyhow::Result<()> {
+pub(crate) async fn analysis(
+    data_dir: &Path,
+    kind: Kind,
+    args: &AnalysisArgs,
+) -> anyhow::Result<()> {
     let table = match &args.table {
         Some(table) => table.clone(),
         None => default_table()?,
@@ -111,7 +119,8 @@ pub(crate) async fn analysis(data_dir: &Path, kind: Kind, args: &AnalysisArgs) -
         Kind::Errors => analyses::errors(&table, range, limit),
         Kind::Performance => analyses::performance(&table, range, limit),
     };
-    let output = engine(data_dir)?.query(&sql, &QueryOptions::default()).await.map_err(with_hint)?;
+    let output =
+        engine(data_dir)?.query(&sql, &QueryOptions::default()).await.map_err(with_hint)?;
     print(&output, &args.output)
 }
 

@@ -17,7 +17,9 @@ use crate::config::default_table;
 /// With --trace-id one `ExportTraceServiceRequest`; without it one per trace, each after its
 /// length as a varint.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tracelake rebuild --trace-id tr-0123456789abcdef0123456789abcdef --output trace.pb\n  tracelake rebuild production.monitoring.agent_traces --output all.pb")]
+#[command(
+    after_help = "Examples:\n  tracelake rebuild --trace-id tr-0123456789abcdef0123456789abcdef --output trace.pb\n  tracelake rebuild production.monitoring.agent_traces --output all.pb"
+)]
 pub(crate) struct RebuildArgs {
     /// The table [default: tracelake.default.traces]
     #[arg(value_name = "CATALOG.SCHEMA.TABLE")]
@@ -50,8 +52,8 @@ pub(crate) async fn run(data_dir: &Path, args: &RebuildArgs) -> anyhow::Result<(
         table.exists()?,
         "no table `{name}`\nhint: `tracelake sql \"SHOW TABLES\"` lists them"
     );
-    let file = File::create(&args.output)
-        .with_context(|| format!("write `{}`", args.output.display()))?;
+    let file =
+        File::create(&args.output).with_context(|| format!("write `{}`", args.output.display()))?;
     let mut out = BufWriter::new(file);
     let mut count = 0_usize;
     let traces = tokio::task::block_in_place(|| -> anyhow::Result<usize> {

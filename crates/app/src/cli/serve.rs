@@ -24,7 +24,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Takes traces in over OTLP/HTTP and MLflow REST (one port) and OTLP/gRPC, acknowledges them once
 /// they are on disk, and commits them to Delta tables.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tracelake serve\n  tracelake serve --data-dir /var/lib/tracelake --settle-after 5s\n  MLFLOW_TRACKING_URI=http://127.0.0.1:5000 python agent.py")]
+#[command(
+    after_help = "Examples:\n  tracelake serve\n  tracelake serve --data-dir /var/lib/tracelake --settle-after 5s\n  MLFLOW_TRACKING_URI=http://127.0.0.1:5000 python agent.py"
+)]
 pub(crate) struct ServeArgs {
     /// Settings file [default: tracelake.toml, if it is there]
     #[arg(long, env = "TRACELAKE_CONFIG", value_name = "FILE")]
@@ -38,11 +40,8 @@ pub(crate) async fn run(data_dir: &Path, args: ServeArgs) -> anyhow::Result<()> 
     let http = bind("listen", settings.listen).await?;
     let grpc = bind("otlp-grpc", settings.otlp_grpc).await?;
     let service = Service::start(data_dir, &settings).await?;
-    let server = ServerFile {
-        pid: std::process::id(),
-        http: http.local_addr()?,
-        grpc: grpc.local_addr()?,
-    };
+    let server =
+        ServerFile { pid: std::process::id(), http: http.local_addr()?, grpc: grpc.local_addr()? };
     let stop = CancellationToken::new();
     let router =
         http_router(Arc::clone(&service.intake)).merge(control::router(service.commands.clone()));

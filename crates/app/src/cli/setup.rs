@@ -12,7 +12,9 @@ use crate::archive::Archive;
 /// A table that is there already is accepted if its columns fit; the experiment is created if it
 /// is not there. May be repeated.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  tracelake setup production.monitoring.agent_traces \\\n    --experiment /Shared/health_monitor_agent/production")]
+#[command(
+    after_help = "Example:\n  tracelake setup production.monitoring.agent_traces \\\n    --experiment /Shared/health_monitor_agent/production"
+)]
 pub(crate) struct SetupArgs {
     /// The table
     #[arg(value_name = "CATALOG.SCHEMA.TABLE")]

@@ -40,16 +40,18 @@ impl FromStr for Instant {
             return Ok(Self::Ago(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)));
         }
         let padded = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
-        let zoned = if padded.ends_with('Z') || padded.get(19..).is_some_and(|t| t.contains(['+', '-']))
-        {
-            padded
-        } else {
-            format!("{padded}Z")
-        };
+        let zoned =
+            if padded.ends_with('Z') || padded.get(19..).is_some_and(|t| t.contains(['+', '-'])) {
+                padded
+            } else {
+                format!("{padded}Z")
+            };
         chrono::DateTime::parse_from_rfc3339(&zoned.replacen(' ', "T", 1))
             .map(|instant| Self::At(instant.timestamp_micros()))
             .map_err(|_| {
-                format!("`{text}` is not a time: write 24h, now, 2026-11-22 or 2026-11-22T10:00:00Z")
+                format!(
+                    "`{text}` is not a time: write 24h, now, 2026-11-22 or 2026-11-22T10:00:00Z"
+                )
             })
     }
 }
@@ -65,7 +67,12 @@ mod tests {
         assert_eq!("now".parse(), Ok(Instant::Now));
         assert_eq!("24h".parse(), Ok(Instant::Ago(86_400_000_000)));
         let day = Instant::At(1_795_305_600_000_000);
-        for text in ["2026-11-22", "2026-11-22T00:00:00Z", "2026-11-22 00:00:00", "2026-11-22T01:00:00+01:00"] {
+        for text in [
+            "2026-11-22",
+            "2026-11-22T00:00:00Z",
+            "2026-11-22 00:00:00",
+            "2026-11-22T01:00:00+01:00",
+        ] {
             assert_eq!(text.parse(), Ok(day), "{text}");
         }
         assert!("yesterday".parse::<Instant>().is_err());

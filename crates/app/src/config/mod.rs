@@ -195,7 +195,8 @@ mod tests {
             "settle_after = \"5s\"\nmax_body = \"1MiB\"\n[services]\ncheckout = \"3\"\n",
         )
         .unwrap();
-        let flags = Overrides { settle_after: Some(Span(Duration::from_secs(1))), ..Default::default() };
+        let flags =
+            Overrides { settle_after: Some(Span(Duration::from_secs(1))), ..Default::default() };
         let settings = Settings::from_overrides(flags, file).unwrap();
         assert_eq!(settings.settle.settle_after, Duration::from_secs(1));
         assert_eq!(settings.limits.max_body_bytes, 1 << 20);

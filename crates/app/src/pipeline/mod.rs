@@ -25,7 +25,9 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
-use tracelake_journal::{Event, Journal, JournalError, Receiver, RecordBytes, Recovered, SegmentNumber};
+use tracelake_journal::{
+    Event, Journal, JournalError, Receiver, RecordBytes, Recovered, SegmentNumber,
+};
 use tracelake_lake::assemble::{Assembler, SettleRules};
 use tracelake_lake::{LakeError, Preview, Retry, TraceDraft};
 use tracelake_model::{Clock, Limits, TableName};
@@ -107,7 +109,10 @@ pub(crate) struct Pipeline {
 
 impl std::fmt::Debug for Pipeline {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Pipeline").field("assembler", &self.assembler).finish_non_exhaustive()
+        formatter
+            .debug_struct("Pipeline")
+            .field("assembler", &self.assembler)
+            .finish_non_exhaustive()
     }
 }
 
@@ -298,12 +303,8 @@ impl Pipeline {
         let everything = scope == Scope::Everything;
         let since_amendment = Duration::from_nanos(now - self.last_amendment_unix_nano.min(now));
         let amend = everything || self.schedule.amend_every <= since_amendment;
-        let mut settled = self.assembler.settle(
-            &self.schedule.settle,
-            silent_until_unix_nano,
-            everything,
-            amend,
-        );
+        let mut settled =
+            self.assembler.settle(&self.schedule.settle, silent_until_unix_nano, everything, amend);
         let created_at_micros = self.clock.now_unix_micro();
         for trace in settled.values_mut().flatten() {
             trace.created_at_micros = created_at_micros;
@@ -381,10 +382,8 @@ impl Pipeline {
         for (table, traces) in settled.iter().filter(|(_, traces)| !traces.is_empty()) {
             let mut backoff = TICK;
             let done = loop {
-                let tried = self
-                    .writers
-                    .get(table)
-                    .and_then(|writer| writer.commit_epoch(epoch, traces));
+                let tried =
+                    self.writers.get(table).and_then(|writer| writer.commit_epoch(epoch, traces));
                 match tried {
                     Ok(done) => break done,
                     Err(failed) => self.wait_after(&failed, table, &mut backoff)?,

@@ -79,8 +79,9 @@ impl Pipeline {
         let mut until = 0;
         for record in reader {
             let record = record?;
-            let decoded = RecordHeader::from_bytes(&record.header)
-                .and_then(|header| decode_record(header, &record.payload, &replay_limits(&self.limits)));
+            let decoded = RecordHeader::from_bytes(&record.header).and_then(|header| {
+                decode_record(header, &record.payload, &replay_limits(&self.limits))
+            });
             let decoded = match decoded {
                 Ok(decoded) => decoded,
                 Err(fault) => {
@@ -95,7 +96,8 @@ impl Pipeline {
                 }
             }
             let by_table = &starts.by_table;
-            let accept = |table: &TableName| by_table.get(table).is_some_and(|start| lets_in(*start));
+            let accept =
+                |table: &TableName| by_table.get(table).is_some_and(|start| lets_in(*start));
             let received_at = decoded.header.received_at_unix_nano;
             until = until.max(received_at);
             self.assembler.push(decoded, received_at, &accept);

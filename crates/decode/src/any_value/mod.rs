@@ -24,7 +24,7 @@ pub fn write_json(value: ValueView<'_>, out: &mut String) {
         ValueView::Bool(false) => out.push_str("false"),
         ValueView::Int(number) => {
             // Writing to a String cannot fail.
-            let _: std::fmt::Result = write!(out, "{number}");
+            write!(out, "{number}").ok();
         }
         ValueView::Double(number) => write_double(number, out),
         ValueView::Array(array) => {
@@ -83,10 +83,10 @@ fn write_double(number: f64, out: &mut String) {
         "-Infinity"
     } else {
         // `{:?}` is the shortest text that reads back as the same double, and marks it as one.
-        let _: std::fmt::Result = write!(out, "{number:?}");
+        write!(out, "{number:?}").ok();
         return;
     };
-    let _: std::fmt::Result = write!(out, "{{\"$double\":\"{name}\"}}");
+    write!(out, "{{\"$double\":\"{name}\"}}").ok();
 }
 
 /// Appends `text` as a JSON string, escaping only what JSON demands.
@@ -104,7 +104,7 @@ pub fn write_json_string(text: &str, out: &mut String) {
             Some('\r') => out.push_str("\\r"),
             Some('\t') => out.push_str("\\t"),
             Some(control) => {
-                let _: std::fmt::Result = write!(out, "\\u{:04x}", u32::from(control));
+                write!(out, "\\u{:04x}", u32::from(control)).ok();
             }
             None => {}
         }

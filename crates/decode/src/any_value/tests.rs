@@ -20,8 +20,8 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
             prop::collection::vec(inner.clone(), 0..6).prop_map(|elements| scalar(|w| {
                 w.message(5, |array| elements.iter().for_each(|e| array.bytes(1, e)));
             })),
-            prop::collection::vec(("[$]{0,2}[a-z]{0,3}|[$]{0,3}bytes|[$]{0,2}double", inner), 0..6).prop_map(
-                |entries| scalar(|w| {
+            prop::collection::vec(("[$]{0,2}[a-z]{0,3}|[$]{0,3}bytes|[$]{0,2}double", inner), 0..6)
+                .prop_map(|entries| scalar(|w| {
                     w.message(6, |list| {
                         for (key, value) in &entries {
                             list.message(1, |entry| {
@@ -30,8 +30,7 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
                             });
                         }
                     });
-                })
-            ),
+                })),
         ]
     })
 }

@@ -157,7 +157,8 @@ pub fn decode_otlp(
     source: SpanSource,
     limits: &Limits,
 ) -> Result<DecodedSpans, DecodeError> {
-    let mut decoder = Decoder { body, source, limits: walk_limits(limits), found: DecodedSpans::default() };
+    let mut decoder =
+        Decoder { body, source, limits: walk_limits(limits), found: DecodedSpans::default() };
     let mut fields = Fields::new(body);
     let mut any = false;
     while let Some((number, value)) = fields.next_field().map_err(|e| protobuf(body, body, e))? {

@@ -319,10 +319,7 @@ impl OpenTrace {
             kind,
             encoding: ContentEncoding::Identity,
             received_at_unix_nano: self.first_seen_unix_nano,
-            routes: vec![Route {
-                experiment_id: self.experiment_id.clone(),
-                table: table.clone(),
-            }],
+            routes: vec![Route { experiment_id: self.experiment_id.clone(), table: table.clone() }],
             run_id: self.run_id.clone(),
             trace_id: None,
             source,
@@ -332,7 +329,8 @@ impl OpenTrace {
             let spans: Vec<SpanRecord> =
                 self.spans.iter().filter(|span| span.group.source == source).cloned().collect();
             for part in parts_by_bytes(&spans) {
-                records.push((header(RecordKind::CarriedTrace, Some(source)), encode_request(part)));
+                records
+                    .push((header(RecordKind::CarriedTrace, Some(source)), encode_request(part)));
             }
         }
         if let Some(info) = &self.info {

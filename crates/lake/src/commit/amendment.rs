@@ -108,8 +108,10 @@ impl TableWriter {
     ) -> Result<Option<Plan>, LakeError> {
         let schema = self.snapshot.schema()?;
         let (old, places) = self.read_old_rows(found, files, &schema)?;
-        let archived = rebuild_traces(&old)
-            .map_err(|error| LakeError::Row { path: self.table.name(), reason: error.to_string() })?;
+        let archived = rebuild_traces(&old).map_err(|error| LakeError::Row {
+            path: self.table.name(),
+            reason: error.to_string(),
+        })?;
         let now = self.clock.now_unix_micro();
         let mut traces = Vec::new();
         let mut replaced: Vec<u32> = Vec::new();

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, Float64Builder, Int32Builder, Int64Builder, ListArray, MapArray,
-    StringBuilder, StructArray, TimestampMicrosecondBuilder,
+    Array, ArrayRef, BinaryBuilder, Float64Builder, Int32Builder, Int64Builder, ListArray,
+    MapArray, StringBuilder, StructArray, TimestampMicrosecondBuilder,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};

@@ -8,7 +8,7 @@ mod rebuild;
 mod spans;
 mod traces;
 
-pub use rebuild::{rebuild_traces, rebuild_trace_rows};
+pub use rebuild::{rebuild_trace_rows, rebuild_traces};
 pub use traces::{TraceDraft, encode};
 
 #[cfg(test)]

@@ -101,9 +101,9 @@ impl<'a> Row<'a> {
         Some(column.value(self.row))
     }
 
-    fn child(&self, name: &str) -> Option<Row<'a>> {
+    fn child(&self, name: &str) -> Option<Self> {
         let fields: &StructArray = self.column(name)?.as_struct_opt()?;
-        Some(Row { fields, row: self.row })
+        Some(Self { fields, row: self.row })
     }
 
     fn list(&self, name: &str) -> impl Iterator<Item = Row<'a>> + use<'a> {
@@ -141,7 +141,8 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
     let trace_id = TraceId::parse(text).ok_or_else(|| {
         format!("`{}` is not a trace id", tracelake_model::names::printable(text))
     })?;
-    let spans = row.list("spans").map(|span| span_record(trace_id, &span)).collect::<Result<_, _>>()?;
+    let spans =
+        row.list("spans").map(|span| span_record(trace_id, &span)).collect::<Result<_, _>>()?;
     let created_at_micros = row.micros("created_at").unwrap_or_default();
     Ok(TraceDraft {
         trace_id,
@@ -158,7 +159,8 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
 /// What the client had said of the trace; `None` when it never did, or said nothing that stays.
 fn trace_info(trace_id: TraceId, row: &Row<'_>) -> Option<TraceInfo> {
     let trace_metadata = row.owned_map("trace_metadata");
-    let assessments: Vec<Assessment> = row.list("assessments").map(|row| assessment(&row)).collect();
+    let assessments: Vec<Assessment> =
+        row.list("assessments").map(|row| assessment(&row)).collect();
     if trace_metadata.is_empty() && assessments.is_empty() {
         return None;
     }
@@ -316,7 +318,8 @@ fn write_attributes(span: &mut MessageWriter, row: &Row<'_>) -> Result<(), Strin
     };
     for (key, value) in row.map("metadata") {
         put_back(span, &mut position);
-        let value = json_to_message(value).map_err(|error| format!("attribute `{key}`: {error}"))?;
+        let value =
+            json_to_message(value).map_err(|error| format!("attribute `{key}`: {error}"))?;
         write_attribute(span, 9, key, &value);
         position += 1;
     }

@@ -137,8 +137,23 @@ impl SpanColumns {
     }
 
     fn append_text(&mut self, record: &SpanRecord, span: &SpanView<'_>, meaning: &Meaning<'_>) {
-        let [span_id, name, span_type, status, _, _, parent, kind, message, state, model, provider, _, _, source] =
-            &mut self.text;
+        let [
+            span_id,
+            name,
+            span_type,
+            status,
+            _,
+            _,
+            parent,
+            kind,
+            message,
+            state,
+            model,
+            provider,
+            _,
+            _,
+            source,
+        ] = &mut self.text;
         span_id.append_value(hex(span.span_id));
         name.append_value(span.name);
         span_type.append_option(meaning.span_type.as_deref());
@@ -362,7 +377,8 @@ impl LinkColumns {
     fn finish(&mut self, data_type: &arrow::datatypes::DataType) -> Result<ArrayRef, ArrowError> {
         let fields = element_fields(data_type)?;
         let mut done = Finished::default();
-        for (name, builder) in ["trace_id", "span_id", "trace_state"].into_iter().zip(&mut self.text)
+        for (name, builder) in
+            ["trace_id", "span_id", "trace_state"].into_iter().zip(&mut self.text)
         {
             done.push(name, builder.array());
         }

@@ -330,8 +330,8 @@ impl SpanDurations {
             let (start, end) = (span.start_time_unix_nano, span.end_time_unix_nano);
             if start != 0 && end != 0 {
                 let wide = i128::from(end) - i128::from(start);
-                let duration = i64::try_from(wide)
-                    .unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX });
+                let duration =
+                    i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX });
                 durations.total_ns = durations.total_ns.saturating_add(duration);
                 durations.max_ns = durations.max_ns.max(Some(duration));
             }

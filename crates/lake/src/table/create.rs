@@ -11,10 +11,10 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use delta_kernel::engine::arrow_conversion::TryFromArrow as _;
 use delta_kernel::schema::StructType;
+use tracelake_model::Clock;
 use tracelake_model::schema::{
     CLUSTERING_COLUMNS, CONTRACT_COLUMNS, CONTRACT_SPAN_FIELDS, TABLE_COMMENT, traces_schema,
 };
-use tracelake_model::Clock;
 use uuid::Uuid;
 
 use super::protocol::{
@@ -101,9 +101,8 @@ fn plan_acceptance(
     let merged = merge_schema(&existing, &traces_schema(), &table.name())?;
     let mut wanted = properties.clone();
     wanted.extend(our_properties());
-    let complete = merged.as_ref() == existing.as_ref()
-        && wanted == properties
-        && protocol.has_all_of_ours();
+    let complete =
+        merged.as_ref() == existing.as_ref() && wanted == properties && protocol.has_all_of_ours();
     if complete {
         return Ok(None);
     }
@@ -218,8 +217,7 @@ fn merge_fields(
         match tracelake_model::schema::child(ours, field.name()) {
             None => merged.push(Arc::clone(field)),
             Some(our) => {
-                let data_type =
-                    merge_type(field.data_type(), our.data_type(), table, &name)?;
+                let data_type = merge_type(field.data_type(), our.data_type(), table, &name)?;
                 merged.push(Arc::new(field.as_ref().clone().with_data_type(data_type)));
             }
         }

@@ -2,10 +2,10 @@
 
 use arrow::array::{Array, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Int32Type, Int64Type};
+use delta_kernel::Engine as _;
+use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
 use delta_kernel::engine::arrow_data::ArrowEngineData;
 use delta_kernel::expressions::{Expression, Predicate, Scalar};
-use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
-use delta_kernel::Engine as _;
 use serde::{Deserialize, Serialize};
 use tracelake_model::TraceId;
 
@@ -78,7 +78,8 @@ impl TableSnapshot {
             .map_err(fault)?;
         let mut files = Vec::new();
         for metadata in scan.scan_metadata(self.table().engine()).map_err(fault)? {
-            let data = metadata.map_err(fault)?.scan_files.apply_selection_vector().map_err(fault)?;
+            let data =
+                metadata.map_err(fault)?.scan_files.apply_selection_vector().map_err(fault)?;
             let data = ArrowEngineData::try_from_engine_data(data).map_err(fault)?;
             read_batch(data.record_batch(), &mut files);
         }
@@ -97,11 +98,8 @@ impl TableSnapshot {
         let schema = self.schema()?;
         for file in self.live_files((None, None))? {
             let deleted = self.deleted_rows(&file)?;
-            let parquet = |source| LakeError::Parquet {
-                action: "read",
-                path: file.path.clone(),
-                source,
-            };
+            let parquet =
+                |source| LakeError::Parquet { action: "read", path: file.path.clone(), source };
             let mut rows = Vec::new();
             read_trace_ids(self.table().files.open(&file.path)?, |row, text| {
                 let wanted = only.is_none_or(|only| TraceId::parse(text) == Some(only));

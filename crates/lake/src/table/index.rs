@@ -61,7 +61,10 @@ impl TraceIndex {
                 (0..files.len())
                     .filter(|index| {
                         everywhere
-                            || files.get(*index).and_then(named).is_some_and(|id| wanted.contains(id))
+                            || files
+                                .get(*index)
+                                .and_then(named)
+                                .is_some_and(|id| wanted.contains(id))
                     })
                     .collect()
             }

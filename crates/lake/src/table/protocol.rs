@@ -38,9 +38,9 @@ pub(crate) struct Protocol {
 impl Protocol {
     pub(crate) fn of(snapshot: &TableSnapshot) -> Result<Self, LakeError> {
         let protocol = snapshot.snapshot.table_configuration().protocol();
-        serde_json::to_value(protocol)
-            .and_then(serde_json::from_value)
-            .map_err(|error| LakeError::Row { path: snapshot.table().name(), reason: error.to_string() })
+        serde_json::to_value(protocol).and_then(serde_json::from_value).map_err(|error| {
+            LakeError::Row { path: snapshot.table().name(), reason: error.to_string() }
+        })
     }
 
     /// The features a legacy version number stands for, or the list of a modern one, as far as
@@ -91,7 +91,9 @@ impl LegacyUses {
         schema: &str,
     ) -> Self {
         Self {
-            check_constraints: properties.clone().any(|(key, _)| key.starts_with("delta.constraints.")),
+            check_constraints: properties
+                .clone()
+                .any(|(key, _)| key.starts_with("delta.constraints.")),
             generated_columns: schema.contains("delta.generationExpression"),
             column_mapping: properties
                 .any(|(key, value)| key == "delta.columnMapping.mode" && value != "none"),

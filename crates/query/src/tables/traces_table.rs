@@ -1,4 +1,4 @@
-//! A table provider over the live files of one table version.
+//! A table provider over the live files of one table version and its pending rows.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -23,10 +23,12 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
 use object_store::path::Path;
 
 use super::created_at::created_at_bounds;
 use super::deleted_rows::surviving_rows;
+use super::pending_rows::pending_scan;
 use crate::source::{CreatedAtBounds, LiveFile, TableLocation, TableSource};
 
 /// What the scans of one statement were given to read. Shared by all scans of the statement.
@@ -111,6 +113,46 @@ impl TracesTable {
         self.counters.add(scanned, skipped, table_bytes);
         Ok(files)
     }
+
+    fn projected(&self, projection: Option<&Vec<usize>>) -> Result<SchemaRef> {
+        match projection {
+            Some(indices) => Ok(Arc::new(self.declared.project(indices)?)),
+            None => Ok(Arc::clone(&self.declared)),
+        }
+    }
+
+    async fn files_scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        files: Vec<LiveFile>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let statistics = row_count_statistics(&self.declared, &files);
+        let location = self.source.location();
+        let mut group = Vec::with_capacity(files.len());
+        for file in files {
+            group.push(partitioned_file(&location, file).await?);
+        }
+        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+        let reader = CachedParquetFileReaderFactory::new(Arc::clone(&location.store), cache);
+        let options = TableParquetOptions {
+            global: state.config_options().execution.parquet.clone(),
+            ..TableParquetOptions::default()
+        };
+        let source = ParquetSource::new(TableSchema::from(Arc::clone(&self.declared)))
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(reader));
+        // Filters arrive later, when the physical optimizer pushes them into the source.
+        let partitions = state.config().target_partitions().max(1);
+        let config = FileScanConfigBuilder::new(self.store_url.clone(), Arc::new(source))
+            .with_file_groups(FileGroup::new(group).split_files(partitions))
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
 }
 
 #[async_trait]
@@ -138,37 +180,24 @@ impl TableProvider for TracesTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let files = self.files_to_read(filters)?;
-        let statistics = row_count_statistics(&self.declared, &files);
+        // Pending rows have no statistics to be skipped by: the filters above the scan see them.
+        let pending = pending_scan(
+            self.source.pending(),
+            &self.projected(projection)?,
+            limit,
+            state.config_options().execution.batch_size,
+        )?;
         if files.is_empty() {
-            let projected = match projection {
-                Some(indices) => Arc::new(self.declared.project(indices)?),
-                None => Arc::clone(&self.declared),
+            return match pending {
+                Some(pending) => Ok(pending),
+                None => Ok(Arc::new(EmptyExec::new(self.projected(projection)?))),
             };
-            return Ok(Arc::new(EmptyExec::new(projected)));
         }
-        let location = self.source.location();
-        let mut group = Vec::with_capacity(files.len());
-        for file in files {
-            group.push(partitioned_file(&location, file).await?);
+        let committed = self.files_scan(state, projection, files, limit).await?;
+        match pending {
+            Some(pending) => UnionExec::try_new(vec![committed, pending]),
+            None => Ok(committed),
         }
-        let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-        let reader = CachedParquetFileReaderFactory::new(Arc::clone(&location.store), cache);
-        let options = TableParquetOptions {
-            global: state.config_options().execution.parquet.clone(),
-            ..TableParquetOptions::default()
-        };
-        let source = ParquetSource::new(TableSchema::from(Arc::clone(&self.declared)))
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(reader));
-        // Filters arrive later, when the physical optimizer pushes them into the source.
-        let partitions = state.config().target_partitions().max(1);
-        let config = FileScanConfigBuilder::new(self.store_url.clone(), Arc::new(source))
-            .with_file_groups(FileGroup::new(group).split_files(partitions))
-            .with_statistics(statistics)
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit)
-            .build();
-        Ok(DataSourceExec::from_data_source(config))
     }
 }
 
