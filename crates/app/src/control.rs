@@ -25,6 +25,9 @@ use crate::service::Service;
 /// How long a flush may take before the caller stops waiting for it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How long a service on this machine may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How to reach a running service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServerFile {
@@ -43,9 +46,12 @@ impl ServerFile {
         std::fs::rename(&temporary, path).with_context(|| format!("write `{}`", path.display()))
     }
 
-    /// Reads the file, `None` when no service says that it runs.
-    pub(crate) fn read(path: &std::path::Path) -> Option<Self> {
-        serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+    /// The service that runs on a data folder, `None` when none does. A service that was killed
+    /// leaves its file behind, so it is asked for a connection.
+    pub(crate) fn running(path: &std::path::Path) -> Option<Self> {
+        let server: Self = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+        std::net::TcpStream::connect_timeout(&server.http, CONNECT_TIMEOUT).ok()?;
+        Some(server)
     }
 }
 
@@ -84,8 +90,8 @@ async fn uncommitted(
 const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 
 /// Schema metadata of an uncommitted stream: table version, and replaced rows by data file.
-const VERSION_KEY: &str = "tracelake.version";
-const REPLACED_KEY: &str = "tracelake.replaced";
+pub(crate) const VERSION_KEY: &str = "tracelake.version";
+pub(crate) const REPLACED_KEY: &str = "tracelake.replaced";
 
 fn to_stream(preview: &Preview) -> Result<Vec<u8>, String> {
     let replaced = serde_json::to_string(&preview.replaced).map_err(|error| error.to_string())?;
@@ -115,17 +121,21 @@ async fn flush(State(commands): State<mpsc::UnboundedSender<Command>>) -> Respon
     }
 }
 
-/// Asks a running service to flush. Blocks.
-pub(crate) fn request_flush(server: &ServerFile) -> anyhow::Result<serde_json::Value> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(FLUSH_TIMEOUT))
+/// A client for the service on this machine: no proxy, no redirects, bounded in time.
+pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(timeout))
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(None)
         .build()
-        .into();
+        .into()
+}
+
+/// Asks a running service to flush. Blocks.
+pub(crate) fn request_flush(server: &ServerFile) -> anyhow::Result<serde_json::Value> {
     let url = format!("http://{}/api/v1/flush", server.http);
-    let mut answer = agent.post(&url).send_empty().with_context(|| {
+    let mut answer = agent(FLUSH_TIMEOUT).post(&url).send_empty().with_context(|| {
         format!("ask the service at {}\nhint: is process {} still there?", server.http, server.pid)
     })?;
     let text = answer.body_mut().read_to_string().context("read the service's answer")?;

@@ -10,6 +10,7 @@ mod control;
 mod pipeline;
 mod service;
 mod tasks;
+mod uncommitted;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::json::ReaderBuilder;
 use async_trait::async_trait;
 use object_store::local::LocalFileSystem;
@@ -16,6 +17,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tracelake_model::TableName;
 
+use crate::error::QueryError;
+use crate::session::{QueryEngine, QueryLimits, QueryOptions, QueryOutput};
 use crate::source::{
     CreatedAtBounds, LiveFile, SourceError, TableLocation, TableResolver, TableSource,
 };
@@ -129,6 +132,24 @@ pub(crate) fn trace(number: i64, payload_bytes: usize, summaries: bool) -> Value
     row
 }
 
+/// Several [`trace`]s, with summaries.
+pub(crate) fn traces(numbers: std::ops::Range<i64>, payload_bytes: usize) -> Vec<Value> {
+    numbers.map(|number| trace(number, payload_bytes, true)).collect()
+}
+
+/// The columns and span fields that every table of traces has.
+pub(crate) fn contract_schema() -> SchemaRef {
+    let full = schema();
+    let fields = full.fields().iter().take(6).map(|field| {
+        let DataType::List(element) = field.data_type() else { return field.as_ref().clone() };
+        let DataType::Struct(fields) = element.data_type() else { unreachable!("spans") };
+        let contract = DataType::Struct(fields.iter().take(10).cloned().collect());
+        let element = element.as_ref().clone().with_data_type(contract);
+        field.as_ref().clone().with_data_type(DataType::List(Arc::new(element)))
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
 /// Text that does not compress well, the same for the same seed.
 fn payload(seed: i64, bytes: usize) -> String {
     let mut state = seed.unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -148,11 +169,17 @@ pub(crate) struct TestTable {
     folder: TempDir,
     schema: SchemaRef,
     files: Vec<(LiveFile, i64, i64)>,
+    pending: Vec<RecordBatch>,
 }
 
 impl TestTable {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), schema: schema(), files: Vec::new() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            schema: schema(),
+            files: Vec::new(),
+            pending: Vec::new(),
+        }
     }
 
     /// Adds a file of `rows` in the table's schema, `group_rows` to a row group.
@@ -191,6 +218,15 @@ impl TestTable {
         if !count_known {
             file.record_count = None;
         }
+        self
+    }
+
+    /// Adds pending rows that have only the columns of `schema`, all in one batch.
+    pub(crate) fn with_pending_of(mut self, schema: &SchemaRef, rows: &[Value]) -> Self {
+        let mut decoder =
+            ReaderBuilder::new(Arc::clone(schema)).with_batch_size(1 << 20).build_decoder().unwrap();
+        decoder.serialize(rows).unwrap();
+        self.pending.extend(decoder.flush().unwrap());
         self
     }
 
@@ -235,6 +271,10 @@ impl TableSource for TestTable {
         });
         Ok(wanted.map(|(file, ..)| file.clone()).collect())
     }
+
+    fn pending(&self) -> &[RecordBatch] {
+        &self.pending
+    }
 }
 
 /// The table `production.monitoring.agent_traces`, and nothing else.
@@ -254,4 +294,31 @@ impl TableResolver for OneTable {
     fn names(&self) -> Vec<TableName> {
         vec![table_name()]
     }
+}
+
+pub(crate) fn engine(table: TestTable) -> QueryEngine {
+    engine_with(table, QueryLimits::default())
+}
+
+pub(crate) fn engine_with(table: TestTable, limits: QueryLimits) -> QueryEngine {
+    QueryEngine::new(Arc::new(OneTable(Arc::new(table))), limits).unwrap()
+}
+
+/// Runs a statement that knows the one table as `traces`.
+pub(crate) async fn ask(engine: &QueryEngine, sql: &str) -> Result<QueryOutput, QueryError> {
+    let options = QueryOptions { default_table: Some(table_name()), max_rows: None };
+    engine.query(sql, &options).await
+}
+
+/// The one number that a statement answers with.
+pub(crate) async fn number(engine: &QueryEngine, sql: &str) -> i64 {
+    let output = ask(engine, sql).await.unwrap();
+    let batch = &output.batches[0];
+    assert_eq!((batch.num_rows(), batch.num_columns()), (1, 1), "{sql}");
+    let column = arrow::compute::cast(batch.column(0), &DataType::Int64).unwrap();
+    column.as_primitive::<Int64Type>().value(0)
+}
+
+pub(crate) fn rows(output: &QueryOutput) -> usize {
+    output.batches.iter().map(RecordBatch::num_rows).sum()
 }

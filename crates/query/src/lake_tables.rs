@@ -159,3 +159,6 @@ fn with_hidden(
     }
     deleted
 }
+
+#[cfg(test)]
+mod tests;

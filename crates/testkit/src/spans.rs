@@ -195,3 +195,53 @@ fn message(write: impl FnOnce(&mut MessageWriter)) -> Vec<u8> {
     write(&mut writer);
     writer.into_bytes()
 }
+
+/// A batch of LLM spans as an agent sends them: about 2.3 KB each, ten to a trace.
+#[must_use]
+pub fn llm_request(spans: u64) -> Bytes {
+    let prompt = |span: u64| {
+        let words = ["the", "order", "was", "shipped", "refund", "agent", "tool", "answer"];
+        let text: Vec<&str> = (0..180_u64)
+            .filter_map(|word| {
+                let pick = span.wrapping_mul(31).wrapping_add(word * word) % words.len() as u64;
+                words.get(usize::try_from(pick).unwrap_or_default()).copied()
+            })
+            .collect();
+        format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"{}\"}}]}}", text.join(" "))
+    };
+    message(|m| {
+        m.message(1, |resource_spans| {
+            resource_spans.message(1, |resource| {
+                resource.bytes(1, &attribute("service.name", "agent"));
+            });
+            resource_spans.message(2, |scope_spans| {
+                for span in 0..spans {
+                    scope_spans.message(2, |m| {
+                        let trace = u128::from(span / 10).wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
+                        m.bytes(1, &trace.to_be_bytes());
+                        m.bytes(2, &(span + 1).to_be_bytes());
+                        if !span.is_multiple_of(10) {
+                            m.bytes(4, &(span / 10 * 10 + 1).to_be_bytes());
+                        }
+                        m.bytes(5, b"chat");
+                        m.number(6, 1);
+                        m.fixed64(7, 1_795_305_600_000_000_000 + span);
+                        m.fixed64(8, 1_795_305_600_500_000_000 + span);
+                        m.bytes(9, &attribute("mlflow.spanType", "\"CHAT_MODEL\""));
+                        m.bytes(9, &attribute("mlflow.spanInputs", &prompt(span)));
+                        m.bytes(9, &attribute("mlflow.spanOutputs", &prompt(span + 7)));
+                        m.bytes(9, &attribute("gen_ai.request.model", "gpt-4o-mini"));
+                    });
+                }
+            });
+        });
+    })
+    .into()
+}
+
+fn attribute(key: &str, value: &str) -> Vec<u8> {
+    message(|m| {
+        m.bytes(1, key.as_bytes());
+        m.message(2, |any| any.bytes(1, value.as_bytes()));
+    })
+}

@@ -26,7 +26,7 @@ pub(crate) async fn run(data_dir: &Path, args: FlushArgs) -> anyhow::Result<()> 
         "no data folder at `{}`\nhint: name it with --data-dir",
         folder.root().display()
     );
-    let outcome = match ServerFile::read(&folder.server_file()).filter(is_running) {
+    let outcome = match ServerFile::running(&folder.server_file()) {
         Some(server) => tokio::task::spawn_blocking(move || request_flush(&server)).await??,
         None => {
             let settings = Settings::load(args.config.as_deref(), Overrides::default())?;
@@ -45,9 +45,4 @@ pub(crate) async fn run(data_dir: &Path, args: FlushArgs) -> anyhow::Result<()> 
         }
     }
     Ok(())
-}
-
-/// A service that was killed leaves its file behind.
-fn is_running(server: &ServerFile) -> bool {
-    std::net::TcpStream::connect_timeout(&server.http, std::time::Duration::from_secs(2)).is_ok()
 }

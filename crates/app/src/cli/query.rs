@@ -16,6 +16,8 @@ use tracelake_query::{
 use super::time::Instant;
 use crate::archive::data_folder;
 use crate::config::default_table;
+use crate::control::ServerFile;
+use crate::uncommitted::RunningService;
 
 /// Which ready-made analysis.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +149,11 @@ fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {
         "no data folder at `{}`\nhint: name it with --data-dir, or start `tracelake serve`",
         folder.root().display()
     );
-    let tables = LakeTables::new(Lake::new()?, folder);
+    let service = ServerFile::running(&folder.server_file());
+    let mut tables = LakeTables::new(Lake::new()?, folder);
+    if let Some(service) = service {
+        tables = tables.with_pending(Arc::new(RunningService(service)));
+    }
     QueryEngine::new(Arc::new(tables), QueryLimits::default()).map_err(with_hint)
 }
 

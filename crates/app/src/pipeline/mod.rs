@@ -249,17 +249,15 @@ impl Pipeline {
 
     /// The rows of `table` that are not committed yet.
     fn preview(&mut self, table: &TableName) -> Result<Option<Preview>, String> {
-        let mut traces = self.assembler.peek(table);
-        if traces.is_empty() {
-            return Ok(None);
-        }
+        let Some(table) = self.assembler.table_named(table) else { return Ok(None) };
+        let mut traces = self.assembler.peek(&table);
         let now = self.clock.now_unix_micro();
         for trace in &mut traces {
             trace.created_at_micros = now;
             trace.updated_at_micros = now;
         }
         self.writers
-            .get(table)
+            .get(&table)
             .and_then(|writer| writer.preview(&traces))
             .map(Some)
             .map_err(|error| error.to_string())

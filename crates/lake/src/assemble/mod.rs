@@ -257,6 +257,14 @@ impl Assembler {
         early
     }
 
+    /// The table of that name that has open traces; SQL does not regard case.
+    #[must_use]
+    pub fn table_named(&self, name: &TableName) -> Option<TableName> {
+        let name = name.to_string();
+        let mut tables = self.open.keys().map(|(table, _)| table);
+        tables.find(|table| table.to_string().eq_ignore_ascii_case(&name)).cloned()
+    }
+
     /// The open traces of one table as they are now, without taking them out.
     #[must_use]
     pub fn peek(&self, table: &TableName) -> Vec<TraceDraft> {

@@ -4,6 +4,7 @@ mod catalog;
 mod lambda_indices;
 mod metrics;
 mod read_only;
+mod result_bytes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -277,7 +278,7 @@ impl QueryEngine {
                 truncated = true;
             }
             rows_left -= batch.num_rows();
-            result_bytes = result_bytes.saturating_add(batch.get_array_memory_size());
+            result_bytes = result_bytes.saturating_add(result_bytes::rows_bytes(&batch));
             if limit_bytes < result_bytes {
                 return Err(QueryError::MemoryLimit { limit_bytes });
             }

@@ -3,44 +3,17 @@
 use std::time::Instant;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Int64Type, Schema};
 use arrow::util::pretty::pretty_format_batches;
 use serde_json::Value;
 
 use super::*;
 use crate::analyses;
-use crate::fixture::{OneTable, START_MICROS, TestTable, schema, table_name, trace};
+use crate::fixture::{
+    START_MICROS, TestTable, ask, contract_schema, engine, engine_with, number, rows, schema,
+    table_name, trace, traces,
+};
 
 const TABLE: &str = "production.monitoring.agent_traces";
-
-fn traces(numbers: std::ops::Range<i64>, payload_bytes: usize) -> Vec<Value> {
-    numbers.map(|number| trace(number, payload_bytes, true)).collect()
-}
-
-fn engine(table: TestTable) -> QueryEngine {
-    engine_with(table, QueryLimits::default())
-}
-
-fn engine_with(table: TestTable, limits: QueryLimits) -> QueryEngine {
-    QueryEngine::new(Arc::new(OneTable(Arc::new(table))), limits).unwrap()
-}
-
-async fn ask(engine: &QueryEngine, sql: &str) -> Result<QueryOutput, QueryError> {
-    let options = QueryOptions { default_table: Some(table_name()), max_rows: None };
-    engine.query(sql, &options).await
-}
-
-async fn number(engine: &QueryEngine, sql: &str) -> i64 {
-    let output = ask(engine, sql).await.unwrap();
-    let batch = &output.batches[0];
-    assert_eq!((batch.num_rows(), batch.num_columns()), (1, 1), "{sql}");
-    let column = arrow::compute::cast(batch.column(0), &DataType::Int64).unwrap();
-    column.as_primitive::<Int64Type>().value(0)
-}
-
-fn rows(output: &QueryOutput) -> usize {
-    output.batches.iter().map(RecordBatch::num_rows).sum()
-}
 
 fn text(output: &QueryOutput) -> String {
     pretty_format_batches(&output.batches).unwrap().to_string()
@@ -172,18 +145,6 @@ async fn files_without_the_added_columns_read_as_null() {
     assert_eq!(number(&engine, sql).await, 20);
     assert_eq!(number(&engine, "select count(*) from traces where span_count is null").await, 20);
     assert_eq!(rows(&ask(&engine, "select * from traces").await.unwrap()), 40);
-}
-
-fn contract_schema() -> SchemaRef {
-    let full = schema();
-    let fields = full.fields().iter().take(6).map(|field| {
-        let DataType::List(element) = field.data_type() else { return field.as_ref().clone() };
-        let DataType::Struct(fields) = element.data_type() else { unreachable!("spans") };
-        let contract = DataType::Struct(fields.iter().take(10).cloned().collect());
-        let element = element.as_ref().clone().with_data_type(contract);
-        field.as_ref().clone().with_data_type(DataType::List(Arc::new(element)))
-    });
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// Scenario: a table without files.

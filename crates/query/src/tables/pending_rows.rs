@@ -106,3 +106,6 @@ fn conform_children(from: &StructArray, fields: &Fields) -> Result<Vec<ArrayRef>
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,7 +185,7 @@ impl TableProvider for TracesTable {
             self.source.pending(),
             &self.projected(projection)?,
             limit,
-            state.config_options().execution.batch_size,
+            state.config_options().execution.batch_size.into(),
         )?;
         if files.is_empty() {
             return match pending {

@@ -1,0 +1,34 @@
+//! How long it takes to take a request of LLM spans apart, and to read what its spans mean.
+#![expect(missing_docs, reason = "criterion's macro makes a public function")]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tracelake_decode::conventions::interpret;
+use tracelake_decode::{SpanSource, decode_otlp};
+use tracelake_model::Limits;
+use tracelake_testkit::spans::llm_request;
+
+fn decode(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("llm spans");
+    for spans in [10_u64, 1_000] {
+        let body = llm_request(spans);
+        group.throughput(Throughput::Elements(spans));
+        group.bench_function(BenchmarkId::new("decode", spans), |bencher| {
+            bencher.iter(|| decode_otlp(black_box(&body), SpanSource::Otlp, &Limits::default()));
+        });
+        let decoded = decode_otlp(&body, SpanSource::Otlp, &Limits::default());
+        let decoded = decoded.map(|decoded| decoded.spans).unwrap_or_default();
+        group.bench_function(BenchmarkId::new("interpret", spans), |bencher| {
+            bencher.iter(|| {
+                for span in &decoded {
+                    black_box(interpret(&span.view()));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode);
+criterion_main!(benches);
