@@ -12,7 +12,7 @@ mod service;
 mod tasks;
 mod uncommitted;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -25,7 +25,11 @@ fn main() -> ExitCode {
         let level = cli.log_level();
         EnvFilter::new(format!("warn,tracelake={level},tracelake_intake={level},tracelake_journal={level},tracelake_lake={level}"))
     });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("start threads")),

@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
-use tracelake_intake::{Intake, IntakeParts, IntakeSettings};
+use tracelake_intake::{Admission, Intake, IntakeParts, IntakeSettings};
 use tracelake_journal::{Journal, JournalError, JournalOptions};
 use tracelake_lake::Preview;
 use tracelake_model::TableName;
 
 use crate::archive::Archive;
 use crate::config::Settings;
-use crate::pipeline::{Command, FlushOutcome, Pipeline, PipelineParts, Schedule};
+use crate::pipeline::{Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, Schedule};
 
 /// Bytes beyond the body that a journal record may need.
 const RECORD_OVERHEAD_BYTES: u64 = 1 << 20;
@@ -46,13 +46,15 @@ impl Service {
         let mut intake_settings = IntakeSettings::new(settings.default_table.clone());
         intake_settings.default_experiment = settings.default_experiment.clone();
         intake_settings.services = settings.services.clone();
+        // Twice what settles early: traces wait there only while their table cannot be written.
+        let open_bytes = Arc::new(OpenBytes::new(settings.settle.max_open_bytes.saturating_mul(2)));
         let intake = Arc::new(Intake::new(IntakeParts {
             journal: Arc::clone(&journal),
             registry: Arc::clone(&archive.registry),
             clock: Arc::clone(&archive.clock),
             limits: settings.limits,
             settings: intake_settings,
-            admission: None,
+            admission: Some(Arc::clone(&open_bytes) as Arc<dyn Admission>),
         }));
         let pipeline = Pipeline::new(
             tokio::runtime::Handle::current(),
@@ -64,6 +66,7 @@ impl Service {
                 schedule: schedule(settings),
                 limits: settings.limits,
                 index_limit: settings.index_limit,
+                open_bytes,
             },
         );
         let pipeline = std::thread::Builder::new()

@@ -223,8 +223,10 @@ impl TestTable {
 
     /// Adds pending rows that have only the columns of `schema`, all in one batch.
     pub(crate) fn with_pending_of(mut self, schema: &SchemaRef, rows: &[Value]) -> Self {
-        let mut decoder =
-            ReaderBuilder::new(Arc::clone(schema)).with_batch_size(1 << 20).build_decoder().unwrap();
+        let mut decoder = ReaderBuilder::new(Arc::clone(schema))
+            .with_batch_size(1 << 20)
+            .build_decoder()
+            .unwrap();
         decoder.serialize(rows).unwrap();
         self.pending.extend(decoder.flush().unwrap());
         self

@@ -35,8 +35,11 @@ pub(crate) struct Cli {
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Setup(setup::SetupArgs),
+    /// Lists archived traces, newest first
     Traces(query::AnalysisArgs),
+    /// Shows what failed: traces with status ERROR, or with a span that has it; newest first
     Errors(query::AnalysisArgs),
+    /// Shows what is slow: spans, their summed and mean duration per trace; newest first
     Performance(query::AnalysisArgs),
     Sql(query::SqlArgs),
     Flush(flush::FlushArgs),

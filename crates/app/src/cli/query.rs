@@ -15,7 +15,7 @@ use tracelake_query::{
 
 use super::time::Instant;
 use crate::archive::data_folder;
-use crate::config::default_table;
+use crate::config::{Overrides, Settings};
 use crate::control::ServerFile;
 use crate::uncommitted::RunningService;
 
@@ -33,8 +33,8 @@ pub(crate) enum Kind {
     after_help = "Examples:\n  tracelake traces production.monitoring.agent_traces --since 7d\n  tracelake errors --format jsonl\n  tracelake performance --since 2026-11-22 --until 2026-11-23 --limit 100"
 )]
 pub(crate) struct AnalysisArgs {
-    /// The table [default: tracelake.default.traces]
-    #[arg(value_name = "CATALOG.SCHEMA.TABLE")]
+    /// The table [default: tracelake.default.traces, or the setting]
+    #[arg(env = "TRACELAKE_DEFAULT_TABLE", value_name = "CATALOG.SCHEMA.TABLE")]
     table: Option<TableName>,
     /// Archived at or after this time: 24h, 7d, 2026-11-22, 2026-11-22T10:00:00Z
     #[arg(long, default_value = "24h", value_name = "TIME")]
@@ -61,7 +61,7 @@ pub(crate) struct SqlArgs {
     #[arg(long)]
     explain: bool,
     /// The table that the bare name `traces` stands for [default: tracelake.default.traces]
-    #[arg(long, value_name = "CATALOG.SCHEMA.TABLE")]
+    #[arg(long, env = "TRACELAKE_DEFAULT_TABLE", value_name = "CATALOG.SCHEMA.TABLE")]
     table: Option<TableName>,
     #[command(flatten)]
     output: OutputArgs,
@@ -105,10 +105,7 @@ pub(crate) async fn analysis(
     kind: Kind,
     args: &AnalysisArgs,
 ) -> anyhow::Result<()> {
-    let table = match &args.table {
-        Some(table) => table.clone(),
-        None => default_table()?,
-    };
+    let table = default_table(args.table.as_ref())?;
     let now = SystemClock.now_unix_micro();
     let range = TimeRange {
         since_micros: Some(args.since.to_micros(now)),
@@ -127,10 +124,7 @@ pub(crate) async fn analysis(
 }
 
 pub(crate) async fn sql(data_dir: &Path, args: &SqlArgs) -> anyhow::Result<()> {
-    let table = match &args.table {
-        Some(table) => table.clone(),
-        None => default_table()?,
-    };
+    let table = default_table(args.table.as_ref())?;
     let options = QueryOptions { default_table: Some(table), max_rows: None };
     let engine = engine(data_dir)?;
     if args.explain {
@@ -140,6 +134,14 @@ pub(crate) async fn sql(data_dir: &Path, args: &SqlArgs) -> anyhow::Result<()> {
     }
     let output = engine.query(&args.statement, &options).await.map_err(with_hint)?;
     print(&output, &args.output)
+}
+
+/// The table named, or the one that the settings name for experiments without a binding.
+pub(super) fn default_table(named: Option<&TableName>) -> anyhow::Result<TableName> {
+    match named {
+        Some(table) => Ok(table.clone()),
+        None => Ok(Settings::load(None, Overrides::default())?.default_table),
+    }
 }
 
 fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {

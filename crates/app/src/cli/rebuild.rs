@@ -9,8 +9,8 @@ use tracelake_decode::request::encode_request;
 use tracelake_lake::{Lake, Table, TraceDraft};
 use tracelake_model::{TableName, TraceId};
 
+use super::query::default_table;
 use crate::archive::data_folder;
-use crate::config::default_table;
 
 /// Writes archived traces as OTLP protobuf, span for span as they were sent.
 ///
@@ -21,8 +21,8 @@ use crate::config::default_table;
     after_help = "Examples:\n  tracelake rebuild --trace-id tr-0123456789abcdef0123456789abcdef --output trace.pb\n  tracelake rebuild production.monitoring.agent_traces --output all.pb"
 )]
 pub(crate) struct RebuildArgs {
-    /// The table [default: tracelake.default.traces]
-    #[arg(value_name = "CATALOG.SCHEMA.TABLE")]
+    /// The table [default: tracelake.default.traces, or the setting]
+    #[arg(env = "TRACELAKE_DEFAULT_TABLE", value_name = "CATALOG.SCHEMA.TABLE")]
     table: Option<TableName>,
     /// Only this trace
     #[arg(long, value_name = "ID")]
@@ -33,10 +33,7 @@ pub(crate) struct RebuildArgs {
 }
 
 pub(crate) async fn run(data_dir: &Path, args: &RebuildArgs) -> anyhow::Result<()> {
-    let name = match &args.table {
-        Some(table) => table.clone(),
-        None => default_table()?,
-    };
+    let name = default_table(args.table.as_ref())?;
     let wanted = match &args.trace_id {
         None => None,
         Some(text) => Some(TraceId::parse(text).with_context(|| {

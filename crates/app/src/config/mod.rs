@@ -179,7 +179,7 @@ impl Settings {
 }
 
 /// Table of experiments without a binding, unless set otherwise.
-pub(crate) fn default_table() -> anyhow::Result<TableName> {
+fn default_table() -> anyhow::Result<TableName> {
     Ok(TableName::new("tracelake", "default", "traces")?)
 }
 

@@ -13,6 +13,7 @@
 //!
 //! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
 
+mod blocked;
 mod epoch_file;
 mod recover;
 mod writers;
@@ -28,21 +29,20 @@ use tracelake_decode::DecodedRecord;
 use tracelake_journal::{
     Event, Journal, JournalError, Receiver, RecordBytes, Recovered, SegmentNumber,
 };
-use tracelake_lake::assemble::{Assembler, SettleRules};
-use tracelake_lake::{LakeError, Preview, Retry, TraceDraft};
+use tracelake_lake::assemble::{Assembler, SettleRules, Take};
+use tracelake_lake::{Preview, Retry, TraceDraft};
 use tracelake_model::{Clock, Limits, TableName};
 use tracing::{debug, error, warn};
 
 use crate::archive::Archive;
+use blocked::BlockedTables;
 use writers::Writers;
 
+pub(crate) use blocked::OpenBytes;
 pub(crate) use epoch_file::read_epoch;
 
 /// How often the pipeline looks whether something has settled.
 const TICK: Duration = Duration::from_millis(100);
-
-/// Longest wait before a failed epoch is tried again.
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// Wait after an epoch that failed before its commit, such as for a full disk.
 const RETRY_AFTER_UNIX_NANO: u64 = 1_000_000_000;
@@ -69,6 +69,21 @@ pub(crate) struct FlushOutcome {
     pub unchanged: usize,
     /// Version of each table that was written.
     pub tables: HashMap<TableName, u64>,
+    /// Tables that could not be written, and why; their traces wait in the journal.
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    pub failed: HashMap<TableName, String>,
+}
+
+impl FlushOutcome {
+    /// An error that names the tables that could not be written, if there are any.
+    fn complete(self) -> Result<Self, String> {
+        if self.failed.is_empty() {
+            return Ok(self);
+        }
+        let failed: Vec<String> =
+            self.failed.iter().map(|(table, fault)| format!("table `{table}`: {fault}")).collect();
+        Err(failed.join("; "))
+    }
 }
 
 /// When the pipeline commits.
@@ -104,6 +119,8 @@ pub(crate) struct Pipeline {
     last_commit_unix_nano: u64,
     last_amendment_unix_nano: u64,
     not_before_unix_nano: u64,
+    blocked: BlockedTables,
+    open_bytes: Arc<OpenBytes>,
     stopping: bool,
 }
 
@@ -125,6 +142,7 @@ pub(crate) struct PipelineParts {
     pub schedule: Schedule,
     pub limits: Limits,
     pub index_limit: usize,
+    pub open_bytes: Arc<OpenBytes>,
 }
 
 enum Wake {
@@ -135,8 +153,16 @@ enum Wake {
 
 impl Pipeline {
     pub(crate) fn new(handle: Handle, parts: PipelineParts) -> Self {
-        let PipelineParts { journal, events, commands, archive, schedule, limits, index_limit } =
-            parts;
+        let PipelineParts {
+            journal,
+            events,
+            commands,
+            archive,
+            schedule,
+            limits,
+            index_limit,
+            open_bytes,
+        } = parts;
         let clock = Arc::clone(&archive.clock);
         let writers = Writers::new(&archive, journal.active_segment(), index_limit);
         Self {
@@ -152,6 +178,8 @@ impl Pipeline {
             last_commit_unix_nano: clock.now_unix_nano(),
             last_amendment_unix_nano: clock.now_unix_nano(),
             not_before_unix_nano: 0,
+            blocked: BlockedTables::default(),
+            open_bytes,
             clock,
             stopping: false,
         }
@@ -173,7 +201,10 @@ impl Pipeline {
                     self.stopping = true;
                 }
                 Wake::Command(Some(Command::Flush(reply))) => {
-                    let outcome = self.run_epoch(Scope::Everything).map_err(|e| format!("{e:#}"));
+                    let outcome = self
+                        .run_epoch(Scope::Everything)
+                        .map_err(|error| format!("{error:#}"))
+                        .and_then(FlushOutcome::complete);
                     if reply.send(outcome).is_err() {
                         debug!("flush was not waited for");
                     }
@@ -220,6 +251,7 @@ impl Pipeline {
         match event {
             Event::Appended { attachment, .. } => {
                 self.assembler.push(attachment, self.clock.now_unix_nano(), &|_| true);
+                self.open_bytes.set(self.assembler.open_bytes());
                 None
             }
             Event::Sealed { segment } => Some(segment),
@@ -234,17 +266,18 @@ impl Pipeline {
 
     fn is_due(&self) -> bool {
         let now = self.clock.now_unix_nano();
-        let passed = |since: u64, interval: Duration| {
-            interval <= Duration::from_nanos(now.saturating_sub(since))
-        };
         if now < self.not_before_unix_nano {
             return false;
         }
+        let passed = |since: u64, interval: Duration| {
+            interval <= Duration::from_nanos(now.saturating_sub(since))
+        };
+        let ready = |table: &TableName| self.blocked.is_ready(table, now);
         let full = self.schedule.commit_bytes <= self.assembler.open_bytes();
-        let settled = self.assembler.has_settled(&self.schedule.settle, now);
-        (settled && (full || passed(self.last_commit_unix_nano, self.schedule.commit_every)))
-            || (self.assembler.has_late()
-                && passed(self.last_amendment_unix_nano, self.schedule.amend_every))
+        let commit = full || passed(self.last_commit_unix_nano, self.schedule.commit_every);
+        (commit && self.assembler.has_settled(&self.schedule.settle, now, &ready))
+            || (passed(self.last_amendment_unix_nano, self.schedule.amend_every)
+                && self.assembler.has_late(&ready))
     }
 
     /// The rows of `table` that are not committed yet.
@@ -301,8 +334,10 @@ impl Pipeline {
         let everything = scope == Scope::Everything;
         let since_amendment = Duration::from_nanos(now - self.last_amendment_unix_nano.min(now));
         let amend = everything || self.schedule.amend_every <= since_amendment;
+        let ready = |table: &TableName| everything || self.blocked.is_ready(table, now);
+        let take = Take { everything, late: amend, ready: &ready };
         let mut settled =
-            self.assembler.settle(&self.schedule.settle, silent_until_unix_nano, everything, amend);
+            self.assembler.settle(&self.schedule.settle, silent_until_unix_nano, &take);
         let created_at_micros = self.clock.now_unix_micro();
         for trace in settled.values_mut().flatten() {
             trace.created_at_micros = created_at_micros;
@@ -311,43 +346,56 @@ impl Pipeline {
         if !amend {
             self.defer_late(&mut settled);
         }
-        let committed = self.commit_settled(segment, &settled);
-        match &committed {
-            Ok(_) => {
-                self.last_commit_unix_nano = now;
-                if amend {
-                    self.last_amendment_unix_nano = now;
-                }
+        let committed = self.commit_settled(segment, &mut settled);
+        if committed.is_ok() {
+            self.last_commit_unix_nano = now;
+            if amend {
+                self.last_amendment_unix_nano = now;
             }
-            Err(_) => {
-                // The next epoch deletes this one's segment, so it must hold these traces too. What
-                // is in a table already is found there by its content.
-                for (table, traces) in settled {
-                    traces
-                        .into_iter()
-                        .for_each(|trace| self.assembler.put_back(&table, trace, false));
-                }
-            }
+        } else {
+            // The next epoch deletes this one's segment, so it must hold these traces too. What
+            // is in a table already is found there by its content.
+            self.put_back(settled);
         }
+        self.open_bytes.set(self.assembler.open_bytes());
         committed
     }
 
-    /// Carries over what is unsettled, commits what is settled, and forgets the segment.
+    fn put_back(&mut self, traces: HashMap<TableName, Vec<TraceDraft>>) {
+        for (table, traces) in traces {
+            traces.into_iter().for_each(|trace| self.assembler.put_back(&table, trace, false));
+        }
+    }
+
+    /// Carries over what is unsettled, commits what is settled, and forgets the segment. What is
+    /// left in `settled` after an error is not committed.
     fn commit_settled(
         &mut self,
         segment: SegmentNumber,
-        settled: &HashMap<TableName, Vec<TraceDraft>>,
+        settled: &mut HashMap<TableName, Vec<TraceDraft>>,
     ) -> anyhow::Result<FlushOutcome> {
+        self.write_carry(segment)?;
+        let outcome = self.commit(segment, settled)?;
+        if !outcome.failed.is_empty() {
+            // Tables that could not be written keep their traces, which are then carried over
+            // like unsettled ones: one broken table holds up no other.
+            settled.retain(|table, _| outcome.failed.contains_key(table));
+            let failed = std::mem::take(settled);
+            self.put_back(failed);
+            self.write_carry(segment)?;
+        }
+        settled.clear();
+        epoch_file::write_epoch(&self.archive.folder, segment)?;
+        self.journal.delete_through(segment)?;
+        Ok(outcome)
+    }
+
+    fn write_carry(&self, segment: SegmentNumber) -> Result<(), JournalError> {
         let mut carried = self.assembler.carry().map(|(header, payload)| RecordBytes {
             header: header.to_bytes(),
             payload: payload.into(),
         });
-        self.journal.write_carry(segment, &mut carried)?;
-        drop(carried);
-        let outcome = self.commit(segment, settled)?;
-        epoch_file::write_epoch(&self.archive.folder, segment)?;
-        self.journal.delete_through(segment)?;
-        Ok(outcome)
+        self.journal.write_carry(segment, &mut carried)
     }
 
     /// Puts late pieces of archived traces back until the next amendment round. A table that
@@ -368,8 +416,7 @@ impl Pipeline {
         }
     }
 
-    /// Commits to each table, trying again what may succeed later, until all are done or the
-    /// service stops.
+    /// Commits to each table once; a table that cannot be written is left alone for a while.
     fn commit(
         &mut self,
         segment: SegmentNumber,
@@ -378,59 +425,32 @@ impl Pipeline {
         let epoch = i64::try_from(segment.get())?;
         let mut outcome = FlushOutcome::default();
         for (table, traces) in settled.iter().filter(|(_, traces)| !traces.is_empty()) {
-            let mut backoff = TICK;
-            let done = loop {
-                let tried =
-                    self.writers.get(table).and_then(|writer| writer.commit_epoch(epoch, traces));
-                match tried {
-                    Ok(done) => break done,
-                    Err(failed) => self.wait_after(&failed, table, &mut backoff)?,
+            let tried =
+                self.writers.get(table).and_then(|writer| writer.commit_epoch(epoch, traces));
+            match tried {
+                Ok(done) => {
+                    self.blocked.release(table);
+                    outcome.appended += done.appended;
+                    outcome.amended += done.amended;
+                    outcome.unchanged += done.unchanged;
+                    outcome.tables.insert(table.clone(), done.version);
                 }
-            };
-            outcome.appended += done.appended;
-            outcome.amended += done.amended;
-            outcome.unchanged += done.unchanged;
-            outcome.tables.insert(table.clone(), done.version);
+                Err(fault) => {
+                    let wait = self.blocked.block(table, self.clock.now_unix_nano());
+                    match fault.retry() {
+                        Retry::AfterBackoff => {
+                            warn!(%table, error = %fault, ?wait, "commit failed")
+                        }
+                        Retry::Never => {
+                            error!(%table, error = %fault, ?wait, "commit refused: traces wait in the journal until the table is mended")
+                        }
+                    }
+                    // Its view of the table may be wrong.
+                    self.writers.forget(table);
+                    outcome.failed.insert(table.clone(), fault.to_string());
+                }
+            }
         }
         Ok(outcome)
-    }
-
-    fn wait_after(
-        &mut self,
-        failed: &LakeError,
-        table: &TableName,
-        backoff: &mut Duration,
-    ) -> anyhow::Result<()> {
-        match failed.retry() {
-            Retry::AfterBackoff => {
-                warn!(%table, error = %failed, ?backoff, "commit failed, trying again");
-            }
-            Retry::Never => {
-                error!(%table, error = %failed, ?backoff, "commit refused: its traces stay in the journal until the table is mended");
-            }
-        }
-        self.writers.forget(table);
-        let Self { handle, commands, .. } = self;
-        let told = handle.block_on(async { tokio::time::timeout(*backoff, commands.recv()).await });
-        *backoff = (*backoff * 2).min(MAX_BACKOFF);
-        match told {
-            Err(_) => Ok(()),
-            Ok(Some(Command::Flush(reply))) => {
-                if reply.send(Err(format!("table `{table}`: {failed}"))).is_err() {
-                    debug!("flush was not waited for");
-                }
-                Ok(())
-            }
-            Ok(Some(Command::Preview(_, reply))) => {
-                if reply.send(Err(format!("table `{table}`: {failed}"))).is_err() {
-                    debug!("uncommitted rows were not waited for");
-                }
-                Ok(())
-            }
-            Ok(Some(Command::Stop) | None) => {
-                self.stopping = true;
-                anyhow::bail!("stopped while table `{table}` could not be written: {failed}")
-            }
-        }
     }
 }

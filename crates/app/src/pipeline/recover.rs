@@ -12,10 +12,10 @@
 
 use std::collections::HashMap;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use tracelake_decode::{RecordHeader, decode_record};
 use tracelake_journal::{RecordReader, Recovered, SegmentNumber};
+use tracelake_lake::TableWriter;
 use tracelake_model::{Limits, TableName};
 use tracing::{error, info, warn};
 
@@ -91,7 +91,7 @@ impl Pipeline {
             };
             for route in &decoded.header.routes {
                 if !starts.by_table.contains_key(&route.table) {
-                    let start = self.start_of(&route.table, starts)?;
+                    let start = self.start_of(&route.table, starts);
                     starts.by_table.insert(route.table.clone(), start);
                 }
             }
@@ -106,24 +106,24 @@ impl Pipeline {
     }
 
     /// The epoch whose carry a table goes on from.
-    fn start_of(
-        &mut self,
-        table: &TableName,
-        starts: &Starts,
-    ) -> anyhow::Result<Option<SegmentNumber>> {
-        let committed = self
-            .writers
-            .get(table)
-            .and_then(|writer| writer.committed_epoch())
-            .with_context(|| format!("open table `{table}` to replay the journal"))?
-            .and_then(|epoch| u64::try_from(epoch).ok());
-        Ok(starts
+    fn start_of(&mut self, table: &TableName, starts: &Starts) -> Option<SegmentNumber> {
+        let committed = self.writers.get(table).and_then(TableWriter::committed_epoch);
+        let committed = match committed {
+            Ok(epoch) => epoch.and_then(|epoch| u64::try_from(epoch).ok()),
+            Err(fault) => {
+                // Everything since the last epoch that is done is taken in again; what is in the
+                // table already is found there by its content once it can be read.
+                warn!(%table, error = %fault, "table not readable, replaying all of its traces");
+                None
+            }
+        };
+        starts
             .carries
             .iter()
             .rev()
             .find(|carry| committed.is_some_and(|committed| carry.get() <= committed))
             .copied()
-            .max(starts.done))
+            .max(starts.done)
     }
 
     /// Sets a record aside that was accepted once and cannot be read now, for a person to see.

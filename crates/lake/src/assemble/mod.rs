@@ -42,6 +42,26 @@ impl Default for SettleRules {
     }
 }
 
+/// What [`Assembler::settle`] takes out besides what has settled by the rules.
+pub struct Take<'a> {
+    /// Every trace.
+    pub everything: bool,
+    /// The late pieces of archived traces.
+    pub late: bool,
+    /// Tables that can be written now; the others keep their traces.
+    pub ready: &'a dyn Fn(&TableName) -> bool,
+}
+
+impl std::fmt::Debug for Take<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Take")
+            .field("everything", &self.everything)
+            .field("late", &self.late)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A trace in the making.
 #[derive(Debug)]
 struct OpenTrace {
@@ -157,37 +177,43 @@ impl Assembler {
         self.open.len()
     }
 
-    /// True when some trace would settle now.
+    /// True when some trace of a table that is `ready` would settle now.
     #[must_use]
-    pub fn has_settled(&self, rules: &SettleRules, now_unix_nano: u64) -> bool {
-        rules.max_open_bytes < self.bytes
-            || self.open.values().any(|trace| !trace.late && trace.settled(rules, now_unix_nano))
+    pub fn has_settled(
+        &self,
+        rules: &SettleRules,
+        now_unix_nano: u64,
+        ready: &dyn Fn(&TableName) -> bool,
+    ) -> bool {
+        let over = rules.max_open_bytes < self.bytes;
+        self.open.iter().any(|((table, _), trace)| {
+            (over || (!trace.late && trace.settled(rules, now_unix_nano))) && ready(table)
+        })
     }
 
-    /// True when late pieces wait for an amendment round.
+    /// True when late pieces wait for an amendment round of a table that is `ready`.
     #[must_use]
-    pub fn has_late(&self) -> bool {
-        self.open.values().any(|trace| trace.late)
+    pub fn has_late(&self, ready: &dyn Fn(&TableName) -> bool) -> bool {
+        self.open.iter().any(|((table, _), trace)| trace.late && ready(table))
     }
 
-    /// Takes out the traces that have settled, by table. With `everything` all of them; with
-    /// `late` also the late pieces of archived traces. When they are archived is the committer's
+    /// Takes out the traces that have settled, by table. When they are archived is the committer's
     /// to say: both times are zero.
     pub fn settle(
         &mut self,
         rules: &SettleRules,
         now_unix_nano: u64,
-        everything: bool,
-        late: bool,
+        take: &Take<'_>,
     ) -> HashMap<TableName, Vec<TraceDraft>> {
         let mut settled: HashMap<TableName, Vec<TraceDraft>> = HashMap::new();
         let mut bytes = self.bytes;
-        let early = self.early_settlers(rules);
+        let early = self.early_settlers(rules, take.ready);
         self.open.retain(|key, trace| {
-            let due = everything
-                || (trace.late && late)
-                || (!trace.late && trace.settled(rules, now_unix_nano))
-                || early.contains(key);
+            let due = (take.ready)(&key.0)
+                && (take.everything
+                    || (trace.late && take.late)
+                    || (!trace.late && trace.settled(rules, now_unix_nano))
+                    || early.contains(key));
             if due {
                 bytes -= trace.bytes;
                 let draft = trace.take_draft(key.1);
@@ -239,12 +265,16 @@ impl Assembler {
     }
 
     /// Past the memory bound: the traces that are silent longest, until the rest fits in half.
-    fn early_settlers(&self, rules: &SettleRules) -> HashSet<(TableName, TraceId)> {
+    fn early_settlers(
+        &self,
+        rules: &SettleRules,
+        ready: &dyn Fn(&TableName) -> bool,
+    ) -> HashSet<(TableName, TraceId)> {
         let mut early = HashSet::new();
         if self.bytes <= rules.max_open_bytes {
             return early;
         }
-        let mut oldest: Vec<_> = self.open.iter().collect();
+        let mut oldest: Vec<_> = self.open.iter().filter(|(key, _)| ready(&key.0)).collect();
         oldest.sort_unstable_by_key(|(_, trace)| trace.last_seen_unix_nano);
         let mut bytes = self.bytes;
         for (key, trace) in oldest {

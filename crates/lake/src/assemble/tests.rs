@@ -21,6 +21,10 @@ fn record(trace: u128, range: std::ops::Range<u64>) -> DecodedRecord {
     decode_record(header, &spans::simple_request(trace, range), &Limits::default()).unwrap()
 }
 
+fn take(everything: bool, late: bool) -> Take<'static> {
+    Take { everything, late, ready: &|_| true }
+}
+
 fn rows(settled: HashMap<TableName, Vec<TraceDraft>>) -> Vec<usize> {
     settled.into_values().flatten().map(|trace| trace.spans.len()).collect()
 }
@@ -35,10 +39,10 @@ fn settles_after_the_root_and_a_silence() {
     for range in [0..1, 1..2, 1..2] {
         assembler.push(record(7, range), clock.now_unix_nano(), &|_| true);
     }
-    assert!(!assembler.has_settled(&rules, clock.now_unix_nano()));
+    assert!(!assembler.has_settled(&rules, clock.now_unix_nano(), &|_| true));
     clock.advance(rules.settle_after);
-    assert!(assembler.has_settled(&rules, clock.now_unix_nano()));
-    assert_eq!(rows(assembler.settle(&rules, clock.now_unix_nano(), false, false)), [2]);
+    assert!(assembler.has_settled(&rules, clock.now_unix_nano(), &|_| true));
+    assert_eq!(rows(assembler.settle(&rules, clock.now_unix_nano(), &take(false, false))), [2]);
     assert_eq!((assembler.open_traces(), assembler.open_bytes()), (0, 0));
 }
 
@@ -51,9 +55,9 @@ fn rootless_traces_wait_longer_but_not_past_the_memory_bound() {
     let mut assembler = Assembler::default();
     assembler.push(record(7, 1..3), clock.now_unix_nano(), &|_| true);
     clock.advance(rules.settle_after);
-    assert!(!assembler.has_settled(&rules, clock.now_unix_nano()));
+    assert!(!assembler.has_settled(&rules, clock.now_unix_nano(), &|_| true));
     rules.max_open_bytes = 10;
-    assert_eq!(rows(assembler.settle(&rules, clock.now_unix_nano(), false, false)), [2]);
+    assert_eq!(rows(assembler.settle(&rules, clock.now_unix_nano(), &take(false, false))), [2]);
 }
 
 /// Scenario: an open trace is carried over and taken in again by another assembler.
@@ -71,8 +75,8 @@ fn carried_traces_are_the_same_traces() {
     }
     assert_eq!(none.open_traces(), 0);
     let rules = SettleRules::default();
-    let again = second.settle(&rules, 7, true, true).remove(&table()).unwrap();
-    let sent = first.settle(&rules, 7, true, true).remove(&table()).unwrap();
+    let again = second.settle(&rules, 7, &take(true, true)).remove(&table()).unwrap();
+    let sent = first.settle(&rules, 7, &take(true, true)).remove(&table()).unwrap();
     assert_eq!(again.len(), 1);
     assert!(again[0].spans.iter().zip(&sent[0].spans).all(|(a, b)| a.same_content(b)));
     assert_eq!(again[0].spans.len(), 4);
@@ -85,17 +89,29 @@ fn what_is_put_back_settles_again() {
     let rules = SettleRules::default();
     let mut assembler = Assembler::default();
     assembler.push(record(7, 0..2), 1, &|_| true);
-    let mut settled = assembler.settle(&rules, u64::MAX, false, false);
+    let mut settled = assembler.settle(&rules, u64::MAX, &take(false, false));
     let draft = settled.remove(&table()).unwrap().remove(0);
     assembler.put_back(&table(), draft, false);
     let now = rules.idle_after.as_nanos().try_into().unwrap();
-    let mut settled = assembler.settle(&rules, now, false, false);
+    let mut settled = assembler.settle(&rules, now, &take(false, false));
     let draft = settled.remove(&table()).unwrap().remove(0);
     assert_eq!(draft.spans.len(), 2);
     assembler.push(record(7, 2..3), now, &|_| true);
     assembler.put_back(&table(), draft, true);
-    assert!(assembler.has_late());
-    assert!(assembler.settle(&rules, now, false, false).is_empty());
-    assert_eq!(rows(assembler.settle(&rules, now, false, true)), [3]);
+    assert!(assembler.has_late(&|_| true));
+    assert!(assembler.settle(&rules, now, &take(false, false)).is_empty());
+    assert_eq!(rows(assembler.settle(&rules, now, &take(false, true))), [3]);
     assert_eq!(assembler.open_bytes(), 0);
+}
+
+/// Scenario: a table that cannot be written, with everything asked for.
+/// Guarantees: its traces stay; those of others would not wait for it.
+#[test]
+fn tables_that_are_not_ready_keep_their_traces() {
+    let mut assembler = Assembler::default();
+    assembler.push(record(7, 0..2), 1, &|_| true);
+    let none = Take { everything: true, late: true, ready: &|_| false };
+    assert!(assembler.settle(&SettleRules::default(), u64::MAX, &none).is_empty());
+    assert!(!assembler.has_settled(&SettleRules::default(), u64::MAX, &|_| false));
+    assert_eq!(assembler.open_traces(), 1);
 }

@@ -85,18 +85,20 @@ impl TableWriter {
         let files = self.live_files()?;
         let (late, fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
             traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
-        let mut rows: Vec<TraceDraft> = fresh.into_iter().cloned().collect();
+        let fresh: Vec<TraceDraft> = fresh.into_iter().cloned().collect();
+        let arrow = |source| LakeError::Arrow { action: "encode rows", source };
+        let schema = self.snapshot.schema()?;
+        let mut rows = vec![encode(&fresh).and_then(|r| conform(&r, &schema)).map_err(arrow)?];
         let mut replaced: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
         if let Some(plan) = self.plan_amendment(&late, &found, &files)? {
-            rows.extend(plan.traces);
+            rows.push(plan.postimages);
             for (index, deleted) in plan.deletions {
                 if let Some(file) = files.get(index) {
                     replaced.entry(file.path.clone()).or_default().extend(deleted);
                 }
             }
         }
-        let rows =
-            encode(&rows).map_err(|source| LakeError::Arrow { action: "encode rows", source })?;
+        let rows = concat_batches(&schema, &rows).map_err(arrow)?;
         Ok(Preview { version: self.snapshot.version(), rows, replaced })
     }
 

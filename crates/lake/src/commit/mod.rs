@@ -32,6 +32,7 @@ pub use amendment::Preview;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use delta_kernel::actions::Protocol as KernelProtocol;
 use delta_kernel::schema::SchemaRef as KernelSchemaRef;
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{Clock, TraceId};
@@ -80,8 +81,8 @@ pub struct TableWriter {
     index: TraceIndex,
     /// Live files at a version.
     files: Option<(u64, Arc<Vec<LiveFile>>)>,
-    /// Schema that was found fit to be written to.
-    checked_schema: Option<KernelSchemaRef>,
+    /// Schema and protocol that were found fit to be written to.
+    checked: (KernelSchemaRef, KernelProtocol),
 }
 
 /// Where the wanted traces have rows.
@@ -102,9 +103,9 @@ impl TableWriter {
         index_limit: usize,
     ) -> Result<Self, LakeError> {
         let snapshot = create_or_accept(&table, &*clock)?;
-        let checked_schema = Some(snapshot.snapshot.schema());
+        let checked = requirements(&snapshot);
         let index = TraceIndex::new(index_limit);
-        Ok(Self { table, application_id, clock, snapshot, index, files: None, checked_schema })
+        Ok(Self { table, application_id, clock, snapshot, index, files: None, checked })
     }
 
     /// The last epoch that is in the table.
@@ -219,10 +220,9 @@ impl TableWriter {
     /// checked, and mended, as one that is accepted.
     fn refresh(&mut self) -> Result<(), LakeError> {
         self.snapshot = self.table.snapshot(Some(&self.snapshot))?;
-        let schema = self.snapshot.snapshot.schema();
-        if self.checked_schema.as_ref() != Some(&schema) {
+        if self.checked != requirements(&self.snapshot) {
             self.snapshot = create_or_accept(&self.table, &*self.clock)?;
-            self.checked_schema = Some(self.snapshot.snapshot.schema());
+            self.checked = requirements(&self.snapshot);
         }
         Ok(())
     }
@@ -335,6 +335,12 @@ impl TableWriter {
             }
         }
     }
+}
+
+/// What a version asks of its writers.
+fn requirements(snapshot: &TableSnapshot) -> (KernelSchemaRef, KernelProtocol) {
+    let protocol = snapshot.snapshot.table_configuration().protocol().clone();
+    (snapshot.snapshot.schema(), protocol)
 }
 
 /// How an attempt to write a version went.

@@ -39,8 +39,7 @@ async fn files_and_pending_rows_are_one_table() {
             .with_file(&traces(600..1_200, 2_000), 200)
             .with_pending_of(&schema(), &traces(1_200..1_300, 2_000));
         let size = table.size_bytes();
-        let engine =
-            engine_with(table, QueryLimits { partitions, ..QueryLimits::default() });
+        let engine = engine_with(table, QueryLimits { partitions, ..QueryLimits::default() });
         let cases = [
             (FAILED, 129),
             ("select count(*) from traces where trace_info.status = 'ERROR'", 129),
@@ -94,7 +93,13 @@ async fn limits_orders_and_ranges_span_both() {
         .batches
         .iter()
         .flat_map(|batch| {
-            batch.column(0).as_string::<i32>().iter().flatten().map(str::to_owned).collect::<Vec<_>>()
+            batch
+                .column(0)
+                .as_string::<i32>()
+                .iter()
+                .flatten()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         })
         .collect();
     let expected: Vec<String> = (90..110).map(|number| format!("tr-{number:032x}")).collect();

@@ -78,8 +78,7 @@ impl TableResolver for LakeTables {
             None => None,
         };
         let (tables, wanted) = (self.clone(), name.clone());
-        let opened =
-            tokio::task::spawn_blocking(move || tables.open(&wanted, pending)).await??;
+        let opened = tokio::task::spawn_blocking(move || tables.open(&wanted, pending)).await??;
         Ok(opened.map(|table| Arc::new(table) as Arc<dyn TableSource>))
     }
 

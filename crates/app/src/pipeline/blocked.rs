@@ -1,0 +1,72 @@
+//! Tables that cannot be written for now, and what that does to intake.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tracelake_intake::{Admission, Overload};
+use tracelake_model::TableName;
+
+/// First wait after a table could not be written; it doubles each time.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+/// Longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What a client is told to wait while open traces fill the memory.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// When each table that failed may be tried again.
+#[derive(Debug, Default)]
+pub(super) struct BlockedTables {
+    waits: HashMap<TableName, (u64, Duration)>,
+}
+
+impl BlockedTables {
+    /// True when the table may be written.
+    pub(super) fn is_ready(&self, table: &TableName, now_unix_nano: u64) -> bool {
+        self.waits.get(table).is_none_or(|(until, _)| *until <= now_unix_nano)
+    }
+
+    /// Notes a failure; returns how long the table is left alone.
+    pub(super) fn block(&mut self, table: &TableName, now_unix_nano: u64) -> Duration {
+        let last = self.waits.get(table).map(|(_, wait)| *wait);
+        let wait = last.map_or(FIRST_WAIT, |wait| (wait * 2).min(LONGEST_WAIT));
+        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        self.waits.insert(table.clone(), (now_unix_nano.saturating_add(nanos), wait));
+        wait
+    }
+
+    /// The table was written.
+    pub(super) fn release(&mut self, table: &TableName) {
+        self.waits.remove(table);
+    }
+}
+
+/// Bytes of spans in open traces, as intake sees them: past the limit requests are refused until
+/// tables can be written again, so that a broken table costs no memory without bound.
+#[derive(Debug)]
+pub(crate) struct OpenBytes {
+    bytes: AtomicUsize,
+    limit: usize,
+}
+
+impl OpenBytes {
+    pub(crate) const fn new(limit: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), limit }
+    }
+
+    pub(super) fn set(&self, bytes: usize) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Admission for OpenBytes {
+    fn admit(&self, _bytes: u64) -> Result<(), Overload> {
+        if self.limit < self.bytes.load(Ordering::Relaxed) {
+            Err(Overload { retry_after: RETRY_AFTER })
+        } else {
+            Ok(())
+        }
+    }
+}
