@@ -8,8 +8,11 @@
 //! | drain to `Sealed(k)`, settle | nothing | replay settles anew | the same |
 //! | `write_carry(k)` | what stays unsettled after `k` | carry and segments before `k` stand | carry `k` is used only for tables that have epoch `k` |
 //! | `commit_epoch(k)` for each table | rows, with `txn = k` | replay commits | replay finds `txn >= k`, starts from carry `k` |
-//! | note `k` in the epoch file | that all tables have `k` | as the row above | the deletion below is finished at start |
+//! | note `k` in the epoch file | that what was settled is in its table, or in carry `k` | as the row above | the deletion below is finished at start |
 //! | `delete_through(k)` | the space | is repeated | nothing left to do |
+//!
+//! A table that cannot be written keeps its traces among the open ones, and carry `k` is written
+//! again with them in it: one broken table holds up no other.
 //!
 //! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
 
@@ -42,7 +45,8 @@ pub(crate) use blocked::OpenBytes;
 pub(crate) use epoch_file::read_epoch;
 
 /// How often the pipeline looks whether something has settled.
-const TICK: Duration = Duration::from_millis(100);
+const TICK_UNIX_NANO: u64 = 100_000_000;
+const TICK: Duration = Duration::from_nanos(TICK_UNIX_NANO);
 
 /// Wait after an epoch that failed before its commit, such as for a full disk.
 const RETRY_AFTER_UNIX_NANO: u64 = 1_000_000_000;
@@ -264,11 +268,13 @@ impl Pipeline {
         }
     }
 
-    fn is_due(&self) -> bool {
+    /// Whether an epoch should run now. Looks at every open trace, so at most once per tick.
+    fn is_due(&mut self) -> bool {
         let now = self.clock.now_unix_nano();
         if now < self.not_before_unix_nano {
             return false;
         }
+        self.not_before_unix_nano = now.saturating_add(TICK_UNIX_NANO);
         let passed = |since: u64, interval: Duration| {
             interval <= Duration::from_nanos(now.saturating_sub(since))
         };
