@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use tracelake_decode::writer::MessageWriter;
+use tracelake_decode::{SpanRecord, SpanSource, decode_otlp};
+use tracelake_model::Limits;
 
 /// Keys that mean something to a convention, and keys that mean nothing.
 const KEYS: [&str; 16] = [
@@ -194,6 +196,14 @@ fn message(write: impl FnOnce(&mut MessageWriter)) -> Vec<u8> {
     let mut writer = MessageWriter::new();
     write(&mut writer);
     writer.into_bytes()
+}
+
+/// The spans of a request that was generated here; none if it cannot be read.
+#[must_use]
+pub fn decoded(request: &Bytes) -> Vec<SpanRecord> {
+    decode_otlp(request, SpanSource::Otlp, &Limits::default())
+        .map(|decoded| decoded.spans)
+        .unwrap_or_default()
 }
 
 /// A batch of LLM spans as an agent sends them: about 2.3 KB each, ten to a trace.

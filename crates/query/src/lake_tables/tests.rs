@@ -3,9 +3,8 @@
 use std::sync::Mutex;
 
 use tempfile::TempDir;
-use tracelake_decode::{SpanSource, decode_otlp};
 use tracelake_lake::{TableWriter, TraceDraft};
-use tracelake_model::{Clock, Limits, TraceId};
+use tracelake_model::{Clock, TraceId};
 use tracelake_testkit::{FakeClock, spans};
 
 use super::*;
@@ -74,7 +73,7 @@ impl Fixture {
 
 fn draft(trace: u128, numbers: std::ops::Range<u64>) -> TraceDraft {
     let request = spans::simple_request(trace, numbers);
-    let spans = decode_otlp(&request, SpanSource::Otlp, &Limits::default()).unwrap().spans;
+    let spans = spans::decoded(&request);
     TraceDraft {
         trace_id: TraceId((trace + 1).to_be_bytes()),
         experiment_id: None,
