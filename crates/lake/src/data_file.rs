@@ -53,8 +53,9 @@ pub(crate) fn encode_file(
     schema: &SchemaRef,
     batches: &[RecordBatch],
 ) -> Result<EncodedFile, ParquetError> {
-    let mut writer =
-        ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(writer_properties()?))?;
+    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let properties = writer_properties(rows)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties))?;
     for batch in batches {
         writer.write(batch)?;
     }
@@ -66,8 +67,8 @@ pub(crate) fn encode_file(
 
 /// Measured choices: zstd 1 is within 5 % of zstd 3 at 1.6 times its speed; a dictionary on
 /// payloads and ids costs and saves nothing; the bloom filter finds random trace ids, for which
-/// bounds are useless.
-fn writer_properties() -> Result<WriterProperties, ParquetError> {
+/// bounds are useless. It is sized for the rows of a group, so that a small commit stays small.
+fn writer_properties(rows: usize) -> Result<WriterProperties, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("tracelake ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -95,8 +96,11 @@ fn writer_properties() -> Result<WriterProperties, ParquetError> {
     for payload in [element(&["inputs"]), element(&["outputs"]), element(&["otlp"])] {
         properties = properties.set_column_statistics_enabled(payload, EnabledStatistics::None);
     }
+    let distinct = rows.clamp(1, ROW_GROUP_ROWS) as u64;
+    let trace_id = ColumnPath::new(vec!["trace_id".into()]);
     Ok(properties
-        .set_column_bloom_filter_enabled(ColumnPath::new(vec!["trace_id".into()]), true)
+        .set_column_bloom_filter_enabled(trace_id.clone(), true)
+        .set_column_bloom_filter_max_ndv(trace_id, distinct)
         .build())
 }
 
