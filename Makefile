@@ -43,14 +43,14 @@ help: ## List the commands
 
 .PHONY: demo
 demo: ## Build, start the service, log traces, show the tables, clean up
-	@$(call estimate,make demo,15 minutes,1 minute)
+	@$(call estimate,make demo,10 minutes,1 minute)
 	@$(MAKE) build venv
 	@$(call step,demo)
 	@$(PYTHON) demo/demo.py
 
 .PHONY: test
 test: ## All tests: Rust, the house rules, and the end-to-end tests from outside
-	@$(call estimate,make test,35 minutes,12 minutes)
+	@$(call estimate,make test,15 minutes,4 minutes)
 	@$(call step,1/4 build (once$(,) for all that follows))
 	cargo build --locked --workspace --all-targets
 	@$(call step,2/4 rust tests)

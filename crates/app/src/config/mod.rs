@@ -204,6 +204,21 @@ mod tests {
         assert_eq!(settings.commit_every, Duration::from_secs(2));
     }
 
+    /// Scenario: the settings table of the documentation beside the settings themselves.
+    /// Guarantees: every setting is in it with its key, variable and flag.
+    #[test]
+    fn every_setting_is_documented() {
+        let docs = include_str!("../../../../docs/settings.md");
+        let command = <Overrides as clap::Args>::augment_args(clap::Command::new("settings"));
+        for argument in command.get_arguments() {
+            let flag = argument.get_long().unwrap();
+            let variable = argument.get_env().unwrap().to_str().unwrap();
+            let key = flag.replace('-', "_");
+            let row = format!("| `{key}` | `{variable}` | `--{flag}` |");
+            assert!(docs.contains(&row), "docs/settings.md lacks `{row}`");
+        }
+    }
+
     /// Scenario: a key that does not exist, and an address that the world can reach.
     /// Guarantees: both are refused.
     #[test]
