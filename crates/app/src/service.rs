@@ -14,7 +14,9 @@ use tracelake_model::TableName;
 
 use crate::archive::Archive;
 use crate::config::Settings;
-use crate::pipeline::{Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, Schedule};
+use crate::pipeline::{
+    Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, Schedule, journal_id,
+};
 
 /// Bytes beyond the body that a journal record may need.
 const RECORD_OVERHEAD_BYTES: u64 = 1 << 20;
@@ -64,8 +66,8 @@ impl Service {
                 commands: receiver,
                 archive: archive.clone(),
                 schedule: schedule(settings),
-                limits: settings.limits,
                 index_limit: settings.index_limit,
+                journal_id: journal_id(&archive.folder)?,
                 open_bytes,
             },
         );

@@ -40,6 +40,10 @@ pub struct Route {
     pub table: TableName,
 }
 
+fn is_default(limits: &Limits) -> bool {
+    *limits == Limits::default()
+}
+
 /// Header of a journal record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordHeader {
@@ -61,6 +65,9 @@ pub struct RecordHeader {
     /// The trace, where the payload does not say (`traces.json`).
     #[serde(rename = "tr", default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// Limits that applied when the request was answered: a replay accepts and refuses the same.
+    #[serde(rename = "l", default, skip_serializing_if = "is_default")]
+    pub limits: Limits,
     /// How the spans came, where the payload is not as received (carried over).
     #[serde(rename = "src", default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SpanSource>,
@@ -112,13 +119,9 @@ pub enum RecordContent {
 /// Decodes a record from its header and the payload as received.
 ///
 /// # Errors
-/// [`DecodeError`] when the payload as a whole cannot be read; this is answered before an ack, so
-/// a replay meets it only if limits were lowered in between.
-pub fn decode_record(
-    header: RecordHeader,
-    payload: &Bytes,
-    limits: &Limits,
-) -> Result<DecodedRecord, DecodeError> {
+/// [`DecodeError`] when the payload as a whole cannot be read; this is answered before an ack.
+pub fn decode_record(header: RecordHeader, payload: &Bytes) -> Result<DecodedRecord, DecodeError> {
+    let limits = &header.limits;
     let body = decompress(header.encoding, payload, limits.max_decompressed_bytes)?;
     let content =
         match header.kind {

@@ -251,6 +251,7 @@ impl Intake {
             routes,
             run_id: submission.run_id.clone(),
             trace_id: submission.trace_id.map(TraceId::to_mlflow),
+            limits: self.parts.limits,
             source: None,
         }
     }
@@ -263,11 +264,10 @@ impl Intake {
         header: RecordHeader,
         payload: &Bytes,
     ) -> Result<Option<DecodedRecord>, IntakeError> {
-        let limits = self.parts.limits;
         let encoding = header.encoding;
         let body = payload.clone();
         let decoded = self
-            .run(is_large(header.encoding, payload), move || decode_record(header, &body, &limits))
+            .run(is_large(header.encoding, payload), move || decode_record(header, &body))
             .await?;
         match decoded {
             Ok(record) => Ok(Some(record)),

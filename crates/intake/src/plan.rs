@@ -16,7 +16,7 @@ use tracelake_decode::{
     ContentEncoding, DecodedRecord, DecodedSpans, RecordContent, RecordHeader, RecordKind,
     ResourceView, Route, SpanGroup, SpanRecord, ValueView,
 };
-use tracelake_model::ExperimentId;
+use tracelake_model::{ExperimentId, Limits};
 
 /// Bytes at which a rewritten record is closed, far below the longest that a journal takes.
 const SPLIT_BYTES: usize = 8 << 20;
@@ -152,6 +152,7 @@ fn rewritten(header: &RecordHeader, route: &Route, spans: Vec<SpanRecord>) -> Pl
         kind: RecordKind::OtlpProtobuf,
         encoding: ContentEncoding::Identity,
         routes: vec![route.clone()],
+        limits: Limits::accepted(),
         ..header.clone()
     };
     let content = RecordContent::Spans(DecodedSpans { spans, rejects: Vec::new() });

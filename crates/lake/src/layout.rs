@@ -55,10 +55,17 @@ impl DataFolder {
         self.root.join("server.json")
     }
 
-    /// Where the last epoch that is done is noted.
+    /// Where the last epoch that is done is noted: beside the segments that it is about, so that
+    /// both are lost or kept together.
     #[must_use]
     pub fn epoch_file(&self) -> PathBuf {
-        self.root.join("epoch")
+        self.journal().join("EPOCH")
+    }
+
+    /// Where the journal's own id is: epochs are numbered within it.
+    #[must_use]
+    pub fn journal_id_file(&self) -> PathBuf {
+        self.journal().join("ID")
     }
 
     /// Where records lie that were acknowledged and cannot be read any more.
@@ -78,7 +85,7 @@ impl DataFolder {
                 for table in subfolders(&schema.0)? {
                     let name = TableName::new(&catalog.1, &schema.1, &table.1);
                     if let Ok(name) = name
-                        && table.0.join(LOG_FOLDER).try_exists()?
+                        && has_log(&table.0)?
                     {
                         names.push(name);
                     }
@@ -98,6 +105,27 @@ impl DataFolder {
         }
         TableLocation { folder }
     }
+}
+
+/// True when the table at `folder` has a version. An empty log folder is what a crash leaves of a
+/// creation that did not happen.
+pub(crate) fn has_log(folder: &Path) -> std::io::Result<bool> {
+    let entries = match std::fs::read_dir(folder.join(LOG_FOLDER)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let version = name.split('.').next().unwrap_or_default();
+        if version.len() == 20
+            && version.bytes().all(|byte| byte.is_ascii_digit())
+            && (name.ends_with(".json") || name.contains(".checkpoint."))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Folders below `folder` with their decoded names; others than ours are passed over.

@@ -1,7 +1,9 @@
 //! How much of anything is accepted. Each limit names what happens at it.
 
+use serde::{Deserialize, Serialize};
+
 /// Size limits on what comes from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of one request body as received. Past it: HTTP 413, gRPC `RESOURCE_EXHAUSTED`.
     pub max_body_bytes: usize,
@@ -13,6 +15,27 @@ pub struct Limits {
     pub max_nesting_depth: usize,
     /// Events or links of one span. Past it: the span is rejected.
     pub max_events: usize,
+    /// Bytes of all spans of a request, each with its own copy of resource and scope, as the table
+    /// holds them. Past it: further spans are rejected.
+    pub max_expanded_bytes: usize,
+}
+
+/// Deepest nesting that may be configured: reading a value takes stack for each level.
+pub const MAX_NESTING_DEPTH: usize = 512;
+
+impl Limits {
+    /// For what was accepted before: nothing of it is refused now.
+    #[must_use]
+    pub const fn accepted() -> Self {
+        Self {
+            max_body_bytes: usize::MAX,
+            max_decompressed_bytes: usize::MAX,
+            max_attributes: usize::MAX,
+            max_nesting_depth: MAX_NESTING_DEPTH,
+            max_events: usize::MAX,
+            max_expanded_bytes: usize::MAX,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -23,6 +46,7 @@ impl Default for Limits {
             max_attributes: 10_000,
             max_nesting_depth: 64,
             max_events: 100_000,
+            max_expanded_bytes: 512 << 20,
         }
     }
 }

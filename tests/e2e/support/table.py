@@ -58,8 +58,9 @@ def counts_deltalake(path: Path) -> tuple[int, int, int]:
     return int(row["a"]), int(row["b"]), int(row["c"])
 
 
-def counts_duckdb(path: Path) -> tuple[int, int, int]:
-    """The same by DuckDB's Delta extension."""
+@contextmanager
+def duckdb_connection():
+    """DuckDB with its Delta extension loaded, which is a Python package here and not a download."""
     import duckdb
     import duckdb_ext
 
@@ -67,6 +68,12 @@ def counts_duckdb(path: Path) -> tuple[int, int, int]:
     (extension,) = base.glob(f"extensions/v{duckdb.__version__}/*/delta.duckdb_extension")
     with duckdb.connect(config={"allow_unsigned_extensions": "true"}) as connection:
         connection.execute(f"load '{extension}'")
+        yield connection
+
+
+def counts_duckdb(path: Path) -> tuple[int, int, int]:
+    """The same by DuckDB's Delta extension."""
+    with duckdb_connection() as connection:
         row = connection.execute(
             "select count(*), sum(len(spans)),"
             " count(*) filter (trace_info.status = 'ERROR'"

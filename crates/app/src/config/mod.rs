@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use tracelake_lake::assemble::SettleRules;
+use tracelake_model::limits::MAX_NESTING_DEPTH;
 use tracelake_model::{ExperimentId, Limits, TableName};
 
 pub(crate) use units::{ByteSize, Span};
@@ -62,6 +63,9 @@ pub(crate) struct Overrides {
     /// Bytes of one request body after decompression [default: 256MiB]
     #[arg(long, env = "TRACELAKE_MAX_DECOMPRESSED", value_name = "SIZE")]
     pub max_decompressed: Option<ByteSize>,
+    /// Bytes of a request's spans, each with its resource and scope [default: 512MiB]
+    #[arg(long, env = "TRACELAKE_MAX_EXPANDED", value_name = "SIZE")]
+    pub max_expanded: Option<ByteSize>,
     /// Attributes of one span [default: 10000]
     #[arg(long, env = "TRACELAKE_MAX_ATTRIBUTES", value_name = "COUNT")]
     pub max_attributes: Option<usize>,
@@ -153,6 +157,8 @@ impl Settings {
                 max_attributes: pick!(max_attributes, limits.max_attributes),
                 max_nesting_depth: pick!(max_nesting, limits.max_nesting_depth),
                 max_events: limits.max_events,
+                max_expanded_bytes: pick!(max_expanded, ByteSize(limits.max_expanded_bytes as u64))
+                    .to_usize(),
             },
             index_limit: pick!(index_limit, 4_000_000_usize),
             services: flags.services.or(file.services).unwrap_or_default(),
@@ -172,6 +178,14 @@ impl Settings {
         ensure!(
             self.limits.max_decompressed_bytes <= 1 << 31,
             "max-decompressed: at most 2GiB\nhint: send smaller batches"
+        );
+        ensure!(
+            self.limits.max_nesting_depth <= MAX_NESTING_DEPTH,
+            "max-nesting: at most {MAX_NESTING_DEPTH}"
+        );
+        ensure!(
+            self.limits.max_expanded_bytes <= 1 << 30,
+            "max-expanded: at most 1GiB, as one row holds no more\nhint: send smaller batches"
         );
         ensure!(0 < self.limits.max_body_bytes, "max-body: must not be zero");
         Ok(())

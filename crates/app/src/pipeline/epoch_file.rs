@@ -1,22 +1,44 @@
-//! The last epoch that every table has: what the journal may forget.
+//! The last epoch that is done, which the journal may forget, and the journal's own id.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::Context as _;
 use tracelake_journal::SegmentNumber;
 use tracelake_lake::DataFolder;
+use uuid::Uuid;
 
 /// Notes `epoch` as done; durable when this returns.
 pub(super) fn write_epoch(folder: &DataFolder, epoch: SegmentNumber) -> anyhow::Result<()> {
-    let path = folder.epoch_file();
-    let temporary = path.with_extension("tmp");
+    write_durably(&folder.epoch_file(), &epoch.get().to_string())
+}
+
+/// The id of the journal in `folder`, made when it has none.
+pub(crate) fn journal_id(folder: &DataFolder) -> anyhow::Result<Uuid> {
+    let path = folder.journal_id_file();
+    match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = Uuid::new_v4();
+            write_durably(&path, &id.to_string())?;
+            Ok(id)
+        }
+        read => {
+            let text = read.with_context(|| format!("read `{}`", path.display()))?;
+            text.trim().parse().with_context(|| format!("read `{}`", path.display()))
+        }
+    }
+}
+
+/// Writes a line whole or not at all; durable when this returns.
+fn write_durably(path: &Path, line: &str) -> anyhow::Result<()> {
+    let temporary = path.with_extension("new");
     (|| -> io::Result<()> {
         let mut file = File::create(&temporary)?;
-        writeln!(file, "{}", epoch.get())?;
+        writeln!(file, "{line}")?;
         file.sync_all()?;
-        std::fs::rename(&temporary, &path)?;
-        File::open(folder.root())?.sync_all()
+        std::fs::rename(&temporary, path)?;
+        File::open(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?.sync_all()
     })()
     .with_context(|| format!("write `{}`", path.display()))
 }

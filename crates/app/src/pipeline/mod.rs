@@ -34,15 +34,17 @@ use tracelake_journal::{
 };
 use tracelake_lake::assemble::{Assembler, SettleRules, Take};
 use tracelake_lake::{Preview, Retry, TraceDraft};
-use tracelake_model::{Clock, Limits, TableName};
+use tracelake_model::{Clock, TableName};
 use tracing::{debug, error, warn};
+
+use uuid::Uuid;
 
 use crate::archive::Archive;
 use blocked::BlockedTables;
 use writers::Writers;
 
 pub(crate) use blocked::OpenBytes;
-pub(crate) use epoch_file::read_epoch;
+pub(crate) use epoch_file::{journal_id, read_epoch};
 
 /// How often the pipeline looks whether something has settled.
 const TICK_UNIX_NANO: u64 = 100_000_000;
@@ -118,7 +120,6 @@ pub(crate) struct Pipeline {
     writers: Writers,
     assembler: Assembler,
     schedule: Schedule,
-    limits: Limits,
     clock: Arc<dyn Clock>,
     last_commit_unix_nano: u64,
     last_amendment_unix_nano: u64,
@@ -144,8 +145,8 @@ pub(crate) struct PipelineParts {
     pub commands: mpsc::UnboundedReceiver<Command>,
     pub archive: Archive,
     pub schedule: Schedule,
-    pub limits: Limits,
     pub index_limit: usize,
+    pub journal_id: Uuid,
     pub open_bytes: Arc<OpenBytes>,
 }
 
@@ -163,12 +164,12 @@ impl Pipeline {
             commands,
             archive,
             schedule,
-            limits,
             index_limit,
+            journal_id,
             open_bytes,
         } = parts;
         let clock = Arc::clone(&archive.clock);
-        let writers = Writers::new(&archive, journal.active_segment(), index_limit);
+        let writers = Writers::new(&archive, journal_id, journal.active_segment(), index_limit);
         Self {
             handle,
             journal,
@@ -178,7 +179,6 @@ impl Pipeline {
             writers,
             assembler: Assembler::default(),
             schedule,
-            limits,
             last_commit_unix_nano: clock.now_unix_nano(),
             last_amendment_unix_nano: clock.now_unix_nano(),
             not_before_unix_nano: 0,
@@ -279,11 +279,11 @@ impl Pipeline {
             interval <= Duration::from_nanos(now.saturating_sub(since))
         };
         let ready = |table: &TableName| self.blocked.is_ready(table, now);
-        let full = self.schedule.commit_bytes <= self.assembler.open_bytes();
+        let status = self.assembler.status(&self.schedule.settle, now, &ready);
+        let full = self.schedule.commit_bytes <= status.bytes;
         let commit = full || passed(self.last_commit_unix_nano, self.schedule.commit_every);
-        (commit && self.assembler.has_settled(&self.schedule.settle, now, &ready))
-            || (passed(self.last_amendment_unix_nano, self.schedule.amend_every)
-                && self.assembler.has_late(&ready))
+        (commit && status.settled)
+            || (passed(self.last_amendment_unix_nano, self.schedule.amend_every) && status.late)
     }
 
     /// The rows of `table` that are not committed yet.
@@ -296,8 +296,7 @@ impl Pipeline {
             trace.updated_at_micros = now;
         }
         self.writers
-            .get(&table)
-            .and_then(|writer| writer.preview(&traces))
+            .guarded(&table, |writer| writer.preview(&traces))
             .map(Some)
             .map_err(|error| error.to_string())
     }
@@ -431,8 +430,7 @@ impl Pipeline {
         let epoch = i64::try_from(segment.get())?;
         let mut outcome = FlushOutcome::default();
         for (table, traces) in settled.iter().filter(|(_, traces)| !traces.is_empty()) {
-            let tried =
-                self.writers.get(table).and_then(|writer| writer.commit_epoch(epoch, traces));
+            let tried = self.writers.guarded(table, |writer| writer.commit_epoch(epoch, traces));
             match tried {
                 Ok(done) => {
                     self.blocked.release(table);

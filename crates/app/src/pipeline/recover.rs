@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tracelake_decode::{RecordHeader, decode_record};
 use tracelake_journal::{RecordReader, Recovered, SegmentNumber};
 use tracelake_lake::TableWriter;
-use tracelake_model::{Limits, TableName};
+use tracelake_model::TableName;
 use tracing::{error, info, warn};
 
 use super::{Pipeline, Scope, read_epoch};
@@ -28,9 +28,7 @@ impl Pipeline {
             warn!(?damage, "journal was damaged");
         }
         let done = read_epoch(&self.archive.folder)?;
-        if let Some(done) = done
-            && done < self.journal.active_segment()
-        {
+        if let Some(done) = done {
             self.journal.delete_through(done)?;
         }
         let left = |number: &&SegmentNumber| done.is_none_or(|done| done < **number);
@@ -60,7 +58,11 @@ impl Pipeline {
             replayed_until = replayed_until.max(self.replay_file(reader, &mut starts, lets_in)?);
             if highest_carry < Some(segment) {
                 // Silence is counted by the time of arrival, as it was when the spans came.
-                self.settle_and_commit(segment, Scope::Settled, replayed_until)?;
+                if let Err(fault) = self.settle_and_commit(segment, Scope::Settled, replayed_until)
+                {
+                    // Its traces are open again, and go with a later epoch.
+                    error!(error = format!("{fault:#}"), "replayed epoch not committed");
+                }
             }
         }
         // Senders that were cut off get the usual time to go on with their traces.
@@ -79,9 +81,8 @@ impl Pipeline {
         let mut until = 0;
         for record in reader {
             let record = record?;
-            let decoded = RecordHeader::from_bytes(&record.header).and_then(|header| {
-                decode_record(header, &record.payload, &replay_limits(&self.limits))
-            });
+            let decoded = RecordHeader::from_bytes(&record.header)
+                .and_then(|header| decode_record(header, &record.payload));
             let decoded = match decoded {
                 Ok(decoded) => decoded,
                 Err(fault) => {
@@ -148,16 +149,4 @@ struct Starts {
     done: Option<SegmentNumber>,
     carries: Vec<SegmentNumber>,
     by_table: HashMap<TableName, Option<SegmentNumber>>,
-}
-
-/// What was acknowledged is taken in again even if limits were lowered since.
-fn replay_limits(limits: &Limits) -> Limits {
-    let ample = Limits::default();
-    Limits {
-        max_body_bytes: usize::MAX,
-        max_decompressed_bytes: limits.max_decompressed_bytes.max(ample.max_decompressed_bytes),
-        max_attributes: limits.max_attributes.max(ample.max_attributes),
-        max_nesting_depth: limits.max_nesting_depth.max(ample.max_nesting_depth),
-        max_events: limits.max_events.max(ample.max_events),
-    }
 }

@@ -1,6 +1,7 @@
 //! One writer per table, opened when first needed.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use tracelake_journal::SegmentNumber;
@@ -16,7 +17,8 @@ pub(super) struct Writers {
     folder: DataFolder,
     lake: Lake,
     clock: Arc<dyn Clock>,
-    archiver_id: Uuid,
+    /// Of the archive and of its journal: epochs mean nothing beyond one journal.
+    application_id: String,
     /// The segment that takes records: every epoch before it may have been committed.
     active: SegmentNumber,
     index_limit: usize,
@@ -24,12 +26,17 @@ pub(super) struct Writers {
 }
 
 impl Writers {
-    pub(super) fn new(archive: &Archive, active: SegmentNumber, index_limit: usize) -> Self {
+    pub(super) fn new(
+        archive: &Archive,
+        journal_id: Uuid,
+        active: SegmentNumber,
+        index_limit: usize,
+    ) -> Self {
         Self {
             folder: archive.folder.clone(),
             lake: archive.lake.clone(),
             clock: Arc::clone(&archive.clock),
-            archiver_id: archive.registry.archiver_id(),
+            application_id: format!("tracelake-{}-{journal_id}", archive.registry.archiver_id()),
             active,
             index_limit,
             open: HashMap::new(),
@@ -49,13 +56,31 @@ impl Writers {
         })
     }
 
+    /// Runs `work` on the writer of `table`. A panic in it is that table's failure, not the end of
+    /// the service: the traces stay in the journal.
+    pub(super) fn guarded<T>(
+        &mut self,
+        table: &TableName,
+        work: impl FnOnce(&mut TableWriter) -> Result<T, LakeError>,
+    ) -> Result<T, LakeError> {
+        let writer = self.get(table)?;
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(writer)));
+        done.unwrap_or_else(|_| {
+            self.forget(table);
+            Err(LakeError::Row {
+                path: table.to_string(),
+                reason: "a defect in tracelake, see the log".to_owned(),
+            })
+        })
+    }
+
     /// Drops a writer whose view of the table may be wrong.
     pub(super) fn forget(&mut self, table: &TableName) {
         self.open.remove(table);
     }
 
     fn open(&self, table: &TableName) -> Result<TableWriter, LakeError> {
-        let writer = self.open_as(table, format!("tracelake-{}", self.archiver_id))?;
+        let writer = self.open_as(table, self.application_id.clone())?;
         let mut writer = writer;
         let ahead = writer
             .committed_epoch()?
@@ -64,11 +89,11 @@ impl Writers {
         if !ahead {
             return Ok(writer);
         }
-        // The journal was made anew, or is an older copy: its epochs are not those of the table.
+        // The journal is an older copy of itself: its epochs are not those of the table.
         // Under another name they cannot be taken for committed ones; what is in already is found
         // by its content.
         warn!(%table, "the table is ahead of the journal: epochs are numbered apart");
-        self.open_as(table, format!("tracelake-{}-{}", self.archiver_id, Uuid::now_v7()))
+        self.open_as(table, format!("{}-{}", self.application_id, Uuid::now_v7()))
     }
 
     fn open_as(&self, table: &TableName, application: String) -> Result<TableWriter, LakeError> {

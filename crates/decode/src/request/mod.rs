@@ -93,6 +93,13 @@ impl SpanRecord {
         SpanView::new(&self.message)
     }
 
+    /// Bytes of the span with its resource and scope: about what its row takes, as every span has
+    /// them in the table.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        self.message.len() + self.group.resource.len() + self.group.scope.len()
+    }
+
     /// True when `other` is the same span sent again: same ids, and same content to the last
     /// attribute, resource and scope included, however it was encoded.
     #[must_use]
@@ -157,8 +164,13 @@ pub fn decode_otlp(
     source: SpanSource,
     limits: &Limits,
 ) -> Result<DecodedSpans, DecodeError> {
-    let mut decoder =
-        Decoder { body, source, limits: walk_limits(limits), found: DecodedSpans::default() };
+    let mut decoder = Decoder {
+        body,
+        source,
+        limits: walk_limits(limits),
+        found: DecodedSpans::default(),
+        room_bytes: limits.max_expanded_bytes,
+    };
     let mut fields = Fields::new(body);
     let mut any = false;
     while let Some((number, value)) = fields.next_field().map_err(|e| protobuf(body, body, e))? {
@@ -183,6 +195,8 @@ struct Decoder<'a> {
     source: SpanSource,
     limits: WalkLimits,
     found: DecodedSpans,
+    /// Bytes that accepted spans may still take, see [`Limits::max_expanded_bytes`].
+    room_bytes: usize,
 }
 
 impl<'a> Decoder<'a> {
@@ -249,7 +263,7 @@ impl<'a> Decoder<'a> {
         while let Some((number, value)) = self.next(bytes, &mut fields)? {
             if number == 2 {
                 let span = message(self.body, bytes, value)?;
-                match self.span(span, &group) {
+                match self.span(span, &group).and_then(|record| self.fit(record)) {
                     Ok(record) => self.found.spans.push(record),
                     Err(reason) => self.found.rejects.push(Reject { spans: 1, reason }),
                 }
@@ -282,6 +296,20 @@ impl<'a> Decoder<'a> {
                 || group.beyond_columns
                 || (parent.is_none() && !view.parent_span_id.is_empty()),
         })
+    }
+
+    /// Takes the span's share of what a request may become in the table.
+    fn fit(&mut self, record: SpanRecord) -> Result<SpanRecord, String> {
+        match self.room_bytes.checked_sub(record.weight_bytes()) {
+            Some(room) => {
+                self.room_bytes = room;
+                Ok(record)
+            }
+            None => Err(format!(
+                "span {}: the spans of this request with their resources and scopes are too large",
+                describe(&record.view())
+            )),
+        }
     }
 
     /// Counts the spans of a `ScopeSpans` that cannot be kept.

@@ -286,8 +286,7 @@ async fn resources_and_services_decide_without_header() {
     let expected = [("a.b.one", 2), ("a.b.two", 1), ("a.b.default", 1)];
     assert_eq!(split, expected.map(|(table, spans)| (table.to_owned(), spans)));
     for seen in seen {
-        let again =
-            tracelake_decode::decode_record(seen.header.clone(), &seen.payload, &Limits::default());
+        let again = tracelake_decode::decode_record(seen.header.clone(), &seen.payload);
         let tracelake_decode::RecordContent::Spans(spans) = again.unwrap().content else {
             panic!()
         };

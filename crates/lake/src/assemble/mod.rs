@@ -13,7 +13,7 @@ use tracelake_decode::request::encode_request;
 use tracelake_decode::{
     ContentEncoding, DecodedRecord, RecordContent, RecordHeader, RecordKind, SpanRecord, SpanSource,
 };
-use tracelake_model::{ExperimentId, TableName, TraceId, TraceInfo};
+use tracelake_model::{ExperimentId, Limits, TableName, TraceId, TraceInfo};
 
 use crate::commit::merge::{merge_info, merge_spans};
 use crate::rows::TraceDraft;
@@ -40,6 +40,44 @@ impl Default for SettleRules {
             max_open_bytes: 128 << 20,
         }
     }
+}
+
+/// Memory that a span takes beside its bytes.
+const SPAN_OVERHEAD_BYTES: usize = 128;
+
+/// Memory that what a client said of a trace takes, about.
+fn info_bytes(info: &TraceInfo) -> usize {
+    let map = |map: &std::collections::BTreeMap<String, String>| -> usize {
+        map.iter().map(|(key, value)| key.len() + value.len() + 48).sum()
+    };
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let assessments: usize = info
+        .assessments
+        .iter()
+        .map(|a| {
+            256 + text(&a.feedback_json)
+                + text(&a.expectation_json)
+                + text(&a.issue_json)
+                + text(&a.rationale)
+                + map(&a.metadata)
+        })
+        .sum();
+    512 + map(&info.tags)
+        + map(&info.trace_metadata)
+        + text(&info.request_preview)
+        + text(&info.response_preview)
+        + assessments
+}
+
+/// What the open traces of tables that can be written come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenStatus {
+    /// Some trace would settle now.
+    pub settled: bool,
+    /// Late pieces wait for an amendment round.
+    pub late: bool,
+    /// Bytes of traces that are not late.
+    pub bytes: usize,
 }
 
 /// What [`Assembler::settle`] takes out besides what has settled by the rules.
@@ -127,7 +165,11 @@ impl Assembler {
                         .cloned()
                         .or_else(|| trace.run_id.take());
                     trace.last_seen_unix_nano = now_unix_nano;
+                    let before = trace.info.as_ref().map_or(0, info_bytes);
                     merge_info(&mut trace.info, Some(*info));
+                    let grown = trace.info.as_ref().map_or(0, info_bytes).saturating_sub(before);
+                    trace.bytes += grown;
+                    self.bytes += grown;
                 }
             }
         }
@@ -177,24 +219,25 @@ impl Assembler {
         self.open.len()
     }
 
-    /// True when some trace of a table that is `ready` would settle now.
+    /// What there is to do for the tables that are `ready`.
     #[must_use]
-    pub fn has_settled(
+    pub fn status(
         &self,
         rules: &SettleRules,
         now_unix_nano: u64,
         ready: &dyn Fn(&TableName) -> bool,
-    ) -> bool {
-        let over = rules.max_open_bytes < self.bytes;
-        self.open.iter().any(|((table, _), trace)| {
-            (over || (!trace.late && trace.settled(rules, now_unix_nano))) && ready(table)
-        })
-    }
-
-    /// True when late pieces wait for an amendment round of a table that is `ready`.
-    #[must_use]
-    pub fn has_late(&self, ready: &dyn Fn(&TableName) -> bool) -> bool {
-        self.open.iter().any(|((table, _), trace)| trace.late && ready(table))
+    ) -> OpenStatus {
+        let mut status = OpenStatus::default();
+        for (_, trace) in self.open.iter().filter(|((table, _), _)| ready(table)) {
+            if trace.late {
+                status.late = true;
+            } else {
+                status.bytes += trace.bytes;
+                status.settled |= trace.settled(rules, now_unix_nano);
+            }
+        }
+        status.settled |= rules.max_open_bytes < status.bytes;
+        status
     }
 
     /// Takes out the traces that have settled, by table. When they are archived is the committer's
@@ -233,7 +276,9 @@ impl Assembler {
     /// next amendment round; without, a commit failed and it settles again at once.
     pub fn put_back(&mut self, table: &TableName, draft: TraceDraft, late: bool) {
         let key = (table.clone(), draft.trace_id);
-        let bytes: usize = draft.spans.iter().map(|span| span.message.len()).sum();
+        let mut bytes: usize =
+            draft.spans.iter().map(|span| span.weight_bytes() + SPAN_OVERHEAD_BYTES).sum();
+        bytes += draft.info.as_ref().map_or(0, info_bytes);
         self.bytes += bytes;
         let trace = self.open.entry(key).or_insert_with(|| OpenTrace {
             experiment_id: draft
@@ -252,6 +297,12 @@ impl Assembler {
         });
         trace.late |= late;
         trace.bytes += bytes;
+        if trace.info.is_none()
+            && draft.info.is_some()
+            && let Some(experiment_id) = draft.experiment_id
+        {
+            trace.experiment_id = experiment_id;
+        }
         trace.run_id = trace.run_id.take().or(draft.run_id);
         // What came since is younger, so it is merged into what is put back.
         let mut info = draft.info;
@@ -271,12 +322,13 @@ impl Assembler {
         ready: &dyn Fn(&TableName) -> bool,
     ) -> HashSet<(TableName, TraceId)> {
         let mut early = HashSet::new();
-        if self.bytes <= rules.max_open_bytes {
+        let mut oldest: Vec<_> =
+            self.open.iter().filter(|(key, trace)| !trace.late && ready(&key.0)).collect();
+        let mut bytes: usize = oldest.iter().map(|(_, trace)| trace.bytes).sum();
+        if bytes <= rules.max_open_bytes {
             return early;
         }
-        let mut oldest: Vec<_> = self.open.iter().filter(|(key, _)| ready(&key.0)).collect();
         oldest.sort_unstable_by_key(|(_, trace)| trace.last_seen_unix_nano);
-        let mut bytes = self.bytes;
         for (key, trace) in oldest {
             if bytes <= rules.max_open_bytes / 2 {
                 break;
@@ -314,7 +366,7 @@ impl Assembler {
 
 impl OpenTrace {
     fn add_span(&mut self, span: SpanRecord, now_unix_nano: u64) -> usize {
-        let bytes = span.message.len();
+        let bytes = span.weight_bytes() + SPAN_OVERHEAD_BYTES;
         self.root_ended |= span.parent.is_none() && span.end_time_unix_nano != 0;
         self.span_ids.insert(span.span_id.0);
         self.last_seen_unix_nano = now_unix_nano;
@@ -360,6 +412,7 @@ impl OpenTrace {
             routes: vec![Route { experiment_id: self.experiment_id.clone(), table: table.clone() }],
             run_id: self.run_id.clone(),
             trace_id: None,
+            limits: Limits::accepted(),
             source,
         };
         let mut records = Vec::new();

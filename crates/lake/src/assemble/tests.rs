@@ -16,9 +16,10 @@ fn record(trace: u128, range: std::ops::Range<u64>) -> DecodedRecord {
         routes: vec![Route { experiment_id: ExperimentId::default_experiment(), table: table() }],
         run_id: None,
         trace_id: None,
+        limits: Limits::default(),
         source: None,
     };
-    decode_record(header, &spans::simple_request(trace, range), &Limits::default()).unwrap()
+    decode_record(header, &spans::simple_request(trace, range)).unwrap()
 }
 
 fn take(everything: bool, late: bool) -> Take<'static> {
@@ -39,9 +40,9 @@ fn settles_after_the_root_and_a_silence() {
     for range in [0..1, 1..2, 1..2] {
         assembler.push(record(7, range), clock.now_unix_nano(), &|_| true);
     }
-    assert!(!assembler.has_settled(&rules, clock.now_unix_nano(), &|_| true));
+    assert!(!assembler.status(&rules, clock.now_unix_nano(), &|_| true).settled);
     clock.advance(rules.settle_after);
-    assert!(assembler.has_settled(&rules, clock.now_unix_nano(), &|_| true));
+    assert!(assembler.status(&rules, clock.now_unix_nano(), &|_| true).settled);
     assert_eq!(rows(assembler.settle(&rules, clock.now_unix_nano(), &take(false, false))), [2]);
     assert_eq!((assembler.open_traces(), assembler.open_bytes()), (0, 0));
 }
@@ -55,7 +56,7 @@ fn rootless_traces_wait_longer_but_not_past_the_memory_bound() {
     let mut assembler = Assembler::default();
     assembler.push(record(7, 1..3), clock.now_unix_nano(), &|_| true);
     clock.advance(rules.settle_after);
-    assert!(!assembler.has_settled(&rules, clock.now_unix_nano(), &|_| true));
+    assert!(!assembler.status(&rules, clock.now_unix_nano(), &|_| true).settled);
     rules.max_open_bytes = 10;
     assert_eq!(rows(assembler.settle(&rules, clock.now_unix_nano(), &take(false, false))), [2]);
 }
@@ -69,7 +70,7 @@ fn carried_traces_are_the_same_traces() {
     let mut second = Assembler::default();
     let mut none = Assembler::default();
     for (header, payload) in first.carry() {
-        let decoded = decode_record(header, &payload.into(), &Limits::default()).unwrap();
+        let decoded = decode_record(header, &payload.into()).unwrap();
         second.push(decoded.clone(), 6, &|_| true);
         none.push(decoded, 6, &|_| false);
     }
@@ -98,7 +99,7 @@ fn what_is_put_back_settles_again() {
     assert_eq!(draft.spans.len(), 2);
     assembler.push(record(7, 2..3), now, &|_| true);
     assembler.put_back(&table(), draft, true);
-    assert!(assembler.has_late(&|_| true));
+    assert!(assembler.status(&rules, now, &|_| true).late);
     assert!(assembler.settle(&rules, now, &take(false, false)).is_empty());
     assert_eq!(rows(assembler.settle(&rules, now, &take(false, true))), [3]);
     assert_eq!(assembler.open_bytes(), 0);
@@ -112,6 +113,6 @@ fn tables_that_are_not_ready_keep_their_traces() {
     assembler.push(record(7, 0..2), 1, &|_| true);
     let none = Take { everything: true, late: true, ready: &|_| false };
     assert!(assembler.settle(&SettleRules::default(), u64::MAX, &none).is_empty());
-    assert!(!assembler.has_settled(&SettleRules::default(), u64::MAX, &|_| false));
+    assert!(!assembler.status(&SettleRules::default(), u64::MAX, &|_| false).settled);
     assert_eq!(assembler.open_traces(), 1);
 }

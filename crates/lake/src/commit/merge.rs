@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use tracelake_decode::{SpanRecord, SpanSource};
-use tracelake_model::{SpanId, TraceInfo};
+use tracelake_model::{SpanId, TraceInfo, TraceState};
 
 use crate::rows::TraceDraft;
 
@@ -66,7 +66,9 @@ pub(crate) fn merge_info(known: &mut Option<TraceInfo>, incoming: Option<TraceIn
     later(&mut info.response_preview, incoming.response_preview);
     info.request_time_micros = incoming.request_time_micros.or(info.request_time_micros);
     info.execution_duration_ms = incoming.execution_duration_ms.or(info.execution_duration_ms);
-    info.state = incoming.state;
+    if incoming.state != TraceState::Unspecified {
+        info.state = incoming.state;
+    }
     info.trace_metadata.extend(incoming.trace_metadata);
     info.tags.extend(incoming.tags);
     for assessment in incoming.assessments {
@@ -90,6 +92,13 @@ pub(crate) fn amend(
     let mut row = archived.next()?;
     let mut changed = 1 < rows;
     for other in archived.chain(std::iter::once(late.clone())) {
+        // The client's word on the experiment stands over that of stray spans.
+        if other.experiment_id != row.experiment_id
+            && (other.info.is_some() || row.experiment_id.is_none())
+        {
+            row.experiment_id = other.experiment_id;
+            changed = true;
+        }
         changed |= merge_spans(&mut row.spans, other.spans);
         changed |= merge_info(&mut row.info, other.info);
         if row.run_id.is_none() && other.run_id.is_some() {

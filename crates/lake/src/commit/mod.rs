@@ -358,7 +358,7 @@ fn chunks_by_bytes<'a, 'b>(traces: &'b [&'a TraceDraft]) -> Vec<&'b [&'a TraceDr
     let mut start = 0;
     let mut bytes = 0;
     for (index, trace) in traces.iter().enumerate() {
-        let size: usize = trace.spans.iter().map(|span| span.message.len()).sum();
+        let size: usize = trace.spans.iter().map(tracelake_decode::SpanRecord::weight_bytes).sum();
         if start < index && MAX_BATCH_BYTES < bytes + size {
             chunks.extend(traces.get(start..index));
             start = index;

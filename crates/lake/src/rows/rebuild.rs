@@ -19,7 +19,7 @@ use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{SpanRecord, decode_otlp};
 use tracelake_model::{Assessment, Limits, SpanId, TraceId, TraceInfo, TraceState};
 
-use super::traces::TraceDraft;
+use super::traces::{TraceDraft, TraceFacts};
 
 /// Why a row cannot be read back.
 #[derive(Debug, thiserror::Error)]
@@ -141,14 +141,15 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
     let trace_id = TraceId::parse(text).ok_or_else(|| {
         format!("`{}` is not a trace id", tracelake_model::names::printable(text))
     })?;
-    let spans =
+    let spans: Vec<SpanRecord> =
         row.list("spans").map(|span| span_record(trace_id, &span)).collect::<Result<_, _>>()?;
     let created_at_micros = row.micros("created_at").unwrap_or_default();
+    let info = trace_info(trace_id, row).map(|info| without_derived(info, &spans));
     Ok(TraceDraft {
         trace_id,
         experiment_id: row.text("experiment_id").and_then(|id| id.parse().ok()),
         run_id: row.owned("run_id"),
-        info: trace_info(trace_id, row),
+        info,
         spans,
         created_at_micros,
         updated_at_micros: row.micros("updated_at").unwrap_or(created_at_micros),
@@ -179,6 +180,29 @@ fn trace_info(trace_id: TraceId, row: &Row<'_>) -> Option<TraceInfo> {
     })
 }
 
+/// Takes out of `info` what its spans say by themselves: with later spans they say it anew, and
+/// only what the client said otherwise stands over them.
+fn without_derived(mut info: TraceInfo, spans: &[SpanRecord]) -> TraceInfo {
+    let derived = TraceFacts::of_spans(spans);
+    if info.state == derived.state {
+        info.state = TraceState::Unspecified;
+    }
+    let forget = |said: &mut Option<i64>, derived: Option<i64>| {
+        if *said == derived {
+            *said = None;
+        }
+    };
+    forget(&mut info.request_time_micros, derived.request_time_micros);
+    forget(&mut info.execution_duration_ms, derived.execution_duration_ms);
+    if info.request_preview == derived.request_preview {
+        info.request_preview = None;
+    }
+    if info.response_preview == derived.response_preview {
+        info.response_preview = None;
+    }
+    info
+}
+
 fn assessment(row: &Row<'_>) -> Assessment {
     let source = row.child("source");
     let source = |name: &str| source.and_then(|source| source.owned(name));
@@ -205,14 +229,8 @@ fn span_record(trace_id: TraceId, row: &Row<'_>) -> Result<SpanRecord, String> {
     if let Some(kept) = row.column("otlp").and_then(|column| column.as_binary_opt::<i32>()) {
         let bytes = Bytes::copy_from_slice(kept.value(row.row));
         // The bytes were accepted once; later limits must not make an archived span unreadable.
-        let limits = Limits {
-            max_attributes: usize::MAX,
-            max_nesting_depth: usize::MAX,
-            max_events: usize::MAX,
-            ..Limits::default()
-        };
         let mut decoded =
-            decode_otlp(&bytes, source, &limits).map_err(|error| error.to_string())?;
+            decode_otlp(&bytes, source, &Limits::accepted()).map_err(|error| error.to_string())?;
         return decoded.spans.pop().ok_or_else(|| "kept span bytes hold no span".to_owned());
     }
     let span_id = row.text("span_id").and_then(SpanId::parse).ok_or("a span has no span id")?;
@@ -268,11 +286,7 @@ fn span_group(row: &Row<'_>, source: SpanSource) -> Result<SpanGroup, String> {
         .unwrap_or_default();
     let mut resource_message = MessageWriter::new();
     for (position, (key, value)) in row.map("tags").enumerate() {
-        let value = if json.contains(&position) {
-            json_to_message(value).map_err(|error| format!("resource `{key}`: {error}"))?
-        } else {
-            string_value(value)
-        };
+        let value = if json.contains(&position) { json_value(value) } else { string_value(value) };
         write_attribute(&mut resource_message, 1, key, &value);
     }
     let dropped = resource.map_or(0, |resource| resource.count("dropped_attributes_count"));
@@ -333,7 +347,7 @@ fn lifted_attribute<'a>(text: &str, origin: &'a str) -> Option<(usize, &'a str, 
     let (form, key) = rest.split_once(':')?;
     let value = match form {
         "t" => string_value(text),
-        "q" | "v" => json_to_message(text).ok()?,
+        "q" | "v" => json_value(text),
         _ => return None,
     };
     Some((position.parse().ok()?, key, value))
@@ -384,8 +398,7 @@ fn write_map(
     name: &str,
 ) -> Result<(), String> {
     for (key, value) in row.map(name) {
-        let value = json_to_message(value).map_err(|error| format!("`{key}`: {error}"))?;
-        write_attribute(message, number, key, &value);
+        write_attribute(message, number, key, &json_value(value));
     }
     Ok(())
 }
@@ -395,6 +408,11 @@ fn write_attribute(message: &mut MessageWriter, number: u32, key: &str, value: &
         attribute.bytes_nonzero(1, key.as_bytes());
         attribute.bytes_nonzero(2, value);
     });
+}
+
+/// The value of JSON text; other text, which only another writer can have put there, is a string.
+fn json_value(text: &str) -> Vec<u8> {
+    json_to_message(text).unwrap_or_else(|_| string_value(text))
 }
 
 fn string_value(text: &str) -> Vec<u8> {

@@ -230,35 +230,39 @@ impl TraceColumns {
 
 /// What a row says of the trace as a whole: the client's word first, the spans' otherwise.
 #[derive(Debug)]
-struct TraceFacts {
+pub(super) struct TraceFacts {
     meaning: TraceMeaning,
-    state: TraceState,
-    request_time_micros: Option<i64>,
-    execution_duration_ms: Option<i64>,
+    pub(super) state: TraceState,
+    pub(super) request_time_micros: Option<i64>,
+    pub(super) execution_duration_ms: Option<i64>,
     trace_name: Option<String>,
-    request_preview: Option<String>,
-    response_preview: Option<String>,
+    pub(super) request_preview: Option<String>,
+    pub(super) response_preview: Option<String>,
     session_id: Option<String>,
     user_id: Option<String>,
     tags: BTreeMap<String, String>,
 }
 
 impl TraceFacts {
-    fn new(trace: &TraceDraft) -> Self {
-        let mut meaning = interpret_trace(&trace.spans);
-        let mut tags = std::mem::take(&mut meaning.tags);
-        let mut facts = Self {
+    /// What the spans alone say.
+    pub(super) fn of_spans(spans: &[SpanRecord]) -> Self {
+        let mut meaning = interpret_trace(spans);
+        Self {
             state: meaning.state,
-            request_time_micros: earliest_start(&trace.spans),
-            execution_duration_ms: derived_duration_ms(&trace.spans),
-            trace_name: meaning.trace_name.take().or_else(|| root_name(&trace.spans)),
+            request_time_micros: earliest_start(spans),
+            execution_duration_ms: derived_duration_ms(spans),
+            trace_name: meaning.trace_name.take().or_else(|| root_name(spans)),
             request_preview: meaning.request_preview.take(),
             response_preview: meaning.response_preview.take(),
             session_id: meaning.session_id.take(),
             user_id: meaning.user_id.take(),
-            tags: BTreeMap::new(),
+            tags: std::mem::take(&mut meaning.tags),
             meaning,
-        };
+        }
+    }
+
+    fn new(trace: &TraceDraft) -> Self {
+        let mut facts = Self::of_spans(&trace.spans);
         if let Some(info) = &trace.info {
             let metadata = |key: &str| info.trace_metadata.get(key).cloned();
             if info.state != TraceState::Unspecified {
@@ -287,9 +291,8 @@ impl TraceFacts {
             {
                 facts.meaning.cost = cost;
             }
-            tags.extend(info.tags.clone());
+            facts.tags.extend(info.tags.clone());
         }
-        facts.tags = tags;
         facts
     }
 }

@@ -215,6 +215,15 @@ fn merge_fields(
     for field in existing {
         let name = format!("{path}{}", field.name());
         match tracelake_model::schema::child(ours, field.name()) {
+            // Rows of ours have no value for it.
+            None if !field.is_nullable() => {
+                return Err(LakeError::SchemaMismatch {
+                    table: table.to_owned(),
+                    column: name,
+                    expected: "a nullable column, or none".to_owned(),
+                    found: format!("{} NOT NULL", field.data_type()),
+                });
+            }
             None => merged.push(Arc::clone(field)),
             Some(our) => {
                 let data_type = merge_type(field.data_type(), our.data_type(), table, &name)?;

@@ -23,7 +23,7 @@ pub use files::{DeletionVector, LiveFile};
 pub(crate) use index::{RowAddress, TraceIndex};
 
 use crate::error::LakeError;
-use crate::layout::{LOG_FOLDER, TableLocation};
+use crate::layout::{TableLocation, has_log};
 use crate::storage::LocalFiles;
 
 /// What all tables of a process share: the Delta kernel's engine and the store below it.
@@ -120,15 +120,14 @@ impl Table {
         Arc::clone(&self.lake.store) as Arc<dyn ObjectStore>
     }
 
-    /// True when there is a log.
+    /// True when there is a version.
     ///
     /// # Errors
     /// [`LakeError::Storage`] when the folder cannot be looked at.
     pub fn exists(&self) -> Result<bool, LakeError> {
-        let log = self.location.folder().join(LOG_FOLDER);
-        log.try_exists().map_err(|source| LakeError::Storage {
-            action: "look for",
-            path: log.display().to_string(),
+        has_log(self.location.folder()).map_err(|source| LakeError::Storage {
+            action: "look for the log of",
+            path: self.name(),
             source,
         })
     }
