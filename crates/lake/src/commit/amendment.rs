@@ -14,13 +14,12 @@ use delta_kernel::actions::deletion_vector_writer::{
 };
 
 use super::actions::{Action, Add, Cdc, Remove};
-use super::conform::conform;
 use super::merge::amend;
 use super::{Found, Step, TableWriter};
 use crate::data_file::{EncodedFile, encode_file, read_rows};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, deletion_vector_file};
-use crate::rows::{TraceDraft, encode, rebuild_traces};
+use crate::rows::{TraceDraft, conform, encode, rebuild_traces};
 use crate::table::{DeletionVector, LiveFile};
 
 /// Rows that are not committed yet, against a version of the table.

@@ -24,7 +24,6 @@
 
 pub(crate) mod actions;
 mod amendment;
-pub(crate) mod conform;
 pub(crate) mod merge;
 
 pub use amendment::Preview;

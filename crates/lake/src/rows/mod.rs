@@ -4,10 +4,12 @@
 //! spans of a row back, value for value; decode, encode, rebuild is the identity.
 
 mod columns;
+mod conform;
 mod rebuild;
 mod spans;
 mod traces;
 
+pub use conform::conform;
 pub use rebuild::{rebuild_trace_rows, rebuild_traces};
 pub use traces::{TraceDraft, encode};
 

@@ -10,11 +10,10 @@ use serde::{Deserialize, Serialize};
 use tracelake_model::TraceId;
 
 use super::TableSnapshot;
-use crate::commit::conform::conform;
 use crate::data_file::{read_rows, read_trace_ids};
 use crate::error::LakeError;
 use crate::layout::decode_action_path;
-use crate::rows::{TraceDraft, rebuild_traces};
+use crate::rows::{TraceDraft, conform, rebuild_traces};
 
 /// A deletion vector as the log describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Statements over files and pending rows together.
 
 use arrow::array::AsArray;
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use serde_json::json;
 
 use super::*;
