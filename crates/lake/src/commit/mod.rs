@@ -14,7 +14,7 @@
 //!
 //! * before any commit: nothing is visible. Files without a commit are unreferenced;
 //! * between amendment and append: the replay finds each late piece in its row. Merging a piece
-//!   that is in changes nothing ([`merge`]), so the amendment is not repeated; the append follows;
+//!   that is in changes nothing (`merge`), so the amendment is not repeated; the append follows;
 //! * after the last commit: the replay finds the epoch in the table's `txn` and commits nothing;
 //! * a commit whose answer was lost is one of the above: it is looked up, never repeated blindly.
 //!

@@ -1,6 +1,6 @@
 //! Rows: a settled trace as one row of the table, and back.
 //!
-//! [`encode`] writes traces into an Arrow batch of the table's schema. [`rebuild`] gives the OTLP
+//! [`encode`] writes traces into an Arrow batch of the table's schema. [`rebuild_traces`] gives the OTLP
 //! spans of a row back, value for value; decode, encode, rebuild is the identity.
 
 mod columns;
@@ -10,7 +10,7 @@ mod spans;
 mod traces;
 
 pub use conform::conform;
-pub use rebuild::{rebuild_trace_rows, rebuild_traces};
+pub use rebuild::{RebuildError, rebuild_traces};
 pub use traces::{TraceDraft, encode};
 
 #[cfg(test)]

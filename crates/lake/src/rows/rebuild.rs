@@ -36,19 +36,8 @@ pub struct RebuildError {
 /// # Errors
 /// [`RebuildError`] for a row that no tracelake wrote.
 pub fn rebuild_traces(batch: &RecordBatch) -> Result<Vec<TraceDraft>, RebuildError> {
-    rebuild_trace_rows(batch, 0..batch.num_rows())
-}
-
-/// Reads some rows of `batch` back into the traces they were made of.
-///
-/// # Errors
-/// [`RebuildError`] for a row that no tracelake wrote.
-pub fn rebuild_trace_rows(
-    batch: &RecordBatch,
-    rows: impl IntoIterator<Item = usize>,
-) -> Result<Vec<TraceDraft>, RebuildError> {
     let whole = StructArray::from(batch.clone());
-    rows.into_iter()
+    (0..batch.num_rows())
         .map(|row| {
             trace(&Row { fields: &whole, row }).map_err(|reason| RebuildError { row, reason })
         })
