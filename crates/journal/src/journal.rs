@@ -20,7 +20,7 @@ use crate::writer::{Folder, Pending, Queue, Request, Shared, Writer};
 /// Where a journal is and how much it may hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalOptions {
-    /// The folder, created unless present. Nothing else may write in it.
+    /// The folder, created unless present. Nothing else may write files of the journal's names in it.
     pub dir: PathBuf,
     /// Total size of all files in `dir`, in bytes, past which appends are refused. Carry files
     /// count, but are never refused: they are how space is freed.
