@@ -23,9 +23,17 @@ VENV_STAMP := $(VENV)/.complete-$(LOCK_HASH)
 PYTHON3 ?= $(shell command -v python3.11 || command -v python3)
 PYTHON := $(VENV)/bin/python
 
+# The mock server that the Unity Catalog client is tested against, from npm.
+NPM_LOCK := tests/contract/package-lock.json
+NPM_HASH := $(firstword $(shell sha256sum $(NPM_LOCK) | cut -c1-16))
+NPM_DIR := $(if $(HAS_CACHE),$(CACHE_DIR)/npm-$(NPM_HASH),$(CARGO_TARGET_DIR)/npm-$(NPM_HASH))
+NPM_STAMP := $(NPM_DIR)/.complete
+export TRACELAKE_PRISM ?= $(NPM_DIR)/node_modules/.bin/prism
+
 # Extra arguments for the test runners: make e2e PYTEST_ARGS='-k crash'
 PYTEST_ARGS ?=
 CRASH_ROUNDS ?= 200
+MINUTES ?= 10
 ARGS ?=
 
 COLD := $(if $(wildcard $(CARGO_TARGET_DIR)/debug/deps/libdatafusion-*.rlib),,yes)
@@ -70,7 +78,7 @@ test-rust: ## Rust tests only (nextest when it is installed)
 	cargo test --locked --quiet --workspace --doc
 
 .PHONY: e2e
-e2e: venv ## End-to-end tests only (needs a built binary)
+e2e: venv contract-tools ## End-to-end tests only (needs a built binary)
 	@test -x '$(TRACELAKE_BIN)' || { echo 'no binary at $(TRACELAKE_BIN)'; echo 'hint: run make build'; exit 1; }
 	@cd tests/e2e && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -v -p no:cacheprovider $(PYTEST_ARGS)
 
@@ -79,6 +87,12 @@ crash: build venv ## Kill the service at random moments, CRASH_ROUNDS times (def
 	@$(call step,$(CRASH_ROUNDS) rounds of kill -9: about $$(( $(CRASH_ROUNDS) * 3 / 60 + 1 )) minutes)
 	@cd tests/e2e && PYTHONDONTWRITEBYTECODE=1 CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTHON) -m pytest -s -v \
 	  -p no:cacheprovider --timeout 0 test_crash.py $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: ## Coverage-guided fuzzing of everything that reads bytes: make fuzz [MINUTES=10]
+	@command -v c++ >/dev/null || { echo 'no C++ compiler, which libFuzzer needs'; echo 'hint: apt-get install g++'; exit 1; }
+	@$(call step,fuzzing for $(MINUTES) minutes; building takes about 6 more$(,) once)
+	@'$(PYTHON3)' fuzz/run.py --minutes $(MINUTES) $(ARGS)
 
 .PHONY: build
 build: ## Build the binary (dev profile: the one that demo and tests use)
@@ -124,10 +138,23 @@ $(VENV_STAMP):
 	  | grep --line-buffered -E '^(Collecting|Installing|Successfully|ERROR)' | cut -c1-110
 	@touch '$@'
 
+.PHONY: contract-tools
+contract-tools: $(NPM_STAMP) ## The mock server of Unity Catalog's API, made once per package-lock.json
+
+$(NPM_STAMP):
+	@$(call step,mock server of Unity Catalog in $(NPM_DIR) (about 20 seconds$(,) once))
+	@command -v npm >/dev/null || { echo 'npm is needed for the contract tests'; echo 'hint: install Node.js 18 or newer'; exit 1; }
+	@rm -rf '$(NPM_DIR)' && mkdir -p '$(NPM_DIR)'
+	@cp tests/contract/package.json $(NPM_LOCK) '$(NPM_DIR)'
+	@cd '$(NPM_DIR)' && timeout 300 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch '$@'
+
 .PHONY: venv-lock
 venv-lock: ## Resolve requirements.in anew into requirements.lock
 	@rm -rf '$(CARGO_TARGET_DIR)/venv-lock' && '$(PYTHON3)' -m venv '$(CARGO_TARGET_DIR)/venv-lock'
 	@'$(CARGO_TARGET_DIR)/venv-lock/bin/pip' install --quiet --disable-pip-version-check -r tests/e2e/requirements.in
+	@'$(CARGO_TARGET_DIR)/venv-lock/bin/pip' install --quiet --disable-pip-version-check --no-deps \
+	  -r tests/e2e/requirements-no-deps.in
 	@{ sed -n 1p $(LOCK); '$(CARGO_TARGET_DIR)/venv-lock/bin/pip' freeze; } > $(LOCK).new && mv $(LOCK).new $(LOCK)
 	@rm -rf '$(CARGO_TARGET_DIR)/venv-lock'
 

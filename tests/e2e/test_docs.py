@@ -49,6 +49,10 @@ SHOWS = [
     ("docs/quickstart.md", "SHOW TABLES", ["TOOL", "AGENT", "agent_traces"]),
     ("docs/mlflow.md", "setup", [AGENT_TABLE]),
     ("docs/otlp.md", "hello", ["{"]),
+    ("docs/unity-catalog.md", "tracelake setup", [AGENT_TABLE]),
+    ("docs/unity-catalog.md", "curl -s", ['"catalogs":[', '"production.monitoring"', '"type_text"']),
+    ("docs/unity-catalog.md", "TablesApi", ["file://", "4 spans array<struct<", "Trace spans"]),
+    ("docs/unity-catalog.md", "DeltaTable", ["version 0 with "]),
     ("docs/table.md", "session_id", ["remember", "checkout", "mean_ms"]),
     ("docs/operations.md", "/health", ["OK"]),
     ("docs/operations.md", "du -sb", ["tracelake-data/journal"]),
@@ -212,6 +216,10 @@ def after_table(terminal: Terminal) -> None:
     assert names(terminal, DEFAULT_TABLE) == ["remember"]
 
 
+def after_unity_catalog(terminal: Terminal) -> None:
+    assert names(terminal, AGENT_TABLE) == []
+
+
 def after_operations(terminal: Terminal) -> None:
     assert names(terminal, DEFAULT_TABLE) == ["POST /order"]
     (row,) = table.rows(terminal.data_dir.joinpath("tables", *DEFAULT_TABLE.split("."))).values()
@@ -227,6 +235,7 @@ AFTERWARDS: dict[str, Callable[[Terminal], None]] = {
     "docs/otlp.md": after_otlp,
     "docs/quickstart.md": after_quickstart,
     "docs/table.md": after_table,
+    "docs/unity-catalog.md": after_unity_catalog,
 }
 
 

@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use tracelake_catalog::EmbeddedCatalog;
 use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot, create_or_accept};
 use tracelake_model::{Clock, ExperimentId, SystemClock, TableName};
-use tracelake_registry::{LifecycleStage, NewExperiment, Registry, RegistryErrorKind};
+use tracelake_registry::{
+    EarlierTraces, Experiment, LifecycleStage, NewExperiment, Registry, RegistryErrorKind,
+};
 
 /// The folder, its registry and the lake over its tables.
 #[derive(Clone, Debug)]
 pub(crate) struct Archive {
     pub folder: DataFolder,
     pub registry: Arc<Registry>,
+    pub catalog: Arc<EmbeddedCatalog>,
     pub lake: Lake,
     pub clock: Arc<dyn Clock>,
 }
@@ -26,14 +30,41 @@ impl Archive {
             .with_context(|| format!("create data folder `{}`", folder.root().display()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let registry = Registry::open(folder.root(), Arc::clone(&clock)).await?;
-        Ok(Self { folder, registry: Arc::new(registry), lake: Lake::new()?, clock })
+        let catalog = EmbeddedCatalog::open(&folder.catalog()).await?;
+        Ok(Self {
+            folder,
+            registry: Arc::new(registry),
+            catalog: Arc::new(catalog),
+            lake: Lake::new()?,
+            clock,
+        })
     }
 
-    /// Creates or accepts the table and sends the experiment's traces to it.
+    /// Closes the files of registry and catalog.
+    pub(crate) async fn close(&self) {
+        self.registry.close().await;
+        self.catalog.close().await;
+    }
+
+    /// Creates or accepts the table, creates the experiment when there is none of that name, and
+    /// sends its traces to the table.
     pub(crate) async fn setup(
         &self,
         name: &TableName,
         experiment: &str,
+        earlier: EarlierTraces,
+    ) -> anyhow::Result<SetupOutcome> {
+        let (experiment_id, created) = self.experiment(experiment).await?;
+        let outcome = self.enable(name, &experiment_id, earlier).await?;
+        Ok(SetupOutcome { experiment_created: created, ..outcome })
+    }
+
+    /// Creates or accepts the table and sends the experiment's traces to it.
+    pub(crate) async fn enable(
+        &self,
+        name: &TableName,
+        experiment_id: &ExperimentId,
+        earlier: EarlierTraces,
     ) -> anyhow::Result<SetupOutcome> {
         let table = Table::at(&self.lake, self.folder.table(name))?;
         let location = table.url().clone();
@@ -41,16 +72,45 @@ impl Archive {
         let snapshot: TableSnapshot =
             tokio::task::spawn_blocking(move || create_or_accept(&table, &*clock)).await??;
         self.registry.register_table(name, location.as_str()).await?;
-        let (experiment_id, created) = self.experiment(experiment).await?;
+        self.ensure_in_catalog(name, &snapshot).await?;
         let now = self.clock.now_unix_micro();
-        self.registry.bind(&experiment_id, name, now).await?;
+        self.registry.bind(experiment_id, name, now, earlier).await?;
         Ok(SetupOutcome {
             table: name.clone(),
             location: location.to_string(),
             version: snapshot.version(),
-            experiment_id,
-            experiment_created: created,
+            experiment_id: experiment_id.clone(),
+            experiment_created: false,
         })
+    }
+
+    /// Notes the table of experiments without a binding, so that their traces are found there
+    /// when another table takes its place or an experiment is bound.
+    pub(crate) async fn register_default_table(&self, name: &TableName) -> anyhow::Result<()> {
+        let table = Table::at(&self.lake, self.folder.table(name))?;
+        self.registry.register_table(name, table.url().as_str()).await?;
+        Ok(self.registry.note_default_table(name).await?)
+    }
+
+    /// The experiment of that name or, where there is no such name, of that id.
+    pub(crate) async fn existing_experiment(&self, text: &str) -> anyhow::Result<Experiment> {
+        let found = match self.registry.experiment_by_name(text).await {
+            Err(error) if error.kind() == RegistryErrorKind::NotFound => {
+                match text.parse::<ExperimentId>() {
+                    Ok(id) => self.registry.experiment(&id).await,
+                    Err(_) => Err(error),
+                }
+            }
+            found => found,
+        };
+        match found {
+            Err(error) if error.kind() == RegistryErrorKind::NotFound => bail!(
+                "no experiment `{0}`\nhint: `tracelake setup TABLE --experiment NAME` creates one, \
+                 as does mlflow.set_experiment(NAME)",
+                tracelake_model::names::printable(text)
+            ),
+            found => Ok(found?),
+        }
     }
 
     /// The experiment of that name, created when there is none.

@@ -59,6 +59,7 @@ impl ServerFile {
 pub(crate) fn router(commands: mpsc::UnboundedSender<Command>) -> Router {
     Router::new()
         .route("/api/v1/flush", post(flush))
+        .route("/api/v1/status", get(status))
         .route("/api/v1/uncommitted/{table}", get(uncommitted))
         .with_state(commands)
 }
@@ -114,6 +115,16 @@ fn to_stream(preview: &Preview) -> Result<Vec<u8>, String> {
 async fn flush(State(commands): State<mpsc::UnboundedSender<Command>>) -> Response {
     match Service::flush(&commands).await {
         Ok(outcome) => Json(json!(outcome)).into_response(),
+        Err(reason) => {
+            let body = json!({"error_code": "TEMPORARILY_UNAVAILABLE", "message": reason});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+async fn status(State(commands): State<mpsc::UnboundedSender<Command>>) -> Response {
+    match Service::status(&commands).await {
+        Ok(status) => Json(json!(status)).into_response(),
         Err(reason) => {
             let body = json!({"error_code": "TEMPORARILY_UNAVAILABLE", "message": reason});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()

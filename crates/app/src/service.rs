@@ -15,8 +15,10 @@ use tracelake_model::TableName;
 use crate::archive::Archive;
 use crate::config::Settings;
 use crate::pipeline::{
-    Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, Schedule, journal_id,
+    Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule,
+    journal_id,
 };
+use crate::trace_store::ServiceTraces;
 
 /// Bytes beyond the body that a journal record may need.
 const RECORD_OVERHEAD_BYTES: u64 = 1 << 20;
@@ -35,6 +37,7 @@ impl Service {
     /// the replay of an earlier process's journal goes on behind.
     pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
         let archive = Archive::open(data_dir).await?;
+        archive.register_default_table(&settings.default_table).await?;
         let mut options = JournalOptions::new(archive.folder.journal());
         options.budget_bytes = settings.journal_budget_bytes;
         options.max_record_bytes = (settings.limits.max_decompressed_bytes as u64)
@@ -57,6 +60,12 @@ impl Service {
             limits: settings.limits,
             settings: intake_settings,
             admission: Some(Arc::clone(&open_bytes) as Arc<dyn Admission>),
+            traces: Arc::new(ServiceTraces {
+                folder: archive.folder.clone(),
+                lake: archive.lake.clone(),
+                registry: Arc::clone(&archive.registry),
+                commands: commands.clone(),
+            }),
         }));
         let pipeline = Pipeline::new(
             tokio::runtime::Handle::current(),
@@ -68,6 +77,7 @@ impl Service {
                 schedule: schedule(settings),
                 index_limit: settings.index_limit,
                 journal_id: journal_id(&archive.folder)?,
+                default_table: settings.default_table.clone(),
                 open_bytes,
             },
         );
@@ -99,6 +109,16 @@ impl Service {
         preview.await.map_err(|_| gone())?
     }
 
+    /// How the pipeline goes.
+    pub(crate) async fn status(
+        commands: &mpsc::UnboundedSender<Command>,
+    ) -> Result<PipelineStatus, String> {
+        let (reply, status) = oneshot::channel();
+        let gone = || "the pipeline has ended".to_owned();
+        commands.send(Command::Status(reply)).map_err(|_| gone())?;
+        status.await.map_err(|_| gone())
+    }
+
     /// True when the pipeline has ended by itself, which it does only when the journal failed.
     pub(crate) fn has_ended(&self) -> bool {
         self.pipeline.is_finished()
@@ -112,6 +132,7 @@ impl Service {
         commands.send(Command::Stop).ok();
         let ended = tokio::task::spawn_blocking(move || pipeline.join()).await?;
         archive.registry.close().await;
+        archive.catalog.close().await;
         ended.map_err(|_| anyhow::anyhow!("the pipeline panicked"))?
     }
 }

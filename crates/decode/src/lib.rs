@@ -23,6 +23,8 @@ pub mod writer;
 
 pub use content_encoding::ContentEncoding;
 pub use error::DecodeError;
-pub use record::{DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, decode_record};
+pub use record::{
+    DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, changes_body, decode_record,
+};
 pub use request::{DecodedSpans, Reject, SpanGroup, SpanRecord, SpanSource, decode_otlp};
 pub use view::{EventView, KeyValueView, LinkView, ResourceView, ScopeView, SpanView, ValueView};

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tracelake_model::{ExperimentId, Limits, TableName, TraceInfo};
+use tracelake_model::{ExperimentId, Limits, TableName, TraceChanges, TraceInfo};
 
 use crate::content_encoding::{ContentEncoding, decompress};
 use crate::error::DecodeError;
@@ -27,6 +27,8 @@ pub enum RecordKind {
     MlflowStartTrace,
     /// Spans of an unsettled trace, carried over from an earlier segment, as OTLP protobuf.
     CarriedTrace,
+    /// Changes to traces beside their spans, as JSON: a list of [`TraceChanges`].
+    TraceChanges,
 }
 
 /// Which table the spans of an experiment go to, as it was when the request arrived.
@@ -114,6 +116,18 @@ pub enum RecordContent {
     Spans(DecodedSpans),
     /// Facts about one trace.
     TraceInfo(Box<TraceInfo>),
+    /// Changes to traces, in order.
+    Changes(Vec<TraceChanges>),
+}
+
+/// The payload of a record of kind [`RecordKind::TraceChanges`].
+#[must_use]
+pub fn changes_body(changes: &[TraceChanges]) -> Vec<u8> {
+    serde_json::to_vec(changes).unwrap_or_default()
+}
+
+fn read_changes(body: &[u8]) -> Result<Vec<TraceChanges>, DecodeError> {
+    serde_json::from_slice(body).map_err(|error| DecodeError::Json { reason: error.to_string() })
 }
 
 /// Decodes a record from its header and the payload as received.
@@ -145,6 +159,7 @@ pub fn decode_record(header: RecordHeader, payload: &Bytes) -> Result<DecodedRec
                 let start = mlflow_json::read_start_trace(&body)?;
                 RecordContent::TraceInfo(Box::new(start.info))
             }
+            RecordKind::TraceChanges => RecordContent::Changes(read_changes(&body)?),
         };
     Ok(DecodedRecord { header, content })
 }

@@ -152,8 +152,10 @@ fn walk(
             seen |= bit;
         }
         match (kind, value) {
+            (FieldType::Fixed64, WireValue::Fixed64(bits)) => {
+                findings.beyond_columns |= message == Message::AnyValue && is_odd_nan(bits);
+            }
             (FieldType::Varint, WireValue::Varint(_))
-            | (FieldType::Fixed64, WireValue::Fixed64(_))
             | (FieldType::Fixed32, WireValue::Fixed32(_))
             | (FieldType::Bytes, WireValue::Bytes(_)) => {}
             (FieldType::Text, WireValue::Bytes(text)) => {
@@ -170,6 +172,12 @@ fn walk(
         }
     }
     Ok(())
+}
+
+/// Whether `bits` are a double that is not a number and not the usual one: its JSON text says only
+/// that it is none.
+fn is_odd_nan(bits: u64) -> bool {
+    f64::from_bits(bits).is_nan() && bits != f64::NAN.to_bits()
 }
 
 /// Arrays and maps add a level; nothing else nests without bound.

@@ -69,7 +69,6 @@ fn trace_info() -> impl Strategy<Value = TraceInfo> {
     let assessments = prop::collection::vec(assessment(), 0..3);
     (id, texts, time(), of(any::<i64>()), state, (map(), map()), assessments).prop_map(
         |(trace_id, texts, request_time_micros, duration, state, maps, assessments)| TraceInfo {
-            trace_id,
             client_request_id: texts[0].clone(),
             request_time_micros,
             execution_duration_ms: duration,
@@ -79,6 +78,7 @@ fn trace_info() -> impl Strategy<Value = TraceInfo> {
             trace_metadata: maps.0,
             tags: maps.1,
             assessments,
+            ..TraceInfo::new(trace_id)
         },
     )
 }

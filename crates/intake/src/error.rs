@@ -7,6 +7,8 @@ use tracelake_journal::JournalError;
 use tracelake_model::ExperimentId;
 use tracelake_registry::RegistryError;
 
+use crate::trace_store::TraceStoreError;
+
 /// Why a request was refused. After any of these nothing of it counts as acknowledged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -98,6 +100,9 @@ pub enum IntakeError {
     /// The registry could not say where the request belongs.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The traces could not be asked for the one that the call is about.
+    #[error("the traces cannot be read: {0}")]
+    Traces(#[from] TraceStoreError),
     /// The work on the request was broken off, at shutdown or by a defect.
     #[error("the work on the request was broken off")]
     BrokenOff,

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tracelake_decode::content_encoding::decompress;
 use tracelake_decode::mlflow_json::{StartTrace, read_start_trace};
 use tracelake_decode::{
     ContentEncoding, DecodeError, DecodedRecord, DecodedSpans, RecordContent, RecordHeader,
-    RecordKind, Route, decode_record,
+    RecordKind, Route, changes_body, decode_record,
 };
 use tracelake_journal::{Journal, RecordBytes};
-use tracelake_model::{Clock, ExperimentId, Limits, TableName, TraceId};
+use tracelake_model::{Clock, ExperimentId, Limits, TableName, TraceChanges, TraceId};
 use tracelake_registry::{ExperimentRoute, LifecycleStage, Registry};
 
 use crate::error::IntakeError;
 use crate::plan::{Destinations, PlannedRecord, named_experiments, plan_records};
 use crate::receive::admission::{Admission, InFlightBytes, Overload};
+use crate::trace_store::{TraceLocks, TraceStore};
 
 /// Bodies up to this size are decoded where they arrive; that takes less than handing them over.
 const INLINE_DECODE_BYTES: usize = 64 << 10;
@@ -77,6 +78,8 @@ pub struct IntakeParts {
     pub settings: IntakeSettings,
     /// Asked for every request beside the journal's own limits.
     pub admission: Option<Arc<dyn Admission>>,
+    /// The traces that clients read and change.
+    pub traces: Arc<dyn TraceStore>,
 }
 
 /// Takes requests in. Shared by all ways in.
@@ -85,6 +88,7 @@ pub struct Intake {
     parts: IntakeParts,
     in_flight: Arc<InFlightBytes>,
     large_decodes: Arc<Semaphore>,
+    trace_locks: TraceLocks,
 }
 
 /// A request, read but not decoded.
@@ -131,13 +135,30 @@ impl Intake {
     #[must_use]
     pub fn new(parts: IntakeParts) -> Self {
         let in_flight = InFlightBytes::new(parts.settings.max_in_flight_bytes);
-        Self { parts, in_flight, large_decodes: Arc::new(Semaphore::new(MAX_LARGE_DECODES)) }
+        Self {
+            parts,
+            in_flight,
+            large_decodes: Arc::new(Semaphore::new(MAX_LARGE_DECODES)),
+            trace_locks: TraceLocks::new(),
+        }
     }
 
     /// Which experiments exist and where they go.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.parts.registry
+    }
+
+    /// The traces that clients read and change.
+    #[must_use]
+    pub fn traces(&self) -> &dyn TraceStore {
+        self.parts.traces.as_ref()
+    }
+
+    /// Time of arrival.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        self.parts.clock.as_ref()
     }
 
     /// Size limits.
@@ -241,6 +262,50 @@ impl Intake {
         let record = DecodedRecord { header, content };
         self.append(vec![PlannedRecord { record, payload }]).await?;
         Ok(StartedTrace { start, experiment_id, artifact_location: known.artifact_location })
+    }
+
+    /// Keeps others from changing `traces` until the guards are dropped: for calls that read a
+    /// trace and then change it.
+    pub(crate) async fn lock_traces(&self, traces: &[TraceId]) -> Vec<OwnedMutexGuard<()>> {
+        self.trace_locks.lock(traces).await
+    }
+
+    /// Makes changes to traces durable, each for the table of its trace. They take effect in the
+    /// order of these calls.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; nothing is acknowledged then.
+    pub async fn submit_changes(
+        &self,
+        changes: Vec<(Route, TraceChanges)>,
+    ) -> Result<(), IntakeError> {
+        let mut by_route: Vec<(Route, Vec<TraceChanges>)> = Vec::new();
+        for (route, change) in changes {
+            match by_route.iter_mut().find(|(known, _)| *known == route) {
+                Some((_, list)) => list.push(change),
+                None => by_route.push((route, vec![change])),
+            }
+        }
+        let records = by_route
+            .into_iter()
+            .map(|(route, changes)| {
+                let submission = Submission {
+                    kind: RecordKind::TraceChanges,
+                    encoding: ContentEncoding::Identity,
+                    experiment: None,
+                    run_id: None,
+                    trace_id: None,
+                    payload: changes_body(&changes).into(),
+                };
+                let header = self.header(&submission, vec![route]);
+                let content = RecordContent::Changes(changes);
+                PlannedRecord {
+                    record: DecodedRecord { header, content },
+                    payload: submission.payload,
+                }
+            })
+            .collect();
+        self.append(records).await
     }
 
     fn header(&self, submission: &Submission, routes: Vec<Route>) -> RecordHeader {

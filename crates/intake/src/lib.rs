@@ -12,8 +12,10 @@ mod error;
 mod intake;
 mod plan;
 pub mod receive;
+mod trace_store;
 
 pub use error::IntakeError;
 pub use intake::{Accepted, Intake, IntakeParts, IntakeSettings, StartedTrace, Submission};
 pub use receive::admission::{Admission, InFlightBytes, Overload, Reservation};
 pub use receive::{MLFLOW_VERSION, grpc_service, http_router};
+pub use trace_store::{FoundTrace, NoTraces, TraceStore, TraceStoreError};

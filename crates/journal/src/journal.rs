@@ -271,6 +271,12 @@ impl<T: Send + 'static> Journal<T> {
         self.shared.capacity.used_bytes()
     }
 
+    /// Bytes that the journal may take on disk.
+    #[must_use]
+    pub fn budget_bytes(&self) -> u64 {
+        self.shared.capacity.budget_bytes()
+    }
+
     /// Whether records that take `bytes` more would stay within the budget.
     #[must_use]
     pub fn has_capacity(&self, bytes: u64) -> bool {

@@ -23,6 +23,7 @@ fn drafts(spans: u64) -> Vec<TraceDraft> {
             created_at_micros: 1,
             updated_at_micros: 1,
             revision: 1,
+            replaces: false,
         })
         .collect()
 }

@@ -159,9 +159,21 @@ pub(crate) fn read_trace_ids(
     file: File,
     mut found: impl FnMut(u64, &str),
 ) -> Result<(), ParquetError> {
+    read_text_column(file, "trace_id", |row, text| {
+        if let Some(text) = text {
+            found(row, text);
+        }
+    })
+}
+
+/// A top-level text column of a data file, in file order; nothing when the file lacks it.
+pub(crate) fn read_text_column(
+    file: File,
+    name: &str,
+    mut found: impl FnMut(u64, Option<&str>),
+) -> Result<(), ParquetError> {
     let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
-    let mask =
-        ProjectionMask::columns(metadata.metadata().file_metadata().schema_descr(), ["trace_id"]);
+    let mask = ProjectionMask::columns(metadata.metadata().file_metadata().schema_descr(), [name]);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
         .with_projection(mask)
         .with_batch_size(8192)
@@ -169,12 +181,10 @@ pub(crate) fn read_trace_ids(
     let mut row = 0_u64;
     for batch in reader {
         let batch = batch?;
-        let column = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8)?;
-        let ids = arrow::array::AsArray::as_string::<i32>(&column);
-        for index in 0..ids.len() {
-            if ids.is_valid(index) {
-                found(row, ids.value(index));
-            }
+        let Some(column) = batch.columns().first() else { return Ok(()) };
+        let column = arrow::compute::cast(column, &arrow::datatypes::DataType::Utf8)?;
+        for text in arrow::array::AsArray::as_string::<i32>(&column) {
+            found(row, text);
             row += 1;
         }
     }

@@ -1,7 +1,7 @@
 //! Every path name: the data folder, table folders, and the files of a table.
 //!
-//! Names from outside become paths here and nowhere else, percent-encoded so that no name can
-//! leave its folder or collide with another.
+//! Names from outside become paths here and nowhere else, encoded so that no name can leave its
+//! folder or collide with another.
 
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,12 @@ impl DataFolder {
     #[must_use]
     pub fn registry(&self) -> PathBuf {
         self.root.join("registry.db")
+    }
+
+    /// The Unity Catalog's database file.
+    #[must_use]
+    pub fn catalog(&self) -> PathBuf {
+        self.root.join("catalog.db")
     }
 
     /// Where a running service says how to reach it.
@@ -101,7 +107,7 @@ impl DataFolder {
     pub fn table(&self, name: &TableName) -> TableLocation {
         let mut folder = self.root.join("tables");
         for part in [name.catalog(), name.schema(), name.table()] {
-            folder.push(utf8_percent_encode(part, KEPT).to_string());
+            folder.push(folder_name(part));
         }
         TableLocation { folder }
     }
@@ -128,6 +134,28 @@ pub(crate) fn has_log(folder: &Path) -> std::io::Result<bool> {
     Ok(false)
 }
 
+/// What stands in a folder name for a byte that cannot: this and two hex digits. Not `%`, which
+/// readers of tables decode in a path, some once and some twice, and then look for another folder.
+const ESCAPE: char = '=';
+
+/// The folder of one part of a table's name. One that begins with an underscore would be taken for
+/// a folder within a table, such as its log.
+fn folder_name(part: &str) -> String {
+    // Both characters are escaped in `part` itself, so this can be undone.
+    let name = utf8_percent_encode(part, KEPT).to_string().replace('%', &ESCAPE.to_string());
+    match name.strip_prefix('_') {
+        Some(rest) => format!("{ESCAPE}5F{rest}"),
+        None => name,
+    }
+}
+
+/// The name that [`folder_name`] was made from; `None` for a folder that is not ours.
+fn decode_folder_name(folder: &str) -> Option<String> {
+    let percent = folder.replace(ESCAPE, "%");
+    let name = percent_decode_str(&percent).decode_utf8().ok()?;
+    (folder_name(&name) == folder).then(|| name.into_owned())
+}
+
 /// Folders below `folder` with their decoded names; others than ours are passed over.
 fn subfolders(folder: &Path) -> std::io::Result<Vec<(PathBuf, String)>> {
     let entries = match std::fs::read_dir(folder) {
@@ -138,10 +166,9 @@ fn subfolders(folder: &Path) -> std::io::Result<Vec<(PathBuf, String)>> {
     for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir()
-            && let Some(name) = entry.file_name().to_str()
-            && let Ok(decoded) = percent_decode_str(name).decode_utf8()
+            && let Some(decoded) = entry.file_name().to_str().and_then(decode_folder_name)
         {
-            found.push((entry.path(), decoded.into_owned()));
+            found.push((entry.path(), decoded));
         }
     }
     Ok(found)
@@ -212,7 +239,14 @@ mod tests {
         let folder = DataFolder::new("/data").unwrap();
         let odd = TableName::new("..".replace('.', "~").as_str(), "a%2fb", "caf\u{e9}*?").unwrap();
         let path = folder.table(&odd).folder().to_owned();
-        assert_eq!(path, Path::new("/data/tables/%7E%7E/a%252fb/caf%C3%A9%2A%3F"));
-        assert!(folder.table(&odd).url().unwrap().as_str().ends_with('/'));
+        assert_eq!(path, Path::new("/data/tables/=7E=7E/a=252fb/caf=C3=A9=2A=3F"));
+        let url = folder.table(&odd).url().unwrap();
+        assert!(url.as_str().ends_with('/') && !url.as_str().contains('%'), "{url}");
+        for name in ["a", "=", "%", "=25", "%3D", "a=b%c", "\u{e9}", "_delta_log", "a_b", "__"] {
+            assert_eq!(decode_folder_name(&folder_name(name)).as_deref(), Some(name));
+        }
+        for foreign in ["%41", "=41", "a b", "=zz", "a.b", "_delta_log"] {
+            assert_eq!(decode_folder_name(foreign), None, "{foreign}");
+        }
     }
 }

@@ -12,8 +12,8 @@ pub mod rows;
 mod storage;
 pub mod table;
 
-pub use commit::{EpochOutcome, Preview, TableWriter};
+pub use commit::{EpochOutcome, LocatedTraces, Preview, TableWriter};
 pub use error::{LakeError, Retry};
 pub use layout::{DataFolder, TableLocation};
 pub use rows::TraceDraft;
-pub use table::{Lake, LiveFile, Table, TableSnapshot, create_or_accept};
+pub use table::{Lake, LiveFile, Table, TableFeatures, TableSnapshot, create_or_accept};

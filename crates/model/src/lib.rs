@@ -3,6 +3,7 @@
 //! Ids, table names, trace facts, size limits, the clock and the Arrow schema of the traces table.
 //! Comes in: nothing. Goes out: values. This room does no I/O, knows no wire format and no runtime.
 
+pub mod change;
 pub mod clock;
 pub mod ids;
 pub mod limits;
@@ -10,6 +11,7 @@ pub mod names;
 pub mod schema;
 pub mod trace_info;
 
+pub use change::{TraceChange, TraceChanges};
 pub use clock::{Clock, SystemClock};
 pub use ids::{SpanId, TraceId};
 pub use limits::Limits;

@@ -211,16 +211,35 @@ const fn is_invisible(character: char) -> bool {
 pub fn printable(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars().take(80) {
-        if character.is_control() || is_invisible(character) {
-            shown.extend(character.escape_unicode());
-        } else {
-            shown.push(character);
-        }
+        push_printable(&mut shown, character);
     }
     if 80 < text.chars().count() {
         shown.push_str("...");
     }
     shown
+}
+
+/// `text` of any length with control and invisible characters escaped, line ends kept: what may be
+/// shown of a message that quotes what somebody typed.
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character == '\n' {
+            shown.push(character);
+        } else {
+            push_printable(&mut shown, character);
+        }
+    }
+    shown
+}
+
+fn push_printable(shown: &mut String, character: char) {
+    if character.is_control() || is_invisible(character) {
+        shown.extend(character.escape_unicode());
+    } else {
+        shown.push(character);
+    }
 }
 
 #[cfg(test)]
@@ -251,5 +270,18 @@ mod tests {
         for wrong in ["", "-1", "01", "1e3", "x", "9999999999999999999"] {
             assert!(wrong.parse::<ExperimentId>().is_err(), "{wrong}");
         }
+    }
+
+    /// Scenario: escape codes, C1 codes, reordering and unseen characters, line ends.
+    /// Guarantees: nothing that a terminal acts on is left; lines stay lines where they are kept.
+    #[test]
+    fn what_is_shown_cannot_act() {
+        let text = "a\u{1b}[31mb\r\n\u{9b}2J\u{202e}c\u{200b}";
+        assert_eq!(
+            printable_lines(text),
+            "a\\u{1b}[31mb\\u{d}\n\\u{9b}2J\\u{202e}c\\u{200b}"
+        );
+        assert_eq!(printable("a\nb"), "a\\u{a}b");
+        assert_eq!(printable(&"x".repeat(100)).chars().count(), 83);
     }
 }

@@ -65,6 +65,10 @@ fn text(name: &str) -> Field {
     field(name, DataType::Utf8)
 }
 
+fn list_of_text() -> DataType {
+    DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)))
+}
+
 fn commented(field: Field, comment: &str) -> Field {
     field.with_metadata(HashMap::from([("comment".to_owned(), comment.to_owned())]))
 }
@@ -72,7 +76,6 @@ fn commented(field: Field, comment: &str) -> Field {
 fn build_schema() -> Schema {
     let trace_info =
         Fields::from(vec![text("request_id"), field("timestamp", timestamp()), text("status")]);
-    let models = DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)));
     Schema::new(vec![
         commented(Field::new("trace_id", DataType::Utf8, false), "MLflow trace ID"),
         commented(text("experiment_id"), "MLflow experiment ID"),
@@ -101,7 +104,7 @@ fn build_schema() -> Schema {
         commented(field("input_cost", DataType::Float64), "Cost of the prompts in US dollars"),
         commented(field("output_cost", DataType::Float64), "Cost of the completions in US dollars"),
         commented(field("total_cost", DataType::Float64), "Cost in US dollars, as sent"),
-        commented(field("models", models), "Models that answered, in order of first use"),
+        commented(field("models", list_of_text()), "Models that answered, in order of first use"),
         commented(field("span_count", DataType::Int32), "Number of spans"),
         commented(field("error_span_count", DataType::Int32), "Number of spans with status ERROR"),
         commented(
@@ -114,6 +117,10 @@ fn build_schema() -> Schema {
         ),
         commented(field("updated_at", timestamp()), "When the row was last changed"),
         commented(field("revision", DataType::Int32), "1 at first archive, one more per change"),
+        commented(
+            field("linked_run_ids", list_of_text()),
+            "MLflow runs that the trace was linked to, in that order",
+        ),
     ])
 }
 

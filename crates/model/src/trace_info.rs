@@ -2,7 +2,7 @@
 //!
 //! Source: `mlflow.entities.TraceInfo` and the REST message `TraceInfoV3` of MLflow 3.17.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -140,11 +140,88 @@ pub struct TraceInfo {
     pub trace_metadata: BTreeMap<String, String>,
     /// Mutable tags.
     pub tags: BTreeMap<String, String>,
+    /// Keys of tags that were deleted: they stand neither in an older row nor, as attributes of a
+    /// resource, in the spans. A key is never here and in `tags`.
+    pub deleted_tags: BTreeSet<String>,
     /// Feedback and expectations.
     pub assessments: Vec<Assessment>,
+    /// Ids of assessments that were deleted.
+    pub deleted_assessments: BTreeSet<String>,
+    /// Runs that the trace was linked to after the fact, in that order, each once.
+    pub linked_runs: Vec<String>,
 }
 
+/// Trace metadata that marks a trace whose client has said what it is: MLflow's servers set it.
+pub const INFO_FINALIZED: &str = "mlflow.trace.infoFinalized";
+
 impl TraceInfo {
+    /// Says nothing of a trace.
+    #[must_use]
+    pub const fn new(trace_id: TraceId) -> Self {
+        Self {
+            trace_id,
+            client_request_id: None,
+            request_time_micros: None,
+            execution_duration_ms: None,
+            state: TraceState::Unspecified,
+            request_preview: None,
+            response_preview: None,
+            trace_metadata: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            deleted_tags: BTreeSet::new(),
+            assessments: Vec::new(),
+            deleted_assessments: BTreeSet::new(),
+            linked_runs: Vec::new(),
+        }
+    }
+
+    /// True when it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::new(self.trace_id)
+    }
+
+    /// True when a client's `start_trace` is in it.
+    #[must_use]
+    pub fn is_finalized(&self) -> bool {
+        self.trace_metadata.contains_key(INFO_FINALIZED)
+    }
+
+    /// Sets a tag.
+    pub fn set_tag(&mut self, key: String, value: String) {
+        self.deleted_tags.remove(&key);
+        self.tags.insert(key, value);
+    }
+
+    /// Deletes a tag, also one that older rows or spans hold.
+    pub fn delete_tag(&mut self, key: String) {
+        self.tags.remove(&key);
+        self.deleted_tags.insert(key);
+    }
+
+    /// Adds an assessment, in place of the one with its id.
+    pub fn put_assessment(&mut self, assessment: Assessment) {
+        self.deleted_assessments.remove(&assessment.assessment_id);
+        let id = &assessment.assessment_id;
+        match self.assessments.iter_mut().find(|known| known.assessment_id == *id) {
+            Some(known) => *known = assessment,
+            None => self.assessments.push(assessment),
+        }
+    }
+
+    /// Deletes an assessment, also one that older rows hold.
+    pub fn delete_assessment(&mut self, assessment_id: String) {
+        self.assessments.retain(|known| known.assessment_id != assessment_id);
+        self.deleted_assessments.insert(assessment_id);
+    }
+
+    /// Links a run.
+    pub fn link_run(&mut self, run_id: String) {
+        if !self.linked_runs.contains(&run_id) {
+            self.linked_runs.push(run_id);
+        }
+    }
+
     /// Number of spans that the client announced (`mlflow.trace.sizeStats`), if it did.
     #[must_use]
     pub fn announced_spans(&self) -> Option<usize> {

@@ -18,8 +18,23 @@ pub enum PresentError {
         /// Why not.
         source: ArrowError,
     },
+    /// The rows do not fit a binary format, for instance a type that Parquet does not have. Another
+    /// format does; nothing useful was written.
+    #[error("encode result as {format}")]
+    Encode {
+        /// Name of the format.
+        format: &'static str,
+        /// Why not.
+        source: ArrowError,
+    },
+    /// A trace lacks a column without which it cannot be shown.
+    #[error("no column `{column}` in the trace to show")]
+    MissingColumn {
+        /// The column.
+        column: &'static str,
+    },
     /// A format name that does not exist.
-    #[error("unknown format `{name}`: expected table, json, jsonl or csv")]
+    #[error("unknown format `{name}`: expected table, json, jsonl, csv, arrow or parquet")]
     UnknownFormat {
         /// What was given.
         name: String,

@@ -33,15 +33,6 @@ pub(crate) fn escaped(text: &str, keep: impl Fn(char) -> bool) -> String {
     safe
 }
 
-/// `text` cut to `max_chars` characters, the cut marked by three dots.
-pub(crate) fn cut(text: &str, max_chars: usize) -> String {
-    if text.chars().count() <= max_chars {
-        return text.to_owned();
-    }
-    let kept = max_chars.saturating_sub(3);
-    text.chars().take(kept).chain("...".chars().take(max_chars)).collect()
-}
-
 /// Whether a spreadsheet would take a cell that starts like `text` for a formula.
 pub(crate) fn looks_like_formula(text: &str) -> bool {
     text.starts_with([
@@ -63,14 +54,5 @@ mod tests {
         assert!(safe.starts_with("a\\u{1b}[31mb\\u{9b}2Jc\\u{202e}d"), "{safe}");
         let plain = "gr\u{fc}n \u{4f60}\u{597d} \u{1F468}\u{200D}\u{1F469} \"x\" 'y' \\";
         assert_eq!(escaped(plain, |_| false), plain);
-    }
-
-    /// Scenario: text shorter, as long as, and longer than the limit.
-    /// Guarantees: the result never exceeds the limit.
-    #[test]
-    fn cut_text_fits() {
-        assert_eq!(cut("abcdef", 6), "abcdef");
-        assert_eq!(cut("abcdefg", 6), "abc...");
-        assert_eq!(cut("abcdefg", 2), "..");
     }
 }

@@ -6,16 +6,59 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use comfy_table::presets::ASCII_FULL_CONDENSED;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table};
 
 use crate::error::PresentError;
-use crate::hostile::{cut, escaped};
+use crate::hostile::escaped;
+use crate::records;
 use crate::render::RenderOptions;
+use crate::style::Tone;
 use crate::value::{is_nested, is_text, scalar_text, write_json};
+use crate::width::cut;
 
-/// A header, the rows, and a line that counts them.
+/// How a null is shown. Empty text is shown as nothing.
+const NULL: &str = "null";
+
+/// Columns below which a cell is no longer readable.
+const MIN_CELL: usize = 6;
+
+/// Columns of border and padding for each cell.
+const CELL_FRAME: usize = 3;
+
+/// One value as it is shown.
+#[derive(Clone, Debug)]
+pub(crate) struct ShownValue {
+    /// Safe to print, on one line, cut.
+    pub(crate) text: String,
+    /// Its colour.
+    pub(crate) tone: Tone,
+    /// Whether it stands to the right.
+    pub(crate) is_number: bool,
+}
+
+/// A header, the rows, and a line that counts them. On a terminal that is too narrow for all
+/// columns side by side, each row is a block of its own, one column a line.
 pub(crate) fn write_table(
     schema: &Schema,
+    batches: &[RecordBatch],
+    out: &mut dyn Write,
+    options: &RenderOptions,
+) -> Result<(), PresentError> {
+    let header: Vec<String> =
+        schema.fields().iter().map(|field| escaped(field.name(), |_| false)).collect();
+    let least = header.len() * (MIN_CELL + CELL_FRAME) + 1;
+    if options.width.is_some_and(|width| width < least) && 1 < header.len() {
+        records::write_records(&header, batches, out, options)?;
+    } else if !header.is_empty() {
+        write_grid(&header, batches, out, options)?;
+    }
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    writeln!(out, "{rows} {}", if rows == 1 { "row" } else { "rows" })?;
+    Ok(())
+}
+
+fn write_grid(
+    header: &[String],
     batches: &[RecordBatch],
     out: &mut dyn Write,
     options: &RenderOptions,
@@ -23,6 +66,8 @@ pub(crate) fn write_table(
     let mut table = Table::new();
     table.load_preset(ASCII_FULL_CONDENSED);
     if options.color {
+        // The caller has decided, with the environment in view; the library would ask it again.
+        crossterm::style::force_color_output(true);
         table.enforce_styling();
     } else {
         table.force_no_tty();
@@ -35,47 +80,76 @@ pub(crate) fn write_table(
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
     }
-    table.set_header(schema.fields().iter().map(|field| {
-        let cell = Cell::new(escaped(field.name(), |_| false));
+    table.set_header(header.iter().map(|name| {
+        let cell = Cell::new(name);
         if options.color { cell.add_attribute(Attribute::Bold) } else { cell }
     }));
-    let mut rows: usize = 0;
     for batch in batches {
         for row in 0..batch.num_rows() {
-            let mut cells = Vec::with_capacity(batch.num_columns());
-            for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-                let cell = cell(column.as_ref(), row, options).map_err(|source| {
-                    PresentError::Value { column: field.name().clone(), source }
-                })?;
-                cells.push(cell);
-            }
-            table.add_row(cells);
-            rows += 1;
+            let values = shown_row(batch, row, options)?;
+            table.add_row(values.into_iter().map(|value| cell(value, options)));
         }
     }
-    if !schema.fields().is_empty() {
-        writeln!(out, "{table}")?;
-    }
-    writeln!(out, "{rows} {}", if rows == 1 { "row" } else { "rows" })?;
+    keep_first_column_whole(&mut table, header.len(), options);
+    writeln!(out, "{table}")?;
     Ok(())
 }
 
-fn cell(array: &dyn Array, row: usize, options: &RenderOptions) -> Result<Cell, ArrowError> {
+/// The first column says which row it is, mostly by an id that people copy: it is not broken over
+/// lines as long as the others keep their least.
+fn keep_first_column_whole(table: &mut Table, columns: usize, options: &RenderOptions) {
+    let first = usize::from(table.column_max_content_widths().first().copied().unwrap_or(0));
+    let others = columns.saturating_sub(1) * (MIN_CELL + CELL_FRAME);
+    let whole = first + CELL_FRAME + others + 1;
+    if options.width.is_some_and(|width| whole <= width)
+        && let Some(column) = table.column_mut(0)
+    {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+}
+
+fn cell(value: ShownValue, options: &RenderOptions) -> Cell {
+    let mut cell = Cell::new(value.text);
+    if value.is_number {
+        cell = cell.set_alignment(CellAlignment::Right);
+    }
+    match value.tone.color() {
+        Some(color) if options.color => cell.fg(color),
+        _ => cell,
+    }
+}
+
+/// The values of one row, in the order of the columns.
+pub(crate) fn shown_row(
+    batch: &RecordBatch,
+    row: usize,
+    options: &RenderOptions,
+) -> Result<Vec<ShownValue>, PresentError> {
+    let mut values = Vec::with_capacity(batch.num_columns());
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let value = shown_value(column.as_ref(), row, options)
+            .map_err(|source| PresentError::Value { column: field.name().clone(), source })?;
+        values.push(value);
+    }
+    Ok(values)
+}
+
+fn shown_value(
+    array: &dyn Array,
+    row: usize,
+    options: &RenderOptions,
+) -> Result<ShownValue, ArrowError> {
     if array.is_null(row) {
-        return Ok(Cell::new(""));
+        return Ok(ShownValue { text: NULL.into(), tone: Tone::Faint, is_number: false });
     }
     if is_nested(array.data_type()) {
         let mut json = String::new();
         write_json(&mut json, array, row)?;
-        return Ok(Cell::new(cut(&escaped(&json, |_| false), options.nested_chars())));
+        let text = cut(&escaped(&json, |_| false), options.nested_chars());
+        return Ok(ShownValue { text, tone: Tone::Plain, is_number: false });
     }
-    let text = scalar_text(array, row)?;
-    if is_text(array.data_type()) {
-        let cell = Cell::new(cut(&escaped(&text, |_| false), options.max_cell));
-        // A colour only underlines what the word already says.
-        return Ok(if options.color && text == "ERROR" { cell.fg(Color::Red) } else { cell });
-    }
-    let cell = Cell::new(cut(&escaped(&text, |_| false), options.max_cell));
-    let number = array.data_type().is_numeric();
-    Ok(if number { cell.set_alignment(CellAlignment::Right) } else { cell })
+    let text = cut(&escaped(&scalar_text(array, row)?, |_| false), options.max_cell);
+    let is_word = is_text(array.data_type());
+    let tone = if is_word { Tone::of_word(&text) } else { Tone::Plain };
+    Ok(ShownValue { text, tone, is_number: array.data_type().is_numeric() })
 }

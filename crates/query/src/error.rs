@@ -47,6 +47,14 @@ pub enum QueryError {
         /// What the planner says.
         message: String,
     },
+    /// The statement is so long or so nested that planning it would take too much.
+    #[error("the statement is too complex: it has more than {limit} {what}")]
+    TooComplex {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much of it is allowed.
+        limit: usize,
+    },
     /// A table exists but cannot be read.
     #[error("cannot open table `{table}`: {source}")]
     Table {
@@ -73,6 +81,9 @@ pub enum QueryError {
         /// What the engine says.
         message: String,
     },
+    /// A defect of the engine: the thread that ran the statement ended without an answer.
+    #[error("the statement broke off")]
+    BrokenOff,
     /// The engine itself could not be set up.
     #[error("cannot set up the query engine: {message}")]
     Setup {
@@ -108,6 +119,14 @@ impl QueryError {
             Self::TimeLimit { .. } => {
                 Some("narrow the time range by created_at, or raise the limit".into())
             }
+            Self::TooComplex { .. } => Some(
+                "long lists of values belong into IN (...); split the rest into several statements"
+                    .into(),
+            ),
+            Self::BrokenOff => Some(
+                "the engine has a defect with this statement, try to write it in another way"
+                    .into(),
+            ),
             Self::Syntax { .. }
             | Self::UnknownColumn { .. }
             | Self::Plan { .. }
@@ -127,12 +146,15 @@ impl QueryError {
                 | Self::UnknownTable { .. }
                 | Self::UnknownColumn { .. }
                 | Self::Plan { .. }
+                | Self::TooComplex { .. }
         )
     }
 
-    /// The error of a failed planning.
-    pub(crate) fn from_planning(error: &DataFusionError) -> Self {
+    /// The error of a failed planning under a memory limit of `limit_bytes`: constants are computed
+    /// by the planner.
+    pub(crate) fn from_planning(error: &DataFusionError, limit_bytes: usize) -> Self {
         match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => Self::MemoryLimit { limit_bytes },
             DataFusionError::SchemaError(schema_error, _) => match schema_error.as_ref() {
                 SchemaError::FieldNotFound { field, valid_fields } => Self::UnknownColumn {
                     column: field.name().to_owned(),

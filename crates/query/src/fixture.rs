@@ -174,9 +174,14 @@ pub(crate) struct TestTable {
 
 impl TestTable {
     pub(crate) fn new() -> Self {
+        Self::of(schema())
+    }
+
+    /// A table with the columns of `schema`.
+    pub(crate) fn of(schema: SchemaRef) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
-            schema: schema(),
+            schema,
             files: Vec::new(),
             pending: Vec::new(),
         }

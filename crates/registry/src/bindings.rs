@@ -16,6 +16,17 @@ pub struct Binding {
     pub table: TableName,
     /// When it was bound, microseconds since the Unix epoch.
     pub enabled_at_micros: i64,
+    /// Its earlier traces, of the time without a binding, belong to this table too.
+    pub moves_earlier: bool,
+}
+
+/// What becomes of the traces that an experiment has in the default table when it is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlierTraces {
+    /// They go to the table too.
+    Move,
+    /// They stay where they are.
+    Stay,
 }
 
 /// A table that this archiver knows.
@@ -29,7 +40,8 @@ pub struct RegisteredTable {
 
 impl Registry {
     /// Binds an experiment to a registered table, in place of an earlier binding. Takes effect for
-    /// requests that arrive after it returned, in every process.
+    /// requests that arrive after it returned, in every process. With [`EarlierTraces::Move`] the
+    /// traces that are in a default table are to be moved: see [`Registry::pending_moves`].
     ///
     /// # Errors
     /// [`RegistryError::ExperimentNotFound`], [`RegistryError::TableNotFound`], or storage.
@@ -38,6 +50,7 @@ impl Registry {
         experiment_id: &ExperimentId,
         table: &TableName,
         enabled_at_micros: i64,
+        earlier: EarlierTraces,
     ) -> Result<(), RegistryError> {
         let failed = storage("bind experiment");
         let mut transaction = self.begin("bind experiment").await?;
@@ -51,16 +64,19 @@ impl Registry {
             return Err(RegistryError::TableNotFound { table: table.clone() });
         }
         sqlx::query(
-            "INSERT INTO bindings (experiment_id, table_name, enabled_at_micros) VALUES (?, ?, ?) \
-             ON CONFLICT (experiment_id) DO UPDATE SET table_name = excluded.table_name, \
-             enabled_at_micros = excluded.enabled_at_micros",
+            "INSERT INTO bindings (experiment_id, table_name, enabled_at_micros, moves_earlier) \
+             VALUES (?, ?, ?, ?) ON CONFLICT (experiment_id) DO UPDATE SET \
+             table_name = excluded.table_name, enabled_at_micros = excluded.enabled_at_micros, \
+             moves_earlier = excluded.moves_earlier",
         )
         .bind(experiment_id.number())
         .bind(table.to_string())
         .bind(enabled_at_micros)
+        .bind(earlier == EarlierTraces::Move)
         .execute(&mut *transaction)
         .await
         .map_err(&failed)?;
+        crate::moves::request(&mut transaction, experiment_id, table, earlier).await?;
         transaction.commit().await.map_err(&failed)
     }
 
@@ -72,11 +88,15 @@ impl Registry {
         &self,
         experiment_id: &ExperimentId,
     ) -> Result<Option<TableName>, RegistryError> {
+        let failed = storage("unbind experiment");
+        let mut transaction = self.begin("unbind experiment").await?;
         let row = sqlx::query("DELETE FROM bindings WHERE experiment_id = ? RETURNING table_name")
             .bind(experiment_id.number())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&mut *transaction)
             .await
-            .map_err(storage("unbind experiment"))?;
+            .map_err(&failed)?;
+        crate::moves::cancel(&mut transaction, experiment_id).await?;
+        transaction.commit().await.map_err(&failed)?;
         row.map(|row| table_name(&row, 0)).transpose()
     }
 
@@ -103,7 +123,7 @@ impl Registry {
     pub async fn bindings(&self) -> Result<Vec<Binding>, RegistryError> {
         let failed = storage("read bindings");
         let rows = sqlx::query(
-            "SELECT experiment_id, table_name, enabled_at_micros FROM bindings \
+            "SELECT experiment_id, table_name, enabled_at_micros, moves_earlier FROM bindings \
              ORDER BY experiment_id",
         )
         .fetch_all(&self.pool)
@@ -115,6 +135,7 @@ impl Registry {
                 experiment_id: row.try_get::<i64, _>(0).map_err(&failed)?.into(),
                 table: table_name(&row, 1)?,
                 enabled_at_micros: row.try_get(2).map_err(&failed)?,
+                moves_earlier: row.try_get(3).map_err(&failed)?,
             });
         }
         Ok(bindings)
@@ -152,6 +173,19 @@ impl Registry {
             return Err(RegistryError::TableExists { table: name.clone(), location });
         }
         transaction.commit().await.map_err(&failed)
+    }
+
+    /// Notes that traces of experiments without a binding go to this registered table.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn note_default_table(&self, name: &TableName) -> Result<(), RegistryError> {
+        sqlx::query("UPDATE archive_tables SET was_default = 1 WHERE name = ? AND was_default = 0")
+            .bind(name.to_string())
+            .execute(&self.pool)
+            .await
+            .map_err(storage("note default table"))?;
+        Ok(())
     }
 
     /// The table of that name, if it is known.

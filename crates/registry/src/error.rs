@@ -88,6 +88,15 @@ pub enum RegistryError {
         /// What is wrong, starting with punctuation.
         reason: &'static str,
     },
+    /// A tag that shows the archive binding. `tracelake enable` and `tracelake disable` change it.
+    #[error(
+        "Tag '{key}' shows where traces are archived and cannot be set or deleted. Use \
+         `tracelake enable` or `tracelake disable`."
+    )]
+    ReservedTag {
+        /// The tag's key, control characters escaped.
+        key: String,
+    },
     /// A filter or an order that does not parse. The message says where.
     #[error("{reason}")]
     InvalidFilter {
@@ -152,6 +161,7 @@ impl RegistryError {
             | Self::InvalidExperimentName { .. }
             | Self::TooLong { .. }
             | Self::InvalidValue { .. }
+            | Self::ReservedTag { .. }
             | Self::InvalidFilter { .. }
             | Self::InvalidPageToken { .. } => Kind::InvalidParameter,
             Self::RenameDeleted { .. } => Kind::InvalidState,

@@ -8,14 +8,17 @@
 mod bindings;
 mod error;
 mod experiments;
+mod moves;
 mod registry;
 mod routes;
 mod schema;
 
-pub use bindings::{Binding, RegisteredTable};
+pub use bindings::{Binding, EarlierTraces, RegisteredTable};
 pub use error::{RegistryError, RegistryErrorKind};
 pub use experiments::{
     Experiment, ExperimentPage, ExperimentQuery, LifecycleStage, NewExperiment, Tag, ViewType,
+    check_tag_key,
 };
+pub use moves::Move;
 pub use registry::{REGISTRY_FILE, Registry};
-pub use routes::ExperimentRoute;
+pub use routes::{ExperimentRoute, PastTable};

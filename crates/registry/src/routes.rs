@@ -23,8 +23,21 @@ pub struct ExperimentRoute {
     pub stage: LifecycleStage,
     /// The table it is bound to, if it is.
     pub table: Option<TableName>,
+    /// Its earlier traces, of the time without a binding, belong to that table too.
+    pub moves_earlier: bool,
+    /// Other tables that may hold traces of it: those it was bound to before, and default tables.
+    pub past: Vec<PastTable>,
     /// URI below which its artifacts lie.
     pub artifact_location: String,
+}
+
+/// A table that may hold traces of an experiment from before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastTable {
+    /// Its name.
+    pub name: TableName,
+    /// True for a table of experiments without a binding.
+    pub was_default: bool,
 }
 
 /// The watching connection and what was read since the last change.
@@ -68,8 +81,8 @@ impl RouteCache {
     ) -> Result<Option<ExperimentRoute>, RegistryError> {
         let failed = storage("read route");
         let row = sqlx::query(
-            "SELECT lifecycle_stage, artifact_location, table_name FROM experiments \
-             LEFT JOIN bindings USING (experiment_id) WHERE experiment_id = ?",
+            "SELECT lifecycle_stage, artifact_location, table_name, \
+             coalesce(moves_earlier, 0) FROM experiments LEFT JOIN bindings USING (experiment_id) WHERE experiment_id = ?",
         )
         .bind(experiment_id.number())
         .fetch_optional(&mut self.watcher)
@@ -77,10 +90,28 @@ impl RouteCache {
         .map_err(&failed)?;
         let Some(row) = row else { return Ok(None) };
         let bound = row.try_get::<Option<&str>, _>(2).map_err(&failed)?.is_some();
+        let table = if bound { Some(table_name(&row, 2)?) } else { None };
+        let past = sqlx::query(
+            "SELECT name, was_default FROM archive_tables WHERE was_default = 1 OR name IN \
+             (SELECT table_name FROM past_bindings WHERE experiment_id = ?) ORDER BY name",
+        )
+        .bind(experiment_id.number())
+        .fetch_all(&mut self.watcher)
+        .await
+        .map_err(&failed)?
+        .iter()
+        .map(|row| {
+            let was_default = row.try_get(1).map_err(&failed)?;
+            Ok(PastTable { name: table_name(row, 0)?, was_default })
+        })
+        .filter(|past| past.as_ref().map_or(true, |past| Some(&past.name) != table.as_ref()))
+        .collect::<Result<Vec<_>, RegistryError>>()?;
         Ok(Some(ExperimentRoute {
             stage: LifecycleStage::parse(row.try_get(0).map_err(&failed)?),
             artifact_location: row.try_get(1).map_err(&failed)?,
-            table: if bound { Some(table_name(&row, 2)?) } else { None },
+            moves_earlier: row.try_get(3).map_err(&failed)?,
+            table,
+            past,
         }))
     }
 }

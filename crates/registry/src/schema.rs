@@ -37,6 +37,23 @@ const MIGRATIONS: &[&str] = &["
         one INTEGER PRIMARY KEY CHECK (one = 1),
         archiver_id TEXT NOT NULL
     ) STRICT;
+", "
+    ALTER TABLE archive_tables ADD COLUMN was_default INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE bindings ADD COLUMN moves_earlier INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE past_bindings (
+        experiment_id INTEGER NOT NULL REFERENCES experiments (experiment_id),
+        table_name TEXT NOT NULL REFERENCES archive_tables (name),
+        PRIMARY KEY (experiment_id, table_name)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO past_bindings SELECT experiment_id, table_name FROM bindings;
+    CREATE TABLE moves (
+        experiment_id INTEGER NOT NULL REFERENCES experiments (experiment_id),
+        source_table TEXT NOT NULL REFERENCES archive_tables (name),
+        target_table TEXT NOT NULL REFERENCES archive_tables (name),
+        moved_traces INTEGER NOT NULL DEFAULT 0,
+        done INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (experiment_id, source_table)
+    ) STRICT, WITHOUT ROWID;
 "];
 
 /// Brings the file to the newest version, and makes what always exists: experiment 0, `Default`,

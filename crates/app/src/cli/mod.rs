@@ -1,19 +1,26 @@
 //! The command line: types of every command, and what runs them.
 
+mod enable;
 mod flush;
+pub(crate) mod import;
+mod man;
+mod output;
 mod query;
 mod rebuild;
 mod serve;
 mod setup;
+mod show;
 mod time;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use output::color_on_stderr;
+
 /// The open trace archive for MLflow: traces in, a Delta table out.
 #[derive(Debug, Parser)]
-#[command(name = "tracelake", version, max_term_width = 100, args_override_self = true)]
+#[command(name = "tracelake", version, max_term_width = 100, args_override_self = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Folder of the archive: journal, registry and tables
     #[arg(
@@ -35,24 +42,37 @@ pub(crate) struct Cli {
 enum Command {
     Serve(Box<serve::ServeArgs>),
     Setup(setup::SetupArgs),
+    Enable(enable::EnableArgs),
+    Disable(enable::DisableArgs),
     /// Lists archived traces, newest first
-    Traces(query::AnalysisArgs),
-    /// Shows what failed: traces with status ERROR, or with a span that has it; newest first
-    Errors(query::AnalysisArgs),
-    /// Shows what is slow: spans, their summed and mean duration per trace; newest first
-    Performance(query::AnalysisArgs),
+    Traces(query::TracesArgs),
+    /// Shows what failed: traces with status ERROR or with a span that has it; or groups of them
+    Errors(query::ErrorsArgs),
+    /// Shows what is slow: summed and mean span duration per trace; or percentiles of groups
+    Performance(query::PerformanceArgs),
     Sql(query::SqlArgs),
+    Show(show::ShowArgs),
     Flush(flush::FlushArgs),
+    Import(Box<import::ImportArgs>),
     Rebuild(rebuild::RebuildArgs),
     /// Prints a completion script for a shell
     #[command(
-        after_help = "Example:\n  tracelake completions bash > /etc/bash_completion.d/tracelake"
+        after_help = "Examples:\n  tracelake completions bash > /etc/bash_completion.d/tracelake\n  tracelake completions zsh > ~/.zfunc/_tracelake"
     )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
+    Man(man::ManArgs),
 }
+
+/// The end of the help of tracelake itself.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; also when the reader of a pipe, such as head, has seen enough
+  1    failed; the message says what and, on a line `hint:`, what to do
+  2    wrong arguments
+  130  broken off with Ctrl-C";
 
 impl Cli {
     /// The log level asked for: a service says what it does, other commands only what is odd.
@@ -72,13 +92,16 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(&data_dir, *args).await,
             Command::Setup(args) => setup::run(&data_dir, &args).await,
-            Command::Traces(args) => query::analysis(&data_dir, query::Kind::Traces, &args).await,
-            Command::Errors(args) => query::analysis(&data_dir, query::Kind::Errors, &args).await,
-            Command::Performance(args) => {
-                query::analysis(&data_dir, query::Kind::Performance, &args).await
-            }
+            Command::Enable(args) => enable::enable(&data_dir, &args).await,
+            Command::Disable(args) => enable::disable(&data_dir, &args).await,
+            Command::Traces(args) => query::traces(&data_dir, &args).await,
+            Command::Errors(args) => query::errors(&data_dir, &args).await,
+            Command::Performance(args) => query::performance(&data_dir, &args).await,
             Command::Sql(args) => query::sql(&data_dir, &args).await,
+            Command::Show(args) => show::run(&data_dir, &args).await,
+            Command::Man(args) => man::run(<Self as clap::CommandFactory>::command(), &args),
             Command::Flush(args) => flush::run(&data_dir, args).await,
+            Command::Import(args) => import::run(&data_dir, *args).await,
             Command::Rebuild(args) => rebuild::run(&data_dir, &args).await,
             Command::Completions { shell } => {
                 let mut command = <Self as clap::CommandFactory>::command();

@@ -1,38 +1,86 @@
 //! `tracelake traces`, `errors`, `performance` and `sql`: questions to the tables.
 
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use tracelake_lake::Lake;
 use tracelake_model::{Clock, SystemClock, TableName};
-use tracelake_present::{OutputFormat, RenderOptions, render};
-use tracelake_query::analyses::{self, Analysis, TimeRange};
-use tracelake_query::{
-    LakeTables, QueryEngine, QueryError, QueryLimits, QueryOptions, QueryOutput,
-};
+use tracelake_query::analyses::{self, Analysis, Grouping, TimeRange};
+use tracelake_query::{LakeTables, QueryEngine, QueryError, QueryLimits, QueryOptions};
 
+use super::output::{OutputArgs, print, print_text};
 use super::time::Instant;
 use crate::archive::data_folder;
 use crate::config::{Overrides, Settings};
 use crate::control::ServerFile;
 use crate::uncommitted::RunningService;
 
-/// Which ready-made analysis.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
-    Traces,
-    Errors,
-    Performance,
-}
-
-/// Shows archived traces: the list, what failed, or what is slow; newest first.
+/// Shows archived traces, newest first.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tracelake traces production.monitoring.agent_traces --since 7d\n  tracelake errors --format jsonl\n  tracelake performance --since 2026-11-22 --until 2026-11-23 --limit 100"
+    after_help = "Examples:\n  tracelake traces production.monitoring.agent_traces --since 7d\n  tracelake traces --format jsonl"
 )]
-pub(crate) struct AnalysisArgs {
+pub(crate) struct TracesArgs {
+    #[command(flatten)]
+    range: RangeArgs,
+}
+
+/// Shows what failed: trace by trace, newest first, or in groups.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tracelake errors --format jsonl\n  tracelake errors production.monitoring.agent_traces --group --since 7d"
+)]
+pub(crate) struct ErrorsArgs {
+    #[command(flatten)]
+    range: RangeArgs,
+    /// One row for each message and exception type, those with most traces first
+    #[arg(long)]
+    group: bool,
+}
+
+/// Shows what is slow: trace by trace, newest first, or in groups.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tracelake performance --since 2026-11-22 --until 2026-11-23 --limit 100\n  tracelake performance production.monitoring.agent_traces --by model\n  tracelake performance --by hour --since 7d --format csv"
+)]
+pub(crate) struct PerformanceArgs {
+    #[command(flatten)]
+    range: RangeArgs,
+    /// One row for each of these, most time first: errors, percentiles, tokens
+    #[arg(long, value_enum, value_name = "GROUPING")]
+    by: Option<By>,
+}
+
+/// What `performance --by` groups by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum By {
+    /// Name of the spans
+    SpanName,
+    /// Type of the spans, such as LLM or TOOL
+    SpanType,
+    /// Model that answered; spans without one are left out
+    Model,
+    /// Experiment of the traces
+    Experiment,
+    /// Hour of the requests in UTC, newest first
+    Hour,
+}
+
+impl From<By> for Grouping {
+    fn from(by: By) -> Self {
+        match by {
+            By::SpanName => Self::SpanName,
+            By::SpanType => Self::SpanType,
+            By::Model => Self::Model,
+            By::Experiment => Self::Experiment,
+            By::Hour => Self::Hour,
+        }
+    }
+}
+
+// No doc comment: it would become the help of the commands that flatten this.
+#[derive(Debug, clap::Args)]
+struct RangeArgs {
     /// The table [default: tracelake.default.traces, or the setting]
     #[arg(env = "TRACELAKE_DEFAULT_TABLE", value_name = "CATALOG.SCHEMA.TABLE")]
     table: Option<TableName>,
@@ -67,73 +115,64 @@ pub(crate) struct SqlArgs {
     output: OutputArgs,
 }
 
-#[derive(Debug, clap::Args)]
-struct OutputArgs {
-    /// How to print the rows
-    #[arg(long, default_value = "table", value_enum)]
-    format: Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For reading
-    Table,
-    /// One JSON array
-    Json,
-    /// One JSON object a line
-    Jsonl,
-    /// Comma-separated values
-    Csv,
-}
-
-impl From<Format> for OutputFormat {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Table => Self::Table,
-            Format::Json => Self::Json,
-            Format::Jsonl => Self::Jsonl,
-            Format::Csv => Self::Csv,
-        }
-    }
-}
-
 /// Rows that fit on a terminal without being asked for more.
 const TERMINAL_ROWS: u64 = 100;
 
-pub(crate) async fn analysis(
+pub(crate) async fn traces(data_dir: &Path, args: &TracesArgs) -> anyhow::Result<()> {
+    answer(data_dir, &args.range, analyses::traces).await
+}
+
+pub(crate) async fn errors(data_dir: &Path, args: &ErrorsArgs) -> anyhow::Result<()> {
+    let analysis = if args.group { analyses::error_groups } else { analyses::errors };
+    answer(data_dir, &args.range, analysis).await
+}
+
+pub(crate) async fn performance(data_dir: &Path, args: &PerformanceArgs) -> anyhow::Result<()> {
+    match args.by {
+        Some(by) => {
+            answer(data_dir, &args.range, |table, range, limit| {
+                analyses::performance_by(table, by.into(), range, limit)
+            })
+            .await
+        }
+        None => answer(data_dir, &args.range, analyses::performance).await,
+    }
+}
+
+/// Runs what `analysis` makes of the arguments and prints its rows.
+async fn answer(
     data_dir: &Path,
-    kind: Kind,
-    args: &AnalysisArgs,
+    args: &RangeArgs,
+    analysis: impl FnOnce(&TableName, TimeRange, Option<u64>) -> Analysis,
 ) -> anyhow::Result<()> {
+    args.output.check()?;
     let table = default_table(args.table.as_ref())?;
     let now = SystemClock.now_unix_micro();
     let range = TimeRange {
         since_micros: Some(args.since.to_micros(now)),
         until_micros: (args.until != Instant::Now).then(|| args.until.to_micros(now)),
     };
-    let on_terminal = std::io::stdout().is_terminal() && args.output.format == Format::Table;
-    let limit = args.limit.or_else(|| on_terminal.then_some(TERMINAL_ROWS));
-    let Analysis { sql, .. } = match kind {
-        Kind::Traces => analyses::traces(&table, range, limit),
-        Kind::Errors => analyses::errors(&table, range, limit),
-        Kind::Performance => analyses::performance(&table, range, limit),
-    };
+    let limit = args.limit.or_else(|| args.output.for_a_person().then_some(TERMINAL_ROWS));
+    let Analysis { sql, .. } = analysis(&table, range, limit);
     let output =
         engine(data_dir)?.query(&sql, &QueryOptions::default()).await.map_err(with_hint)?;
-    print(&output, &args.output)
+    print(&output.schema, &output.batches, &args.output)
 }
 
 pub(crate) async fn sql(data_dir: &Path, args: &SqlArgs) -> anyhow::Result<()> {
+    args.output.check()?;
     let table = default_table(args.table.as_ref())?;
     let options = QueryOptions { default_table: Some(table), max_rows: None };
     let engine = engine(data_dir)?;
     if args.explain {
         let text = engine.explain(&args.statement, &options).await.map_err(with_hint)?;
-        writeln!(std::io::stdout().lock(), "{}", text.trim_end())?;
-        return Ok(());
+        return print_text(&args.output, &mut |out, _| {
+            writeln!(out, "{}", text.trim_end())?;
+            Ok(())
+        });
     }
     let output = engine.query(&args.statement, &options).await.map_err(with_hint)?;
-    print(&output, &args.output)
+    print(&output.schema, &output.batches, &args.output)
 }
 
 /// The table named, or the one that the settings name for experiments without a binding.
@@ -144,7 +183,7 @@ pub(super) fn default_table(named: Option<&TableName>) -> anyhow::Result<TableNa
     }
 }
 
-fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {
+pub(super) fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {
     let folder = data_folder(data_dir)?;
     anyhow::ensure!(
         folder.root().try_exists()?,
@@ -159,23 +198,7 @@ fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {
     QueryEngine::new(Arc::new(tables), QueryLimits::default()).map_err(with_hint)
 }
 
-fn print(output: &QueryOutput, args: &OutputArgs) -> anyhow::Result<()> {
-    let stdout = std::io::stdout();
-    let options = RenderOptions {
-        width: stdout.is_terminal().then(terminal_width).flatten(),
-        ..RenderOptions::default()
-    };
-    let mut out = std::io::BufWriter::new(stdout.lock());
-    render(&output.schema, &output.batches, args.format.into(), &mut out, &options)?;
-    out.flush().context("write to standard output")
-}
-
-/// `COLUMNS` when set, the terminal's own width otherwise.
-fn terminal_width() -> Option<usize> {
-    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok())
-}
-
-fn with_hint(error: QueryError) -> anyhow::Error {
+pub(super) fn with_hint(error: QueryError) -> anyhow::Error {
     match error.hint() {
         Some(hint) => anyhow::anyhow!("{error}\nhint: {hint}"),
         None => anyhow::anyhow!("{error}"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracelake_intake::{grpc_service, http_router};
@@ -43,8 +43,9 @@ pub(crate) async fn run(data_dir: &Path, args: ServeArgs) -> anyhow::Result<()> 
     let server =
         ServerFile { pid: std::process::id(), http: http.local_addr()?, grpc: grpc.local_addr()? };
     let stop = CancellationToken::new();
-    let router =
-        http_router(Arc::clone(&service.intake)).merge(control::router(service.commands.clone()));
+    let router = http_router(Arc::clone(&service.intake))
+        .merge(control::router(service.commands.clone()))
+        .merge(Arc::clone(&service.archive.catalog).router());
     let http_stop = stop.clone();
     let http_task = crate::tasks::spawn(async move {
         axum::serve(http, router)
@@ -63,12 +64,19 @@ pub(crate) async fn run(data_dir: &Path, args: ServeArgs) -> anyhow::Result<()> 
             .await
             .context("serve gRPC")
     });
+    // Before anyone can know of this process: the first signal is a stop, not an end.
+    let signals = StopSignals::listen()?;
     let file = service.archive.folder.server_file();
     server.write(&file)?;
     info!(http = %server.http, grpc = %server.grpc, data_dir = %data_dir.display(), "serving");
-    let asked = wait_for_stop(&service).await;
+    let archive = service.archive.clone();
+    let default_table = settings.default_table.clone();
+    let filling = crate::tasks::spawn(async move { archive.fill_catalog(&default_table).await });
+    let asked = wait_for_stop(&service, signals).await;
     info!("stopping: no more requests, committing what has settled");
     stop.cancel();
+    // It changes nothing that the next start would not do again.
+    filling.abort();
     let drained = async { (http_task.await, grpc_task.await) };
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
         info!("connections still open, closing them");
@@ -86,15 +94,29 @@ async fn bind(name: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpLi
     })
 }
 
+/// The signals that ask for a stop.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+}
+
 /// Returns on Ctrl-C, SIGTERM, or when the pipeline has ended by itself.
-async fn wait_for_stop(service: &Service) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+async fn wait_for_stop(service: &Service, mut signals: StopSignals) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
+            _ = signals.terminate.recv() => return Ok(()),
             _ = tick.tick() => if service.has_ended() {
                 anyhow::bail!("the pipeline has ended; what was acknowledged is in the journal");
             }

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use tracelake_model::TableName;
 
+use super::enable::{MovingArgs, finish_moves};
 use crate::archive::Archive;
+use crate::config::{Overrides, Settings};
 
 /// Creates a table and sends an experiment's traces to it.
 ///
@@ -22,18 +24,23 @@ pub(crate) struct SetupArgs {
     /// Name of the MLflow experiment
     #[arg(long, value_name = "NAME")]
     experiment: String,
-    /// Print the outcome as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    moving: MovingArgs,
 }
 
 pub(crate) async fn run(data_dir: &Path, args: &SetupArgs) -> anyhow::Result<()> {
     let archive = Archive::open(data_dir).await?;
-    let outcome = archive.setup(&args.table, &args.experiment).await;
-    archive.registry.close().await;
+    let settings = Settings::load(args.moving.config.as_deref(), Overrides::default())?;
+    let outcome = async {
+        archive.register_default_table(&settings.default_table).await?;
+        archive.setup(&args.table, &args.experiment, args.moving.earlier()).await
+    };
+    let outcome = outcome.await;
+    archive.close().await;
     let outcome = outcome?;
+    finish_moves(data_dir, &outcome.experiment_id, &args.moving).await?;
     let mut out = std::io::stdout().lock();
-    if args.json {
+    if args.moving.json {
         writeln!(out, "{}", serde_json::to_string(&outcome)?)?;
         return Ok(());
     }

@@ -19,22 +19,40 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// When each table that failed may be tried again.
 #[derive(Debug, Default)]
 pub(super) struct BlockedTables {
-    waits: HashMap<TableName, (u64, Duration)>,
+    waits: HashMap<TableName, Wait>,
+}
+
+#[derive(Debug)]
+struct Wait {
+    until_unix_nano: u64,
+    length: Duration,
+    reason: String,
 }
 
 impl BlockedTables {
     /// True when the table may be written.
     pub(super) fn is_ready(&self, table: &TableName, now_unix_nano: u64) -> bool {
-        self.waits.get(table).is_none_or(|(until, _)| *until <= now_unix_nano)
+        self.waits.get(table).is_none_or(|wait| wait.until_unix_nano <= now_unix_nano)
+    }
+
+    /// The tables that could not be written the last time they were tried, and why.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = (&TableName, &str)> {
+        self.waits.iter().map(|(table, wait)| (table, wait.reason.as_str()))
     }
 
     /// Notes a failure; returns how long the table is left alone.
-    pub(super) fn block(&mut self, table: &TableName, now_unix_nano: u64) -> Duration {
-        let last = self.waits.get(table).map(|(_, wait)| *wait);
-        let wait = last.map_or(FIRST_WAIT, |wait| (wait * 2).min(LONGEST_WAIT));
-        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
-        self.waits.insert(table.clone(), (now_unix_nano.saturating_add(nanos), wait));
-        wait
+    pub(super) fn block(
+        &mut self,
+        table: &TableName,
+        now_unix_nano: u64,
+        reason: String,
+    ) -> Duration {
+        let last = self.waits.get(table).map(|wait| wait.length);
+        let length = last.map_or(FIRST_WAIT, |last| (last * 2).min(LONGEST_WAIT));
+        let nanos = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        let until_unix_nano = now_unix_nano.saturating_add(nanos);
+        self.waits.insert(table.clone(), Wait { until_unix_nano, length, reason });
+        length
     }
 
     /// The table was written.

@@ -5,11 +5,14 @@
 //! | step | durable when it returns | the process dies before it | after it |
 //! |---|---|---|---|
 //! | `rotate` seals segment `k` | the segment, the next one | replay ends with an unsealed tail | `k` is replayed |
-//! | drain to `Sealed(k)`, settle | nothing | replay settles anew | the same |
+//! | drain to `Sealed(k)`, settle, send pieces on to the table of their trace | nothing | replay settles anew | the same |
 //! | `write_carry(k)` | what stays unsettled after `k` | carry and segments before `k` stand | carry `k` is used only for tables that have epoch `k` |
 //! | `commit_epoch(k)` for each table | rows, with `txn = k` | replay commits | replay finds `txn >= k`, starts from carry `k` |
 //! | note `k` in the epoch file | that what was settled is in its table, or in carry `k` | as the row above | the deletion below is finished at start |
 //! | `delete_through(k)` | the space | is repeated | nothing left to do |
+//!
+//! A piece that belongs to another table ([`homes`]) is open for that table when carry `k` is
+//! written, so it is in the carry and goes with a later epoch.
 //!
 //! A table that cannot be written keeps its traces among the open ones, and carry `k` is written
 //! again with them in it: one broken table holds up no other.
@@ -18,10 +21,14 @@
 
 mod blocked;
 mod epoch_file;
+mod find;
+mod homes;
+mod moves;
 mod recover;
+mod status;
 mod writers;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,21 +41,27 @@ use tracelake_journal::{
 };
 use tracelake_lake::assemble::{Assembler, SettleRules, Take};
 use tracelake_lake::{Preview, Retry, TraceDraft};
-use tracelake_model::{Clock, TableName};
+use tracelake_intake::FoundTrace;
+use tracelake_model::{Clock, TableName, TraceId};
 use tracing::{debug, error, warn};
 
 use uuid::Uuid;
 
 use crate::archive::Archive;
 use blocked::BlockedTables;
+use moves::Mover;
 use writers::Writers;
 
 pub(crate) use blocked::OpenBytes;
 pub(crate) use epoch_file::{journal_id, read_epoch};
+pub(crate) use status::PipelineStatus;
 
 /// How often the pipeline looks whether something has settled.
 const TICK_UNIX_NANO: u64 = 100_000_000;
 const TICK: Duration = Duration::from_nanos(TICK_UNIX_NANO);
+
+/// Times that pieces of a trace are sent on to another table within one flush.
+const MAX_REHOMINGS: usize = 4;
 
 /// Wait after an epoch that failed before its commit, such as for a full disk.
 const RETRY_AFTER_UNIX_NANO: u64 = 1_000_000_000;
@@ -60,6 +73,10 @@ pub(crate) enum Command {
     Flush(oneshot::Sender<Result<FlushOutcome, String>>),
     /// Answer with the rows of a table that are not committed yet; `None` when there are none.
     Preview(TableName, oneshot::Sender<Result<Option<Preview>, String>>),
+    /// Answer with those of these traces that there are, archived or open.
+    Find(Vec<TraceId>, oneshot::Sender<Result<Vec<FoundTrace>, String>>),
+    /// Answer with how it goes.
+    Status(oneshot::Sender<PipelineStatus>),
     /// Commit what has settled and end.
     Stop,
 }
@@ -71,6 +88,8 @@ pub(crate) struct FlushOutcome {
     pub appended: usize,
     /// Traces whose row was replaced.
     pub amended: usize,
+    /// Traces whose row is gone: a client deleted them.
+    pub deleted: usize,
     /// Late pieces that were in already.
     pub unchanged: usize,
     /// Version of each table that was written.
@@ -81,6 +100,15 @@ pub(crate) struct FlushOutcome {
 }
 
 impl FlushOutcome {
+    fn add(&mut self, later: Self) {
+        self.appended += later.appended;
+        self.amended += later.amended;
+        self.deleted += later.deleted;
+        self.unchanged += later.unchanged;
+        self.tables.extend(later.tables);
+        self.failed.extend(later.failed);
+    }
+
     /// An error that names the tables that could not be written, if there are any.
     fn complete(self) -> Result<Self, String> {
         if self.failed.is_empty() {
@@ -119,6 +147,7 @@ pub(crate) struct Pipeline {
     archive: Archive,
     writers: Writers,
     assembler: Assembler,
+    default_table: TableName,
     schedule: Schedule,
     clock: Arc<dyn Clock>,
     last_commit_unix_nano: u64,
@@ -126,6 +155,9 @@ pub(crate) struct Pipeline {
     not_before_unix_nano: u64,
     blocked: BlockedTables,
     open_bytes: Arc<OpenBytes>,
+    mover: Mover,
+    /// The last epoch found pieces that belong to another table.
+    rehomed: bool,
     stopping: bool,
 }
 
@@ -147,6 +179,8 @@ pub(crate) struct PipelineParts {
     pub schedule: Schedule,
     pub index_limit: usize,
     pub journal_id: Uuid,
+    /// Table of experiments without a binding.
+    pub default_table: TableName,
     pub open_bytes: Arc<OpenBytes>,
 }
 
@@ -166,6 +200,7 @@ impl Pipeline {
             schedule,
             index_limit,
             journal_id,
+            default_table,
             open_bytes,
         } = parts;
         let clock = Arc::clone(&archive.clock);
@@ -178,12 +213,15 @@ impl Pipeline {
             archive,
             writers,
             assembler: Assembler::default(),
+            default_table,
             schedule,
             last_commit_unix_nano: clock.now_unix_nano(),
             last_amendment_unix_nano: clock.now_unix_nano(),
             not_before_unix_nano: 0,
             blocked: BlockedTables::default(),
             open_bytes,
+            mover: Mover::default(),
+            rehomed: false,
             clock,
             stopping: false,
         }
@@ -195,8 +233,9 @@ impl Pipeline {
     /// When the journal fails for good; what was acknowledged is in it.
     pub(crate) fn run(mut self, recovered: &Recovered) -> anyhow::Result<()> {
         self.recover(recovered)?;
+        let mut patience = TICK;
         while !self.stopping {
-            match self.wait() {
+            match self.wait(patience) {
                 Wake::Event(Some(event)) => {
                     self.take(event);
                     self.take_waiting();
@@ -206,7 +245,7 @@ impl Pipeline {
                 }
                 Wake::Command(Some(Command::Flush(reply))) => {
                     let outcome = self
-                        .run_epoch(Scope::Everything)
+                        .flush()
                         .map_err(|error| format!("{error:#}"))
                         .and_then(FlushOutcome::complete);
                     if reply.send(outcome).is_err() {
@@ -219,6 +258,18 @@ impl Pipeline {
                         debug!("uncommitted rows were not waited for");
                     }
                 }
+                Wake::Command(Some(Command::Find(traces, reply))) => {
+                    self.take_waiting();
+                    if reply.send(self.find(&traces)).is_err() {
+                        debug!("traces were not waited for");
+                    }
+                }
+                Wake::Command(Some(Command::Status(reply))) => {
+                    self.take_waiting();
+                    if reply.send(self.status()).is_err() {
+                        debug!("status was not waited for");
+                    }
+                }
                 Wake::Tick => {}
             }
             if !self.stopping
@@ -229,6 +280,9 @@ impl Pipeline {
                 self.not_before_unix_nano =
                     self.clock.now_unix_nano().saturating_add(RETRY_AFTER_UNIX_NANO);
             }
+            // Between two batches of a move, requests come first but nothing is waited for.
+            let moving = !self.stopping && self.step_moves();
+            patience = if moving { Duration::ZERO } else { TICK };
         }
         self.take_waiting();
         if let Err(error) = self.run_epoch(Scope::Settled) {
@@ -239,14 +293,26 @@ impl Pipeline {
         Ok(())
     }
 
-    fn wait(&mut self) -> Wake {
+    /// Commits all that was acknowledged, also what an epoch found to belong to another table.
+    fn flush(&mut self) -> anyhow::Result<FlushOutcome> {
+        let mut outcome = self.run_epoch(Scope::Everything)?;
+        for _ in 0..MAX_REHOMINGS {
+            if !self.rehomed {
+                break;
+            }
+            outcome.add(self.run_epoch(Scope::Everything)?);
+        }
+        Ok(outcome)
+    }
+
+    fn wait(&mut self, patience: Duration) -> Wake {
         let Self { handle, events, commands, .. } = self;
         handle.block_on(async {
             tokio::select! {
                 biased;
                 command = commands.recv() => Wake::Command(command),
                 event = events.recv() => Wake::Event(event),
-                () = tokio::time::sleep(TICK) => Wake::Tick,
+                () = tokio::time::sleep(patience) => Wake::Tick,
             }
         })
     }
@@ -348,10 +414,12 @@ impl Pipeline {
             trace.created_at_micros = created_at_micros;
             trace.updated_at_micros = created_at_micros;
         }
+        let receivers = self.rehome(&mut settled);
+        self.rehomed = !receivers.is_empty();
         if !amend {
             self.defer_late(&mut settled);
         }
-        let committed = self.commit_settled(segment, &mut settled);
+        let committed = self.commit_settled(segment, &mut settled, &receivers);
         if committed.is_ok() {
             self.last_commit_unix_nano = now;
             if amend {
@@ -378,9 +446,10 @@ impl Pipeline {
         &mut self,
         segment: SegmentNumber,
         settled: &mut HashMap<TableName, Vec<TraceDraft>>,
+        receivers: &BTreeSet<TableName>,
     ) -> anyhow::Result<FlushOutcome> {
         self.write_carry(segment)?;
-        let outcome = self.commit(segment, settled)?;
+        let outcome = self.commit(segment, settled, receivers)?;
         if !outcome.failed.is_empty() {
             // Tables that could not be written keep their traces, which are then carried over
             // like unsettled ones: one broken table holds up no other.
@@ -421,26 +490,40 @@ impl Pipeline {
         }
     }
 
-    /// Commits to each table once; a table that cannot be written is left alone for a while.
+    /// Commits to each table once; a table that cannot be written is left alone for a while. The
+    /// `receivers` of pieces come first, see [`homes`].
     fn commit(
         &mut self,
         segment: SegmentNumber,
         settled: &HashMap<TableName, Vec<TraceDraft>>,
+        receivers: &BTreeSet<TableName>,
     ) -> anyhow::Result<FlushOutcome> {
         let epoch = i64::try_from(segment.get())?;
         let mut outcome = FlushOutcome::default();
-        for (table, traces) in settled.iter().filter(|(_, traces)| !traces.is_empty()) {
+        let others = settled
+            .iter()
+            .filter(|(table, traces)| !traces.is_empty() && !receivers.contains(*table))
+            .map(|(table, _)| table);
+        for table in receivers.iter().chain(others) {
+            let traces = settled.get(table).map(Vec::as_slice).unwrap_or_default();
+            if !receivers.contains(table) && receivers.iter().any(|r| outcome.failed.contains_key(r)) {
+                let reason = "waits for the table that its traces belong to".to_owned();
+                outcome.failed.insert(table.clone(), reason);
+                continue;
+            }
             let tried = self.writers.guarded(table, |writer| writer.commit_epoch(epoch, traces));
             match tried {
                 Ok(done) => {
                     self.blocked.release(table);
                     outcome.appended += done.appended;
                     outcome.amended += done.amended;
+                    outcome.deleted += done.deleted;
                     outcome.unchanged += done.unchanged;
                     outcome.tables.insert(table.clone(), done.version);
                 }
                 Err(fault) => {
-                    let wait = self.blocked.block(table, self.clock.now_unix_nano());
+                    let now = self.clock.now_unix_nano();
+                    let wait = self.blocked.block(table, now, fault.to_string());
                     match fault.retry() {
                         Retry::AfterBackoff => {
                             warn!(%table, error = %fault, ?wait, "commit failed")

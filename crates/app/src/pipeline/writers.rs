@@ -56,6 +56,16 @@ impl Writers {
         })
     }
 
+    /// The writer of `table` if there is such a table.
+    pub(super) fn existing(
+        &mut self,
+        table: &TableName,
+    ) -> Result<Option<&mut TableWriter>, LakeError> {
+        let known = self.open.contains_key(table)
+            || Table::at(&self.lake, self.folder.table(table))?.exists()?;
+        if known { self.get(table).map(Some) } else { Ok(None) }
+    }
+
     /// Runs `work` on the writer of `table`. A panic in it is that table's failure, not the end of
     /// the service: the traces stay in the journal.
     pub(super) fn guarded<T>(

@@ -161,5 +161,11 @@ pub fn interpret_trace(spans: &[SpanRecord]) -> TraceMeaning {
     trace::interpret_trace(spans)
 }
 
+/// What `spans` say the trace's tags to be: [`TraceMeaning::tags`] alone.
+#[must_use]
+pub fn trace_tags(spans: &[SpanRecord]) -> BTreeMap<String, String> {
+    trace::trace_tags(spans)
+}
+
 #[cfg(test)]
 mod tests;

@@ -62,6 +62,15 @@ pub(super) fn interpret_trace(spans: &[SpanRecord]) -> TraceMeaning {
     meaning
 }
 
+/// Tags of the first resource that has attributes, then those of the roots.
+pub(super) fn trace_tags(spans: &[SpanRecord]) -> BTreeMap<String, String> {
+    let (mut found, _) = resources(spans);
+    for root in spans.iter().filter(|span| span.parent.is_none()) {
+        tags::add_root(&root.view(), &mut found, &mut None);
+    }
+    found
+}
+
 /// The first root decides; while there is none, the trace goes on.
 fn state(spans: &[SpanRecord]) -> TraceState {
     match spans.iter().find(|span| span.parent.is_none()) {

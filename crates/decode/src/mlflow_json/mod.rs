@@ -9,8 +9,10 @@ mod attributes;
 mod fields;
 mod spans;
 mod time;
+mod trace_file;
 mod trace_info;
 
 pub use assessment::{read_assessment, write_assessment};
 pub use spans::traces_json_to_protobuf;
+pub use trace_file::{MlflowTrace, TraceFile, read_trace_file};
 pub use trace_info::{StartTrace, read_start_trace, start_trace_body, write_trace_info};

@@ -42,8 +42,15 @@ pub fn traces_json_to_protobuf(
     });
     let named = named.transpose()?;
     let body = String::from_utf8_lossy(body);
-    let document = document::parse(&body)?;
-    object(&document, Path::Root).map_err(shape)?;
+    spans_to_protobuf(&document::parse(&body)?, named)
+}
+
+/// As [`traces_json_to_protobuf`], of a document that is parsed already.
+pub(super) fn spans_to_protobuf(
+    document: &Json<'_>,
+    named: Option<TraceId>,
+) -> Result<(Vec<u8>, Vec<Reject>), DecodeError> {
+    object(document, Path::Root).map_err(shape)?;
     let path = Path::Root.member("spans");
     let spans = document.member(&["spans"]).unwrap_or(&Json::Null);
     let mut rejects = Rejects::default();

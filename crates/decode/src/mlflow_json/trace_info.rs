@@ -69,10 +69,10 @@ fn start_trace(document: &Json<'_>) -> Result<StartTrace, Fault> {
         let assessments = list(value, path)?.iter().enumerate();
         assessments.map(|(index, value)| assessment(value, path.element(index))).collect()
     })?;
+    let trace_id = trace_id.ok_or_else(|| {
+        message.path.member("trace_id").expected("tr- and 32 hex digits", &Json::Null)
+    })?;
     let info = TraceInfo {
-        trace_id: trace_id.ok_or_else(|| {
-            message.path.member("trace_id").expected("tr- and 32 hex digits", &Json::Null)
-        })?,
         client_request_id: message.text(&["client_request_id", "clientRequestId"])?,
         request_time_micros: message.time(&["request_time", "requestTime"])?,
         execution_duration_ms,
@@ -82,6 +82,7 @@ fn start_trace(document: &Json<'_>) -> Result<StartTrace, Fault> {
         trace_metadata: message.map(&["trace_metadata", "traceMetadata"])?,
         tags: message.map(&["tags", "tags"])?,
         assessments: assessments.unwrap_or_default(),
+        ..TraceInfo::new(trace_id)
     };
     Ok(StartTrace { experiment_id: experiment(&message)?, info })
 }

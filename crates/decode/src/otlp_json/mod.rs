@@ -25,6 +25,7 @@ pub(crate) mod fields;
 pub(crate) mod rejects;
 pub(crate) mod span;
 pub(crate) mod value;
+mod write;
 
 use crate::error::DecodeError;
 use crate::request::Reject;
@@ -32,6 +33,8 @@ use crate::writer::MessageWriter;
 use document::Json;
 use fields::{Fault, Path, list, object, text};
 use rejects::Rejects;
+
+pub use write::write_spans;
 
 /// Transcodes an `ExportTraceServiceRequest` in JSON. Never fails for one bad span.
 ///
@@ -43,8 +46,14 @@ use rejects::Rejects;
 /// [`DecodeError::Empty`] when there is no `resourceSpans`.
 pub fn to_protobuf(body: &[u8]) -> Result<(Vec<u8>, Vec<Reject>), DecodeError> {
     let body = String::from_utf8_lossy(body);
-    let document = document::parse(&body)?;
-    let Json::Object(members) = &document else {
+    document_to_protobuf(&document::parse(&body)?)
+}
+
+/// As [`to_protobuf`], of a document that is parsed already.
+pub(crate) fn document_to_protobuf(
+    document: &Json<'_>,
+) -> Result<(Vec<u8>, Vec<Reject>), DecodeError> {
+    let Json::Object(members) = document else {
         return Err(DecodeError::Shape { path: "$".into(), expected: "an object" });
     };
     let mut transcoder = Transcoder::default();

@@ -135,3 +135,20 @@ fn encoding_spans_and_decoding_is_the_identity() {
     assert_eq!(again.len(), 2);
     assert!(all.iter().zip(&again).all(|(left, right)| left.same_content(right)));
 }
+
+/// Scenario: a double that is the usual not-a-number, and one with bits of its own.
+/// Guarantees: the second is beyond the columns, whose JSON text knows one only.
+#[test]
+fn a_not_a_number_with_bits_of_its_own_is_beyond_the_columns() {
+    for (bits, beyond) in [(f64::NAN.to_bits(), false), (0xffff_ffff_0000_0000, true)] {
+        let spans = decode(&request(|span| {
+            span.bytes(1, &[1; 16]);
+            span.bytes(2, &[2; 8]);
+            span.message(9, |attribute| {
+                attribute.bytes(1, b"n");
+                attribute.message(2, |value| value.fixed64(4, bits));
+            });
+        }));
+        assert_eq!(spans.spans[0].beyond_columns, beyond, "{bits:x}");
+    }
+}

@@ -58,7 +58,9 @@ pub(super) fn fault_of(error: &IntakeError) -> Fault {
         | IntakeError::Journal(JournalError::OverBudget { .. } | JournalError::Busy { .. }) => {
             Fault::TooMuch
         }
-        IntakeError::Journal(_) | IntakeError::BrokenOff => Fault::Unavailable,
+        IntakeError::Journal(_) | IntakeError::Traces(_) | IntakeError::BrokenOff => {
+            Fault::Unavailable
+        }
         IntakeError::Registry(error) => registry_fault(error),
     }
 }
@@ -155,6 +157,7 @@ const fn unavailable(error: &IntakeError) -> &'static str {
         IntakeError::Journal(JournalError::DiskFull { .. }) => {
             "the disk of the service is full, nothing was kept, try again later"
         }
+        IntakeError::Traces(_) => "the table of the trace cannot be read now, try again later",
         IntakeError::Registry(_) => "the registry of the service is busy, try again later",
         _ => "the service cannot make requests durable now, try again later",
     }

@@ -3,6 +3,7 @@
 use std::io::{IoSlice, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
@@ -18,11 +19,12 @@ use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{DecodedRecord, RecordContent, RecordHeader};
 use tracelake_intake::{Admission, Intake, IntakeParts, IntakeSettings, http_router};
 use tracelake_journal::{
-    Event, Journal, JournalFile, JournalFs, JournalOptions, JournalRead, ListedFile, LockOutcome,
-    RealFs, Receiver,
+    Journal, JournalFile, JournalFs, JournalOptions, JournalRead, ListedFile, LockOutcome, RealFs,
 };
 use tracelake_model::{Limits, SystemClock, TableName};
-use tracelake_registry::{NewExperiment, Registry};
+use tracelake_registry::{EarlierTraces, NewExperiment, Registry};
+
+use crate::memory_store::{Applied, MemoryStore};
 
 /// What differs between tests.
 pub(crate) struct Setup {
@@ -48,6 +50,7 @@ pub(crate) fn table(name: &str) -> TableName {
 }
 
 /// A journal record as the consumer sees it.
+#[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) header: RecordHeader,
     pub(crate) payload: Bytes,
@@ -58,7 +61,7 @@ impl Seen {
     pub(crate) fn spans(&self) -> usize {
         match &self.content {
             RecordContent::Spans(spans) => spans.spans.len(),
-            RecordContent::TraceInfo(_) => 0,
+            RecordContent::TraceInfo(_) | RecordContent::Changes(_) => 0,
         }
     }
 
@@ -76,7 +79,7 @@ pub(crate) struct Harness {
     pub(crate) journal: Arc<Journal<DecodedRecord>>,
     pub(crate) fail_sync: Arc<AtomicBool>,
     pub(crate) disk_full: Arc<AtomicBool>,
-    events: Receiver<DecodedRecord>,
+    applied: Arc<Mutex<Applied>>,
     _folder: TempDir,
 }
 
@@ -95,6 +98,7 @@ impl Harness {
         options.budget_bytes = setup.budget_bytes;
         let (journal, events, _) = Journal::open_on(Arc::new(fs), options).unwrap();
         let journal = Arc::new(journal);
+        let applied = Arc::new(Mutex::new(Applied::new(events)));
         let intake = Arc::new(Intake::new(IntakeParts {
             journal: Arc::clone(&journal),
             registry: Arc::clone(&registry),
@@ -102,9 +106,10 @@ impl Harness {
             limits: setup.limits,
             settings: setup.settings,
             admission: setup.admission,
+            traces: Arc::new(MemoryStore(Arc::clone(&applied))),
         }));
         let router = http_router(Arc::clone(&intake));
-        Self { intake, router, registry, journal, fail_sync, disk_full, events, _folder: folder }
+        Self { intake, router, registry, journal, fail_sync, disk_full, applied, _folder: folder }
     }
 
     /// Makes an experiment; ids count from 1.
@@ -118,7 +123,7 @@ impl Harness {
         self.experiment(name).await;
         let id = self.registry.experiment_by_name(name).await.unwrap().experiment_id;
         self.registry.register_table(&table(to), &format!("file:///{to}")).await.unwrap();
-        self.registry.bind(&id, &table(to), 1).await.unwrap();
+        self.registry.bind(&id, &table(to), 1, EarlierTraces::Stay).await.unwrap();
     }
 
     /// Sends a request through the router.
@@ -160,16 +165,18 @@ impl Harness {
 
     /// The records that became durable since the last call.
     pub(crate) fn seen(&mut self) -> Vec<Seen> {
-        let mut seen = Vec::new();
-        while let Some(event) = self.events.try_recv() {
-            if let Event::Appended { record, attachment, .. } = event {
-                let header = RecordHeader::from_bytes(&record.header).unwrap();
-                assert_eq!(header, attachment.header, "the journal says what the consumer sees");
-                let (payload, content) = (record.payload, attachment.content);
-                seen.push(Seen { header, payload, content });
+        self.applied.lock().unwrap().take_seen()
+    }
+
+    /// Sends a JSON body, if there is one, by any method.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        match body {
+            None => self.send(request(method, path, &[], Body::empty())).await,
+            Some(body) => {
+                let json = [("content-type", "application/json")];
+                self.send(request(method, path, &json, body.to_string())).await
             }
         }
-        seen
     }
 }
 

@@ -4,22 +4,21 @@
 //! when its `start_trace` came together with all the spans that it announces, or when nothing came
 //! for [`SettleRules::idle_after`]. What comes later is an amendment of its row.
 
+mod open_trace;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tracelake_decode::mlflow_json::start_trace_body;
 use tracelake_decode::record::Route;
-use tracelake_decode::request::encode_request;
-use tracelake_decode::{
-    ContentEncoding, DecodedRecord, RecordContent, RecordHeader, RecordKind, SpanRecord, SpanSource,
-};
-use tracelake_model::{ExperimentId, Limits, TableName, TraceId, TraceInfo};
+use tracelake_decode::{DecodedRecord, RecordContent, RecordHeader, SpanRecord};
+use tracelake_model::trace_info::INFO_FINALIZED;
+use tracelake_model::{ExperimentId, TableName, TraceChanges, TraceId};
 
-use crate::commit::merge::{merge_info, merge_spans};
+use crate::commit::merge::merge_info;
 use crate::rows::TraceDraft;
+use open_trace::{OpenTrace, complete_assessments};
 
-/// Trace metadata that marks a trace whose client has said what it is: MLflow's servers set it.
-pub const INFO_FINALIZED: &str = "mlflow.trace.infoFinalized";
+pub use open_trace::CarriedRecord;
 
 /// When a trace settles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,33 +41,6 @@ impl Default for SettleRules {
     }
 }
 
-/// Memory that a span takes beside its bytes.
-const SPAN_OVERHEAD_BYTES: usize = 128;
-
-/// Memory that what a client said of a trace takes, about.
-fn info_bytes(info: &TraceInfo) -> usize {
-    let map = |map: &std::collections::BTreeMap<String, String>| -> usize {
-        map.iter().map(|(key, value)| key.len() + value.len() + 48).sum()
-    };
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let assessments: usize = info
-        .assessments
-        .iter()
-        .map(|a| {
-            256 + text(&a.feedback_json)
-                + text(&a.expectation_json)
-                + text(&a.issue_json)
-                + text(&a.rationale)
-                + map(&a.metadata)
-        })
-        .sum();
-    512 + map(&info.tags)
-        + map(&info.trace_metadata)
-        + text(&info.request_preview)
-        + text(&info.response_preview)
-        + assessments
-}
-
 /// What the open traces of tables that can be written come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenStatus {
@@ -78,6 +50,19 @@ pub struct OpenStatus {
     pub late: bool,
     /// Bytes of traces that are not late.
     pub bytes: usize,
+}
+
+/// What the open traces of one table come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenTraces {
+    /// Their number.
+    pub traces: usize,
+    /// Of these, late pieces of archived traces.
+    pub late: usize,
+    /// Bytes that they hold.
+    pub bytes: usize,
+    /// When the first of them arrived, nanoseconds since the Unix epoch.
+    pub oldest_unix_nano: Option<u64>,
 }
 
 /// What [`Assembler::settle`] takes out besides what has settled by the rules.
@@ -100,32 +85,12 @@ impl std::fmt::Debug for Take<'_> {
     }
 }
 
-/// A trace in the making.
-#[derive(Debug)]
-struct OpenTrace {
-    experiment_id: ExperimentId,
-    run_id: Option<String>,
-    info: Option<TraceInfo>,
-    spans: Vec<SpanRecord>,
-    /// Distinct span ids, to know when all announced spans are here.
-    span_ids: HashSet<[u8; 8]>,
-    root_ended: bool,
-    first_seen_unix_nano: u64,
-    last_seen_unix_nano: u64,
-    bytes: usize,
-    /// A late piece of a trace that has a row: waits for the next amendment round.
-    late: bool,
-}
-
 /// The traces in the making, by table.
 #[derive(Debug, Default)]
 pub struct Assembler {
     open: HashMap<(TableName, TraceId), OpenTrace>,
     bytes: usize,
 }
-
-/// A record of the journal that carries an unsettled trace over: header and payload.
-pub type CarriedRecord = (RecordHeader, Vec<u8>);
 
 impl Assembler {
     /// Takes a record in. `accept` says for which tables: a replay leaves out those that have it.
@@ -138,39 +103,76 @@ impl Assembler {
         let DecodedRecord { header, content } = record;
         match content {
             RecordContent::Spans(decoded) => {
-                for span in decoded.spans {
-                    let route = header.route(span.group.experiment_id.as_ref());
-                    if let Some(route) = route
-                        && accept(&route.table)
-                    {
-                        let key = (route.table.clone(), span.trace_id);
-                        let trace = self.trace(key, route, &header, now_unix_nano);
-                        let bytes = trace.add_span(span, now_unix_nano);
-                        self.bytes += bytes;
-                    }
-                }
+                self.push_spans(&header, decoded.spans, now_unix_nano, accept);
             }
             RecordContent::TraceInfo(mut info) => {
-                if let Some(route) = header.route(None)
-                    && accept(&route.table)
-                {
-                    info.trace_metadata.insert(INFO_FINALIZED.to_owned(), "true".to_owned());
-                    let key = (route.table.clone(), info.trace_id);
+                let Some(route) = header.route(None).filter(|route| accept(&route.table)) else {
+                    return;
+                };
+                info.trace_metadata.insert(INFO_FINALIZED.to_owned(), "true".to_owned());
+                complete_assessments(&mut info);
+                let key = (route.table.clone(), info.trace_id);
+                let trace = self.trace(key, route, &header, now_unix_nano);
+                // The client's word on the experiment stands over that of stray spans.
+                trace.experiment_id = route.experiment_id.clone();
+                trace.run_id = info
+                    .trace_metadata
+                    .get("mlflow.sourceRun")
+                    .cloned()
+                    .or_else(|| trace.run_id.take());
+                trace.last_seen_unix_nano = now_unix_nano;
+                let before = trace.bytes;
+                trace.change_info(|known| {
+                    merge_info(known, Some(*info));
+                });
+                let after = trace.bytes;
+                self.bytes = self.bytes - before + after;
+            }
+            RecordContent::Changes(changes) => {
+                let Some(route) = header.route(None).filter(|route| accept(&route.table)) else {
+                    return;
+                };
+                for TraceChanges { trace_id, changes } in changes {
+                    let key = (route.table.clone(), trace_id);
                     let trace = self.trace(key, route, &header, now_unix_nano);
-                    // The client's word on the experiment stands over that of stray spans.
-                    trace.experiment_id = route.experiment_id.clone();
-                    trace.run_id = info
-                        .trace_metadata
-                        .get("mlflow.sourceRun")
-                        .cloned()
-                        .or_else(|| trace.run_id.take());
                     trace.last_seen_unix_nano = now_unix_nano;
-                    let before = trace.info.as_ref().map_or(0, info_bytes);
-                    merge_info(&mut trace.info, Some(*info));
-                    let grown = trace.info.as_ref().map_or(0, info_bytes).saturating_sub(before);
-                    trace.bytes += grown;
-                    self.bytes += grown;
+                    let before = trace.bytes;
+                    changes.into_iter().for_each(|change| trace.change(trace_id, change));
+                    let after = trace.bytes;
+                    self.bytes = self.bytes - before + after;
                 }
+            }
+        }
+    }
+
+    fn push_spans(
+        &mut self,
+        header: &RecordHeader,
+        spans: Vec<SpanRecord>,
+        now_unix_nano: u64,
+        accept: &dyn Fn(&TableName) -> bool,
+    ) {
+        // Traces with tags of their own, and where the spans of this record begin in them.
+        let mut tagged: HashMap<(TableName, TraceId), usize> = HashMap::new();
+        for span in spans {
+            let route = header.route(span.group.experiment_id.as_ref());
+            if let Some(route) = route
+                && accept(&route.table)
+            {
+                let key = (route.table.clone(), span.trace_id);
+                let trace = self.trace(key.clone(), route, header, now_unix_nano);
+                if trace.has_tags() && !trace.span_ids.contains(&span.span_id.0) {
+                    tagged.entry(key).or_insert(trace.spans.len());
+                }
+                let bytes = trace.add_span(span, now_unix_nano);
+                self.bytes += bytes;
+            }
+        }
+        for (key, start) in tagged {
+            if let Some(trace) = self.open.get_mut(&key) {
+                let before = trace.bytes;
+                trace.override_tags(start);
+                self.bytes = self.bytes - before + trace.bytes;
             }
         }
     }
@@ -182,17 +184,11 @@ impl Assembler {
         header: &RecordHeader,
         now_unix_nano: u64,
     ) -> &mut OpenTrace {
-        let trace = self.open.entry(key).or_insert_with(|| OpenTrace {
-            experiment_id: route.experiment_id.clone(),
-            run_id: header.run_id.clone(),
-            info: None,
-            spans: Vec::new(),
-            span_ids: HashSet::new(),
-            root_ended: false,
-            first_seen_unix_nano: header.received_at_unix_nano,
-            last_seen_unix_nano: now_unix_nano,
-            bytes: 0,
-            late: false,
+        let trace = self.open.entry(key).or_insert_with(|| {
+            let mut trace = OpenTrace::new(route.experiment_id.clone());
+            trace.first_seen_unix_nano = header.received_at_unix_nano;
+            trace.last_seen_unix_nano = now_unix_nano;
+            trace
         });
         if trace.run_id.is_none() {
             trace.run_id.clone_from(&header.run_id);
@@ -217,6 +213,23 @@ impl Assembler {
     #[must_use]
     pub fn open_traces(&self) -> usize {
         self.open.len()
+    }
+
+    /// What the open traces of each table come to.
+    #[must_use]
+    pub fn by_table(&self) -> HashMap<TableName, OpenTraces> {
+        let mut tables: HashMap<TableName, OpenTraces> = HashMap::new();
+        for ((table, _), trace) in &self.open {
+            let open = tables.entry(table.clone()).or_default();
+            open.traces += 1;
+            open.late += usize::from(trace.late);
+            open.bytes += trace.bytes;
+            let first = trace.first_seen_unix_nano;
+            if 0 < first && open.oldest_unix_nano.is_none_or(|oldest| first < oldest) {
+                open.oldest_unix_nano = Some(first);
+            }
+        }
+        tables
     }
 
     /// What there is to do for the tables that are `ready`.
@@ -276,43 +289,17 @@ impl Assembler {
     /// next amendment round; without, a commit failed and it settles again at once.
     pub fn put_back(&mut self, table: &TableName, draft: TraceDraft, late: bool) {
         let key = (table.clone(), draft.trace_id);
-        let mut bytes: usize =
-            draft.spans.iter().map(|span| span.weight_bytes() + SPAN_OVERHEAD_BYTES).sum();
-        bytes += draft.info.as_ref().map_or(0, info_bytes);
-        self.bytes += bytes;
-        let trace = self.open.entry(key).or_insert_with(|| OpenTrace {
-            experiment_id: draft
-                .experiment_id
-                .clone()
-                .unwrap_or_else(ExperimentId::default_experiment),
-            run_id: None,
-            info: None,
-            spans: Vec::new(),
-            span_ids: HashSet::new(),
-            root_ended: false,
-            first_seen_unix_nano: 0,
-            last_seen_unix_nano: 0,
-            bytes: 0,
-            late,
-        });
+        let experiment_id =
+            draft.experiment_id.clone().unwrap_or_else(ExperimentId::default_experiment);
+        let trace = self
+            .open
+            .entry(key)
+            .or_insert_with(|| OpenTrace::new(experiment_id));
+        let before = trace.bytes;
         trace.late |= late;
-        trace.bytes += bytes;
-        if trace.info.is_none()
-            && draft.info.is_some()
-            && let Some(experiment_id) = draft.experiment_id
-        {
-            trace.experiment_id = experiment_id;
-        }
-        trace.run_id = trace.run_id.take().or(draft.run_id);
-        // What came since is younger, so it is merged into what is put back.
-        let mut info = draft.info;
-        merge_info(&mut info, trace.info.take());
-        trace.info = info;
-        for span in &draft.spans {
-            trace.root_ended |= span.parent.is_none() && span.end_time_unix_nano != 0;
-            trace.span_ids.insert(span.span_id.0);
-        }
-        trace.spans.splice(0..0, draft.spans);
+        trace.put_back(draft);
+        let after = trace.bytes;
+        self.bytes = self.bytes - before + after;
     }
 
     /// Past the memory bound: the traces that are silent longest, until the rest fits in half.
@@ -347,6 +334,25 @@ impl Assembler {
         tables.find(|table| table.to_string().eq_ignore_ascii_case(&name)).cloned()
     }
 
+    /// True when pieces of the trace are open for the table.
+    #[must_use]
+    pub fn is_open(&self, table: &TableName, trace_id: TraceId) -> bool {
+        self.open.contains_key(&(table.clone(), trace_id))
+    }
+
+    /// The open pieces of `traces` as they are now, by table, without taking them out.
+    #[must_use]
+    pub fn pieces(&self, traces: &HashSet<TraceId>) -> HashMap<TableName, Vec<TraceDraft>> {
+        let mut pieces: HashMap<TableName, Vec<TraceDraft>> = HashMap::new();
+        for ((table, trace_id), trace) in &self.open {
+            if traces.contains(trace_id) {
+                let draft = trace.draft(*trace_id, trace.spans.clone());
+                pieces.entry(table.clone()).or_default().push(draft);
+            }
+        }
+        pieces
+    }
+
     /// The open traces of one table as they are now, without taking them out.
     #[must_use]
     pub fn peek(&self, table: &TableName) -> Vec<TraceDraft> {
@@ -360,96 +366,8 @@ impl Assembler {
     /// Every open trace as records that [`Assembler::push`] takes in again: what is carried over
     /// when the segment that holds the originals is deleted.
     pub fn carry(&self) -> impl Iterator<Item = CarriedRecord> + '_ {
-        self.open.iter().flat_map(|((table, _), trace)| trace.carry(table))
+        self.open.iter().flat_map(|((table, trace_id), trace)| trace.carry(table, *trace_id))
     }
-}
-
-impl OpenTrace {
-    fn add_span(&mut self, span: SpanRecord, now_unix_nano: u64) -> usize {
-        let bytes = span.weight_bytes() + SPAN_OVERHEAD_BYTES;
-        self.root_ended |= span.parent.is_none() && span.end_time_unix_nano != 0;
-        self.span_ids.insert(span.span_id.0);
-        self.last_seen_unix_nano = now_unix_nano;
-        self.bytes += bytes;
-        self.spans.push(span);
-        bytes
-    }
-
-    fn settled(&self, rules: &SettleRules, now_unix_nano: u64) -> bool {
-        let silent = Duration::from_nanos(now_unix_nano.saturating_sub(self.last_seen_unix_nano));
-        let announced = self.info.as_ref().and_then(TraceInfo::announced_spans);
-        announced.is_some_and(|spans| spans <= self.span_ids.len())
-            || (self.root_ended && rules.settle_after <= silent)
-            || rules.idle_after <= silent
-    }
-
-    fn take_draft(&mut self, trace_id: TraceId) -> TraceDraft {
-        let spans = std::mem::take(&mut self.spans);
-        self.draft(trace_id, spans)
-    }
-
-    /// The trace with `spans`, copies left out.
-    fn draft(&self, trace_id: TraceId, spans: Vec<SpanRecord>) -> TraceDraft {
-        let mut distinct = Vec::with_capacity(spans.len());
-        merge_spans(&mut distinct, spans);
-        TraceDraft {
-            trace_id,
-            experiment_id: Some(self.experiment_id.clone()),
-            run_id: self.run_id.clone(),
-            info: self.info.clone(),
-            spans: distinct,
-            created_at_micros: 0,
-            updated_at_micros: 0,
-            revision: 1,
-        }
-    }
-
-    fn carry(&self, table: &TableName) -> Vec<CarriedRecord> {
-        let header = |kind, source| RecordHeader {
-            kind,
-            encoding: ContentEncoding::Identity,
-            received_at_unix_nano: self.first_seen_unix_nano,
-            routes: vec![Route { experiment_id: self.experiment_id.clone(), table: table.clone() }],
-            run_id: self.run_id.clone(),
-            trace_id: None,
-            limits: Limits::accepted(),
-            source,
-        };
-        let mut records = Vec::new();
-        for source in [SpanSource::Otlp, SpanSource::Mlflow] {
-            let spans: Vec<SpanRecord> =
-                self.spans.iter().filter(|span| span.group.source == source).cloned().collect();
-            for part in parts_by_bytes(&spans) {
-                records
-                    .push((header(RecordKind::CarriedTrace, Some(source)), encode_request(part)));
-            }
-        }
-        if let Some(info) = &self.info {
-            records.push((
-                header(RecordKind::MlflowStartTrace, None),
-                start_trace_body(info, Some(&self.experiment_id)),
-            ));
-        }
-        records
-    }
-}
-
-/// Cuts a long trace so that no carried record outgrows the journal's records.
-fn parts_by_bytes(spans: &[SpanRecord]) -> Vec<&[SpanRecord]> {
-    const PART_BYTES: usize = 8 << 20;
-    let mut parts = Vec::new();
-    let mut rest = spans;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fitting = rest.iter().take_while(|span| {
-            bytes += span.message.len() + span.group.resource.len() + span.group.scope.len();
-            bytes <= PART_BYTES
-        });
-        let (part, tail) = rest.split_at(fitting.count().max(1));
-        parts.push(part);
-        rest = tail;
-    }
-    parts
 }
 
 #[cfg(test)]

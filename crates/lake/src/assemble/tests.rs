@@ -1,6 +1,9 @@
 use tracelake_decode::record::decode_record;
-use tracelake_model::{Clock, Limits};
+use tracelake_model::{Assessment, Clock, Limits, TraceChange};
 use tracelake_testkit::{FakeClock, spans};
+
+use tracelake_decode::{ContentEncoding, RecordKind};
+use tracelake_decode::record::Route;
 
 use super::*;
 
@@ -115,4 +118,64 @@ fn tables_that_are_not_ready_keep_their_traces() {
     assert!(assembler.settle(&SettleRules::default(), u64::MAX, &none).is_empty());
     assert!(!assembler.status(&SettleRules::default(), u64::MAX, &|_| false).settled);
     assert_eq!(assembler.open_traces(), 1);
+}
+
+fn changes(trace: u128, changes: Vec<TraceChange>) -> DecodedRecord {
+    let trace_id = TraceId((trace + 1).to_be_bytes());
+    let header = record(trace, 0..1).header;
+    let content = RecordContent::Changes(vec![TraceChanges { trace_id, changes }]);
+    DecodedRecord { header: RecordHeader { kind: RecordKind::TraceChanges, ..header }, content }
+}
+
+/// Scenario: tags set and deleted, an assessment, a link and a deletion of the trace in between
+/// its spans, carried over and taken in again.
+/// Guarantees: what was before the deletion is gone; the carried trace is the same.
+#[test]
+fn changes_are_applied_in_order_and_carried_over() {
+    let set = |key: &str| TraceChange::SetTag { key: key.into(), value: "1".into() };
+    let mut first = Assembler::default();
+    first.push(record(7, 0..4), 5, &|_| true);
+    first.push(changes(7, vec![set("before"), TraceChange::Delete, set("a"), set("b")]), 5, &|_| true);
+    first.push(record(7, 4..5), 5, &|_| true);
+    let assessment = Assessment { assessment_id: "a-1".into(), ..Default::default() };
+    let more = vec![
+        TraceChange::DeleteTag { key: "b".into() },
+        TraceChange::PutAssessment(assessment.into()),
+        TraceChange::DeleteAssessment { assessment_id: "a-0".into() },
+        TraceChange::LinkRun { run_id: "r".into() },
+    ];
+    first.push(changes(7, more), 5, &|_| true);
+    let mut second = Assembler::default();
+    for (header, payload) in first.carry() {
+        second.push(decode_record(header, &payload.into()).unwrap(), 6, &|_| true);
+    }
+    let mut drafts = [first, second].map(|mut assembler| {
+        let everything = take(true, true);
+        let mut settled = assembler.settle(&SettleRules::default(), 7, &everything);
+        assert_eq!(assembler.open_bytes(), 0);
+        settled.remove(&table()).unwrap().remove(0)
+    });
+    assert_eq!(drafts[0].info, drafts[1].info);
+    for draft in &mut drafts {
+        assert!(draft.replaces);
+        assert_eq!(draft.spans.len(), 1);
+        let info = draft.info.take().unwrap();
+        assert_eq!(info.tags.into_keys().collect::<Vec<_>>(), ["a"]);
+        assert!(info.deleted_tags.contains("b") && info.deleted_assessments.contains("a-0"));
+        assert_eq!((info.assessments.len(), info.linked_runs.len()), (1, 1));
+    }
+}
+
+/// Scenario: changes alone, for a trace that is archived.
+/// Guarantees: they wait for nothing but the silence.
+#[test]
+fn changes_alone_settle_after_the_silence() {
+    let rules = SettleRules::default();
+    let mut assembler = Assembler::default();
+    let change = TraceChange::SetTag { key: "k".into(), value: "v".into() };
+    assembler.push(changes(7, vec![change]), 0, &|_| true);
+    assert!(!assembler.status(&rules, 1, &|_| true).settled);
+    let now = rules.settle_after.as_nanos().try_into().unwrap();
+    assert!(assembler.status(&rules, now, &|_| true).settled);
+    assert!(assembler.settle(&rules, now, &take(false, false))[&table()][0].is_blank());
 }

@@ -2,8 +2,9 @@
 //!
 //! No data file is rewritten. The commit has the new rows in a file of their own, a deletion
 //! vector on each old row, and a change data file with both images, as Delta writes an UPDATE.
+//! A trace that a client deleted gets the vector and the image of a deletion alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array};
@@ -12,15 +13,16 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use delta_kernel::actions::deletion_vector_writer::{
     KernelDeletionVector, StreamingDeletionVectorWriter,
 };
+use tracelake_model::TraceId;
 
 use super::actions::{Action, Add, Cdc, Remove};
-use super::merge::amend;
+use super::merge::{Amended, amend, merge_rows};
 use super::{Found, Step, TableWriter};
 use crate::data_file::{EncodedFile, encode_file, read_rows};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, deletion_vector_file};
-use crate::rows::{TraceDraft, conform, encode, rebuild_traces};
-use crate::table::{DeletionVector, LiveFile};
+use crate::rows::{RebuildError, TraceDraft, conform, encode, rebuild_traces};
+use crate::table::{DeletionVector, LiveFile, RowAddress};
 
 /// Rows that are not committed yet, against a version of the table.
 #[derive(Clone, Debug)]
@@ -35,42 +37,81 @@ pub struct Preview {
 
 /// The rows that a round replaces and what replaces them.
 struct Plan {
-    /// Old rows, whole, in the table's schema.
+    /// Old rows that get a successor, whole, in the table's schema.
     preimages: RecordBatch,
     /// New rows in the table's schema.
     postimages: RecordBatch,
+    /// Old rows that go for good.
+    deleted: RecordBatch,
     /// New rows of the traces, for the index.
     traces: Vec<TraceDraft>,
+    /// Traces whose rows go for good.
+    deleted_traces: usize,
     /// Rows to delete, by live file.
     deletions: BTreeMap<usize, BTreeSet<u64>>,
 }
 
+/// What an amendment round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RoundOutcome {
+    /// Traces whose row was replaced.
+    pub(super) amended: usize,
+    /// Traces whose row is gone.
+    pub(super) deleted: usize,
+}
+
 impl TableWriter {
-    /// Replaces the rows of `late` traces where a piece is not in yet. Returns how many.
+    /// Replaces or deletes the rows of `late` traces where a piece is not in yet.
     pub(super) fn amend(
         &mut self,
         late: &[&TraceDraft],
         found: &Found,
         txn: Option<Action>,
-    ) -> Result<Step<usize>, LakeError> {
+    ) -> Result<Step<RoundOutcome>, LakeError> {
         let files = self.live_files()?;
         let Some(plan) = self.plan_amendment(late, found, &files)? else {
-            return Ok(Step::Done(0));
+            return Ok(Step::Done(RoundOutcome::default()));
         };
-        let (path, file) = self.write_rows(&plan.postimages)?;
-        let change = self.write_changes(&plan)?;
-        let mut actions = vec![self.commit_info("UPDATE", false)];
+        let operation = if plan.traces.is_empty() { "DELETE" } else { "UPDATE" };
+        let mut actions = vec![self.commit_info(operation, false)];
         actions.extend(txn);
         actions.extend(self.delete_rows(&files, &plan.deletions)?);
-        actions.push(self.add(&path, &file));
-        actions.push(change);
+        let mut written = None;
+        if !plan.traces.is_empty() {
+            let (path, file) = self.write_rows(&plan.postimages)?;
+            actions.push(self.add(&path, &file));
+            written = Some(path);
+        }
+        actions.push(self.write_changes(&plan)?);
         match self.write_version(&actions)? {
             Step::Lost => Ok(Step::Lost),
             Step::Done(()) => {
-                self.index.note(&path, plan.traces.iter().map(|trace| trace.trace_id));
-                Ok(Step::Done(plan.traces.len()))
+                if let Some(path) = written {
+                    self.index.note(&path, plan.traces.iter().map(|trace| trace.trace_id));
+                }
+                let (amended, deleted) = (plan.traces.len(), plan.deleted_traces);
+                Ok(Step::Done(RoundOutcome { amended, deleted }))
             }
         }
+    }
+
+    /// Deletes rows for good, in one version.
+    pub(super) fn delete(
+        &mut self,
+        files: &[LiveFile],
+        deletions: &BTreeMap<usize, BTreeSet<u64>>,
+    ) -> Result<Step<()>, LakeError> {
+        let schema = self.snapshot.schema()?;
+        let addresses = deletions
+            .iter()
+            .flat_map(|(file, rows)| rows.iter().map(|row| RowAddress { file: *file, row: *row }))
+            .collect();
+        let found = Found::from([(TraceId::default(), addresses)]);
+        let (deleted, _) = self.read_old_rows(&found, files, &schema)?;
+        let mut actions = vec![self.commit_info("DELETE", false)];
+        actions.extend(self.delete_rows(files, deletions)?);
+        actions.push(self.write_images(&[(&deleted, "delete")])?);
+        self.write_version(&actions)
     }
 
     /// The rows that `traces` will be, were they committed now, and the rows they replace.
@@ -84,7 +125,8 @@ impl TableWriter {
         let files = self.live_files()?;
         let (late, fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
             traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
-        let fresh: Vec<TraceDraft> = fresh.into_iter().cloned().collect();
+        let fresh: Vec<TraceDraft> =
+            fresh.into_iter().filter(|trace| !trace.is_blank()).cloned().collect();
         let arrow = |source| LakeError::Arrow { action: "encode rows", source };
         let schema = self.snapshot.schema()?;
         let mut rows = vec![encode(&fresh).and_then(|r| conform(&r, &schema)).map_err(arrow)?];
@@ -109,46 +151,93 @@ impl TableWriter {
     ) -> Result<Option<Plan>, LakeError> {
         let schema = self.snapshot.schema()?;
         let (old, places) = self.read_old_rows(found, files, &schema)?;
-        let archived = rebuild_traces(&old).map_err(|error| LakeError::Row {
-            path: self.table.name(),
-            reason: error.to_string(),
-        })?;
+        let archived = rebuild_traces(&old).map_err(|error| self.unreadable(&error))?;
         let now = self.clock.now_unix_micro();
+        let mut by_trace: HashMap<TraceId, Vec<usize>> = HashMap::new();
+        for (row, trace) in archived.iter().enumerate() {
+            by_trace.entry(trace.trace_id).or_default().push(row);
+        }
         let mut traces = Vec::new();
+        let mut deleted_traces = 0;
         let mut replaced: Vec<u32> = Vec::new();
+        let mut removed: Vec<u32> = Vec::new();
         let mut first_rows: Vec<u32> = Vec::new();
         let mut deletions: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
         for piece in late {
-            let rows: Vec<usize> = (0..archived.len())
-                .filter(|row| archived.get(*row).is_some_and(|t| t.trace_id == piece.trace_id))
-                .collect();
+            let rows = by_trace.get(&piece.trace_id).map(Vec::as_slice).unwrap_or_default();
+            let indexes = rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX));
             let drafts = rows.iter().filter_map(|row| archived.get(*row).cloned()).collect();
-            let Some(row) = amend(drafts, piece, now) else { continue };
-            traces.push(row);
-            for (position, row) in rows.iter().enumerate() {
-                let index = u32::try_from(*row).unwrap_or(u32::MAX);
-                replaced.push(index);
-                if position == 0 {
-                    first_rows.push(index);
+            match amend(drafts, piece, now) {
+                Amended::Unchanged => continue,
+                Amended::Row(row) => {
+                    traces.push(*row);
+                    first_rows.extend(indexes.clone().next());
+                    replaced.extend(indexes);
                 }
-                if let Some((file, row)) = places.get(*row) {
-                    deletions.entry(*file).or_default().insert(*row);
+                Amended::Deleted => {
+                    deleted_traces += 1;
+                    removed.extend(indexes);
                 }
             }
+            for (file, row) in rows.iter().filter_map(|row| places.get(*row)) {
+                deletions.entry(*file).or_default().insert(*row);
+            }
         }
-        if traces.is_empty() {
+        if deletions.is_empty() {
             return Ok(None);
         }
         let arrow = |source| LakeError::Arrow { action: "plan amendment", source };
         let preimages = take_rows(&old, &replaced).map_err(arrow)?;
+        let deleted = take_rows(&old, &removed).map_err(arrow)?;
         let encoded = encode(&traces).map_err(arrow)?;
         let others = take_rows(&old, &first_rows).map_err(arrow)?;
         let postimages = with_other_columns(&encoded, &others, &schema).map_err(arrow)?;
-        Ok(Some(Plan { preimages, postimages, traces, deletions }))
+        Ok(Some(Plan { preimages, postimages, deleted, traces, deleted_traces, deletions }))
+    }
+
+    /// The traces of `wanted` that have rows, each as one trace, with `open` pieces merged in.
+    ///
+    /// # Errors
+    /// [`LakeError`] when the table cannot be read.
+    pub fn read(
+        &mut self,
+        wanted: &HashSet<TraceId>,
+        open: &[TraceDraft],
+    ) -> Result<Vec<TraceDraft>, LakeError> {
+        self.refresh()?;
+        let found = self.find(wanted)?;
+        let files = self.live_files()?;
+        let schema = self.snapshot.schema()?;
+        let (old, _) = self.read_old_rows(&found, &files, &schema)?;
+        let mut rows: HashMap<TraceId, Vec<TraceDraft>> = HashMap::new();
+        for row in rebuild_traces(&old).map_err(|error| self.unreadable(&error))? {
+            rows.entry(row.trace_id).or_default().push(row);
+        }
+        let now = self.clock.now_unix_micro();
+        let mut traces = Vec::new();
+        for piece in open {
+            let archived = rows.remove(&piece.trace_id).unwrap_or_default();
+            let archived_row = archived.first().cloned();
+            match amend(archived, piece, now) {
+                Amended::Row(row) => traces.push(*row),
+                Amended::Deleted => {}
+                Amended::Unchanged => match archived_row {
+                    Some(row) => traces.push(row),
+                    None if piece.is_blank() => {}
+                    None => traces.push(piece.clone()),
+                },
+            }
+        }
+        traces.extend(rows.into_values().filter_map(merge_rows));
+        Ok(traces)
+    }
+
+    pub(super) fn unreadable(&self, error: &RebuildError) -> LakeError {
+        LakeError::Row { path: self.table.name(), reason: error.to_string() }
     }
 
     /// The rows found, whole, and for each its live file and row.
-    fn read_old_rows(
+    pub(super) fn read_old_rows(
         &self,
         found: &Found,
         files: &[LiveFile],
@@ -186,13 +275,23 @@ impl TableWriter {
     }
 
     fn write_changes(&self, plan: &Plan) -> Result<Action, LakeError> {
-        let arrow = |source| LakeError::Arrow { action: "write change data", source };
-        let images = [
-            with_change_type(&plan.preimages, "update_preimage").map_err(arrow)?,
-            with_change_type(&plan.postimages, "update_postimage").map_err(arrow)?,
-        ];
+        self.write_images(&[
+            (&plan.preimages, "update_preimage"),
+            (&plan.postimages, "update_postimage"),
+            (&plan.deleted, "delete"),
+        ])
+    }
+
+    /// The change data file of rows before and after a change.
+    fn write_images(&self, rows: &[(&RecordBatch, &str)]) -> Result<Action, LakeError> {
+        let images = rows
+            .iter()
+            .map(|(batch, change)| with_change_type(batch, change))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| LakeError::Arrow { action: "write change data", source })?;
+        let schema = images.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
         let path = change_file();
-        let file = self.write_parquet(&path, &images[0].schema(), &images)?;
+        let file = self.write_parquet(&path, &schema, &images)?;
         Ok(Action::Cdc(Cdc {
             path,
             partition_values: BTreeMap::new(),

@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 
+use tracelake_decode::conventions::trace_tags;
 use tracelake_decode::{SpanRecord, SpanSource};
 use tracelake_model::{SpanId, TraceInfo, TraceState};
 
-use crate::rows::TraceDraft;
+use crate::rows::{TraceDraft, without_derived};
 
 /// Adds `incoming` to `spans`, leaving out copies: an identical span is a retry; MLflow's poorer
 /// copy of a span yields to the one that came by OTLP; another span under the same id is kept.
@@ -48,7 +49,7 @@ pub(crate) fn merge_spans(
     changed
 }
 
-/// Merges what a later `start_trace` says into what is known. Returns true when that changed.
+/// Merges what a client said later into what is known. Returns true when that changed.
 pub(crate) fn merge_info(known: &mut Option<TraceInfo>, incoming: Option<TraceInfo>) -> bool {
     let Some(incoming) = incoming else { return false };
     let Some(info) = known else {
@@ -70,37 +71,63 @@ pub(crate) fn merge_info(known: &mut Option<TraceInfo>, incoming: Option<TraceIn
         info.state = incoming.state;
     }
     info.trace_metadata.extend(incoming.trace_metadata);
-    info.tags.extend(incoming.tags);
-    for assessment in incoming.assessments {
-        match info.assessments.iter_mut().find(|a| a.assessment_id == assessment.assessment_id) {
-            Some(known) => *known = assessment,
-            None => info.assessments.push(assessment),
-        }
-    }
+    incoming.tags.into_iter().for_each(|(key, value)| info.set_tag(key, value));
+    incoming.deleted_tags.into_iter().for_each(|key| info.delete_tag(key));
+    incoming.assessments.into_iter().for_each(|assessment| info.put_assessment(assessment));
+    incoming.deleted_assessments.into_iter().for_each(|id| info.delete_assessment(id));
+    incoming.linked_runs.into_iter().for_each(|run_id| info.link_run(run_id));
     *info != before
 }
 
-/// One row from the archived ones of a trace and a late piece; `None` when the piece is in
-/// already and there is one row.
-pub(crate) fn amend(
-    archived: Vec<TraceDraft>,
-    late: &TraceDraft,
-    now_micros: i64,
-) -> Option<TraceDraft> {
+/// Tags that `spans` bring stand over those that were set or deleted before they came: MLflow
+/// writes the attributes of each batch's resource over the tags that are there.
+pub(crate) fn override_tags(info: &mut TraceInfo, spans: &[SpanRecord]) {
+    if info.tags.is_empty() && info.deleted_tags.is_empty() {
+        return;
+    }
+    for (key, value) in trace_tags(spans) {
+        info.deleted_tags.remove(&key);
+        if let Some(known) = info.tags.get_mut(&key) {
+            *known = value;
+        }
+    }
+}
+
+/// What becomes of the archived rows of a trace.
+#[derive(Debug)]
+pub(crate) enum Amended {
+    /// The piece is in already, and there is one row.
+    Unchanged,
+    /// This row takes their place.
+    Row(Box<TraceDraft>),
+    /// They go.
+    Deleted,
+}
+
+/// One row from the archived ones of a trace and a late piece.
+pub(crate) fn amend(archived: Vec<TraceDraft>, late: &TraceDraft, now_micros: i64) -> Amended {
     let rows = archived.len();
     let mut archived = archived.into_iter();
-    let mut row = archived.next()?;
+    let Some(mut row) = archived.next() else { return Amended::Unchanged };
+    if late.replaces {
+        return replace(&row, late, now_micros, rows);
+    }
+    let before = row.info.clone();
     let mut changed = 1 < rows;
     for other in archived.chain(std::iter::once(late.clone())) {
         // The client's word on the experiment stands over that of stray spans.
         if other.experiment_id != row.experiment_id
-            && (other.info.is_some() || row.experiment_id.is_none())
+            && (other.is_finalized() || row.experiment_id.is_none())
         {
             row.experiment_id = other.experiment_id;
             changed = true;
         }
+        let known = row.spans.len();
         changed |= merge_spans(&mut row.spans, other.spans);
-        changed |= merge_info(&mut row.info, other.info);
+        if let (Some(info), Some(added)) = (&mut row.info, row.spans.get(known..)) {
+            override_tags(info, added);
+        }
+        merge_info(&mut row.info, other.info);
         if row.run_id.is_none() && other.run_id.is_some() {
             row.run_id = other.run_id;
             changed = true;
@@ -108,7 +135,44 @@ pub(crate) fn amend(
         row.created_at_micros = row.created_at_micros.min(other.created_at_micros);
         row.revision = row.revision.max(other.revision);
     }
+    row.info = row.info.and_then(|info| without_derived(info, &row.spans));
+    if !changed && row.info == before {
+        return Amended::Unchanged;
+    }
     row.updated_at_micros = now_micros;
     row.revision = row.revision.saturating_add(1);
-    changed.then_some(row)
+    Amended::Row(Box::new(row))
+}
+
+/// Several rows of one trace, which several archivers leave, as one.
+pub(crate) fn merge_rows(rows: Vec<TraceDraft>) -> Option<TraceDraft> {
+    let mut rows = rows.into_iter();
+    let first = rows.next()?;
+    Some(rows.fold(first, |row, other| {
+        let now = row.updated_at_micros.max(other.updated_at_micros);
+        match amend(vec![row.clone()], &other, now) {
+            Amended::Row(merged) => *merged,
+            Amended::Unchanged | Amended::Deleted => row,
+        }
+    }))
+}
+
+/// The trace was deleted; what `late` has came after that.
+fn replace(row: &TraceDraft, late: &TraceDraft, now_micros: i64, rows: usize) -> Amended {
+    if late.is_blank() {
+        return Amended::Deleted;
+    }
+    let mut anew = TraceDraft { replaces: false, ..late.clone() };
+    anew.info = anew.info.and_then(|info| without_derived(info, &anew.spans));
+    let same = rows == 1
+        && anew.info == row.info
+        && anew.experiment_id == row.experiment_id
+        && anew.spans.len() == row.spans.len()
+        && !merge_spans(&mut row.spans.clone(), anew.spans.iter().cloned());
+    if same {
+        return Amended::Unchanged;
+    }
+    anew.updated_at_micros = now_micros;
+    anew.revision = row.revision.saturating_add(1);
+    Amended::Row(Box::new(anew))
 }

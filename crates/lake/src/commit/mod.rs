@@ -25,8 +25,11 @@
 pub(crate) mod actions;
 mod amendment;
 pub(crate) mod merge;
+mod relocation;
 
 pub use amendment::Preview;
+use amendment::RoundOutcome;
+pub use relocation::LocatedTraces;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -62,6 +65,8 @@ pub struct EpochOutcome {
     pub appended: usize,
     /// Traces whose row was replaced.
     pub amended: usize,
+    /// Traces whose row is gone: a client deleted them.
+    pub deleted: usize,
     /// Late pieces that were in already.
     pub unchanged: usize,
     /// Version of the table afterwards.
@@ -147,33 +152,59 @@ impl TableWriter {
             let version = self.snapshot.version();
             return Ok(EpochOutcome { already_committed: true, version, ..Default::default() });
         }
+        self.commit(Some(epoch), traces)
+    }
+
+    /// Commits traces that belong to no epoch: a trace that has a row is merged into it. Calling
+    /// it again with the same traces changes nothing.
+    ///
+    /// # Errors
+    /// [`LakeError`]; the traces may be in the table in part.
+    pub fn absorb(&mut self, traces: &[TraceDraft]) -> Result<EpochOutcome, LakeError> {
+        self.refresh()?;
+        self.commit(None, traces)
+    }
+
+    fn commit(
+        &mut self,
+        epoch: Option<i64>,
+        traces: &[TraceDraft],
+    ) -> Result<EpochOutcome, LakeError> {
         let mut outcome = EpochOutcome::default();
         let mut written: Option<(HashSet<TraceId>, String, EncodedFile)> = None;
         for attempt in 0..MAX_ATTEMPTS {
             if 0 < attempt {
                 self.refresh()?;
-                if Some(epoch) <= self.snapshot.committed_epoch(&self.application_id)? {
+                if epoch.is_some()
+                    && epoch <= self.snapshot.committed_epoch(&self.application_id)?
+                {
                     outcome.version = self.snapshot.version();
                     return Ok(outcome);
                 }
             }
             let wanted: HashSet<TraceId> = traces.iter().map(|trace| trace.trace_id).collect();
             let found = self.find(&wanted)?;
-            let (late, fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
+            let (late, mut fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
                 traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
-            let txn = self.txn(epoch);
+            // Changes to a trace that is nowhere: it was deleted, and they with it.
+            fresh.retain(|trace| !trace.is_blank());
+            let txn = epoch.map(|epoch| self.txn(epoch));
             if !late.is_empty() {
-                let carried = fresh.is_empty().then(|| txn.clone());
+                let carried = txn.clone().filter(|_| fresh.is_empty());
                 match self.amend(&late, &found, carried)? {
                     Step::Lost => continue,
-                    Step::Done(amended) => {
+                    Step::Done(RoundOutcome { amended, deleted }) => {
                         outcome.amended += amended;
-                        outcome.unchanged = late.len() - amended;
-                        if fresh.is_empty() && 0 < amended {
+                        outcome.deleted += deleted;
+                        outcome.unchanged = late.len() - amended - deleted;
+                        if fresh.is_empty() && 0 < amended + deleted {
                             return Ok(self.finish(outcome));
                         }
                     }
                 }
+            }
+            if fresh.is_empty() && txn.is_none() {
+                return Ok(self.finish(outcome));
             }
             // Nothing new and nothing changed still ends the epoch, with a commit of the txn
             // alone, so that a replay of it need not look again.
@@ -210,6 +241,7 @@ impl TableWriter {
             version = outcome.version,
             appended = outcome.appended,
             amended = outcome.amended,
+            deleted = outcome.deleted,
             "committed"
         );
         outcome
@@ -277,9 +309,10 @@ impl TableWriter {
     fn append(
         &mut self,
         file: Option<(&str, &EncodedFile)>,
-        txn: Action,
+        txn: Option<Action>,
     ) -> Result<Step<()>, LakeError> {
-        let mut actions = vec![self.commit_info("WRITE", true), txn];
+        let mut actions = vec![self.commit_info("WRITE", true)];
+        actions.extend(txn);
         if let Some((path, file)) = file {
             actions.push(self.add(path, file));
         }

@@ -1,7 +1,9 @@
 use std::ops::Range;
 
-use tracelake_decode::{SpanSource, decode_otlp};
-use tracelake_model::{ExperimentId, Limits};
+use bytes::Bytes;
+use tracelake_decode::writer::MessageWriter;
+use tracelake_decode::{SpanGroup, SpanSource, decode_otlp};
+use tracelake_model::{ExperimentId, Limits, TraceChange, TraceId, TraceInfo};
 use tracelake_testkit::{FakeClock, spans};
 
 use super::*;
@@ -60,6 +62,7 @@ fn draft(trace: u128, range: Range<u64>) -> TraceDraft {
         created_at_micros: 5,
         updated_at_micros: 5,
         revision: 1,
+        replaces: false,
     }
 }
 
@@ -107,7 +110,7 @@ fn a_crash_between_amendment_and_append_repeats_nothing() {
     let late = draft(1, 1..2);
     let wanted = HashSet::from([late.trace_id]);
     let found = writer.find(&wanted).unwrap();
-    assert!(matches!(writer.amend(&[&late], &found, None), Ok(Step::Done(1))));
+    assert!(matches!(writer.amend(&[&late], &found, None), Ok(Step::Done(RoundOutcome { amended: 1, deleted: 0 }))));
     let outcome = fixture.writer("one").commit_epoch(2, &[late, draft(2, 0..1)]).unwrap();
     assert_eq!((outcome.appended, outcome.amended, outcome.unchanged), (1, 0, 1));
     assert_eq!(fixture.rows(), [(1, 2, 2), (2, 1, 1)]);
@@ -126,4 +129,123 @@ fn two_archivers_share_a_table() {
     one.commit_epoch(2, &[draft(3, 0..2)]).unwrap();
     two.commit_epoch(2, &[draft(3, 2..4)]).unwrap();
     assert_eq!(fixture.rows(), [(1, 1, 1), (2, 1, 1), (3, 4, 2)]);
+}
+
+fn changes(trace: u128, changes: Vec<TraceChange>) -> TraceDraft {
+    let mut info = TraceInfo::new(TraceId((trace + 1).to_be_bytes()));
+    let replaces = changes.contains(&TraceChange::Delete);
+    changes.into_iter().for_each(|change| change.apply(&mut info));
+    TraceDraft {
+        experiment_id: Some(ExperimentId::default_experiment()),
+        info: Some(info),
+        replaces,
+        ..TraceDraft::new(TraceId((trace + 1).to_be_bytes()))
+    }
+}
+
+fn set(key: &str, value: &str) -> TraceChange {
+    TraceChange::SetTag { key: key.to_owned(), value: value.to_owned() }
+}
+
+/// Scenario: tags set and deleted on an archived trace, the same round again, and a change to a
+/// trace that is nowhere.
+/// Guarantees: each takes effect once, the second time changes nothing, no row without spans.
+#[test]
+fn changes_reach_the_row_once() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("a");
+    writer.commit_epoch(1, &[draft(1, 0..3), draft(2, 0..1)]).unwrap();
+    let piece = changes(1, vec![set("k", "v"), set("gone", "1")]);
+    assert_eq!(writer.commit_epoch(2, &[piece.clone(), changes(9, vec![set("k", "v")])]).unwrap().amended, 1);
+    let again = writer.commit_epoch(3, &[piece]).unwrap();
+    assert_eq!((again.amended, again.unchanged), (0, 1));
+    let delete = TraceChange::DeleteTag { key: "gone".to_owned() };
+    assert_eq!(writer.commit_epoch(4, &[changes(1, vec![delete])]).unwrap().amended, 1);
+    assert_eq!(fixture.rows(), [(1, 3, 3), (2, 1, 1)]);
+    let read = writer.read(&HashSet::from([TraceId(2_u128.to_be_bytes())]), &[]).unwrap();
+    let tags = read[0].full_info().tags;
+    assert_eq!(tags.get("k").map(String::as_str), Some("v"));
+    assert!(!tags.contains_key("gone"));
+}
+
+/// The trace with a resource of one attribute, `service.name` = `mine`.
+fn of_service(mut draft: TraceDraft) -> TraceDraft {
+    let mut resource = MessageWriter::new();
+    resource.message(1, |attribute| {
+        attribute.bytes(1, b"service.name");
+        attribute.message(2, |value| value.bytes(1, b"mine"));
+    });
+    let resource = Bytes::from(resource.into_bytes());
+    for span in &mut draft.spans {
+        let group = SpanGroup { resource: resource.clone(), ..(*span.group).clone() };
+        span.group = Arc::new(group);
+    }
+    draft
+}
+
+/// Scenario: a tag that a resource brings is deleted; a copy of the spans comes again, then spans
+/// of their own that bring it again.
+/// Guarantees: a retry does not bring the tag back, later spans do, as in MLflow.
+#[test]
+fn deleted_tags_of_a_resource_stay_deleted() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("a");
+    writer.commit_epoch(1, &[of_service(draft(1, 0..2))]).unwrap();
+    let wanted = HashSet::from([TraceId(2_u128.to_be_bytes())]);
+    let has_tag = |writer: &mut TableWriter| {
+        let read = writer.read(&wanted, &[]).unwrap();
+        read[0].full_info().tags.contains_key("service.name")
+    };
+    assert!(has_tag(&mut writer));
+    let delete = TraceChange::DeleteTag { key: "service.name".to_owned() };
+    writer.commit_epoch(2, &[changes(1, vec![delete])]).unwrap();
+    assert!(!has_tag(&mut writer));
+    let copy = of_service(draft(1, 0..2));
+    assert_eq!(writer.commit_epoch(3, &[copy]).unwrap().unchanged, 1);
+    assert!(!has_tag(&mut writer));
+    writer.commit_epoch(4, &[of_service(draft(1, 2..3))]).unwrap();
+    assert!(has_tag(&mut writer));
+}
+
+/// Scenario: a trace is deleted; deleted and sent again; and both once more.
+/// Guarantees: the row goes, the new one has only what came after, repeating changes nothing.
+#[test]
+fn deletion_takes_the_row_and_what_came_before() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("a");
+    writer.commit_epoch(1, &[draft(1, 0..3), draft(2, 0..3)]).unwrap();
+    let gone = changes(1, vec![TraceChange::Delete]);
+    let outcome = writer.commit_epoch(2, &[gone.clone()]).unwrap();
+    assert_eq!((outcome.deleted, outcome.amended), (1, 0));
+    assert_eq!(writer.commit_epoch(3, &[gone]).unwrap().deleted, 0);
+    let anew = TraceDraft { replaces: true, ..draft(2, 5..6) };
+    assert_eq!(writer.commit_epoch(4, &[anew.clone()]).unwrap().amended, 1);
+    assert_eq!(writer.commit_epoch(5, &[anew]).unwrap().unchanged, 1);
+    assert_eq!(fixture.rows(), [(2, 1, 2)]);
+}
+
+/// Scenario: the traces of one experiment are moved to another table, with the process dying
+/// before the deletion, and again.
+/// Guarantees: each is in one table, once; traces of other experiments stay.
+#[test]
+fn traces_move_between_tables_once() {
+    let (source, target) = (Fixture::new(), Fixture::new());
+    let mut from = source.writer("a");
+    let mut to = target.writer("a");
+    let experiment = ExperimentId::from(7);
+    let of = |trace, range| TraceDraft { experiment_id: Some(7.into()), ..draft(trace, range) };
+    from.commit_epoch(1, &[of(1, 0..2), draft(2, 0..2), of(3, 0..2)]).unwrap();
+    to.commit_epoch(1, &[of(3, 2..4)]).unwrap();
+    for dies in [true, false] {
+        for path in from.data_files().unwrap() {
+            let located = from.locate(&experiment, &path, 10).unwrap();
+            to.absorb(&located.traces).unwrap();
+            if !dies {
+                assert_eq!(from.delete_located(&located).unwrap(), located.traces.len());
+                assert_eq!(from.delete_located(&located).unwrap(), 0);
+            }
+        }
+    }
+    assert_eq!(source.rows(), [(2, 2, 1)]);
+    assert_eq!(target.rows(), [(1, 2, 1), (3, 4, 2)]);
 }

@@ -11,6 +11,7 @@ mod traces;
 
 pub use conform::conform;
 pub use rebuild::{RebuildError, rebuild_traces};
+pub(crate) use rebuild::without_derived;
 pub use traces::{TraceDraft, encode};
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use arrow::array::{
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use tracelake_decode::any_value::json_to_message;
+use tracelake_decode::conventions::trace_tags;
 use tracelake_decode::request::{SpanGroup, SpanSource};
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{SpanRecord, decode_otlp};
@@ -106,6 +107,15 @@ impl<'a> Row<'a> {
         found.into_iter().flat_map(|(fields, range)| range.map(move |row| Row { fields, row }))
     }
 
+    fn texts(&self, name: &str) -> Vec<String> {
+        let found = self.column(name).and_then(|column| {
+            let list: ArrayRef = column.as_list_opt::<i32>()?.value(self.row);
+            let texts: &StringArray = list.as_string_opt::<i32>()?;
+            Some(texts.iter().flatten().map(str::to_owned).collect())
+        });
+        found.unwrap_or_default()
+    }
+
     fn map(&self, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let found = self.column(name).and_then(|column| {
             let map: &MapArray = column.as_map_opt()?;
@@ -133,45 +143,53 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
     let spans: Vec<SpanRecord> =
         row.list("spans").map(|span| span_record(trace_id, &span)).collect::<Result<_, _>>()?;
     let created_at_micros = row.micros("created_at").unwrap_or_default();
-    let info = trace_info(trace_id, row).map(|info| without_derived(info, &spans));
+    let info = trace_info(trace_id, row, &spans);
+    let run_id = row.owned("run_id");
+    let linked = info.as_ref().and_then(|info| info.linked_runs.first());
     Ok(TraceDraft {
         trace_id,
         experiment_id: row.text("experiment_id").and_then(|id| id.parse().ok()),
-        run_id: row.owned("run_id"),
+        // A linked run stands in for a run that was never named.
+        run_id: run_id.filter(|run_id| Some(run_id) != linked),
         info,
         spans,
+        replaces: false,
         created_at_micros,
         updated_at_micros: row.micros("updated_at").unwrap_or(created_at_micros),
         revision: row.int("revision").unwrap_or(1),
     })
 }
 
-/// What the client had said of the trace; `None` when it never did, or said nothing that stays.
-fn trace_info(trace_id: TraceId, row: &Row<'_>) -> Option<TraceInfo> {
-    let trace_metadata = row.owned_map("trace_metadata");
-    let assessments: Vec<Assessment> =
-        row.list("assessments").map(|row| assessment(&row)).collect();
-    if trace_metadata.is_empty() && assessments.is_empty() {
-        return None;
-    }
-    let info = row.child("trace_info")?;
-    Some(TraceInfo {
-        trace_id,
-        client_request_id: row.owned("client_request_id"),
-        request_time_micros: info.micros("timestamp"),
+/// What clients said of the trace; `None` when they never did, or said nothing that stays.
+fn trace_info(trace_id: TraceId, row: &Row<'_>, spans: &[SpanRecord]) -> Option<TraceInfo> {
+    let info = row.child("trace_info");
+    let said = |name: &str| info.and_then(|info| info.text(name));
+    // Another writer's request id that is not the trace's is the client's.
+    let request_id = said("request_id").filter(|id| *id != trace_id.to_mlflow());
+    let tags = row.owned_map("tags");
+    let has_tags = row.column("tags").is_some();
+    let derived = has_tags.then(|| trace_tags(spans)).unwrap_or_default();
+    let deleted_tags = derived.into_keys().filter(|key| !tags.contains_key(key)).collect();
+    let info = TraceInfo {
+        client_request_id: row.owned("client_request_id").or(request_id.map(str::to_owned)),
+        request_time_micros: info.and_then(|info| info.micros("timestamp")),
         execution_duration_ms: row.long("execution_duration_ms"),
-        state: TraceState::parse(info.text("status").unwrap_or_default()),
+        state: TraceState::parse(said("status").unwrap_or_default()),
         request_preview: row.owned("request_preview"),
         response_preview: row.owned("response_preview"),
-        trace_metadata,
-        tags: row.owned_map("tags"),
-        assessments,
-    })
+        trace_metadata: row.owned_map("trace_metadata"),
+        tags,
+        deleted_tags,
+        assessments: row.list("assessments").map(|row| assessment(&row)).collect(),
+        linked_runs: row.texts("linked_run_ids"),
+        ..TraceInfo::new(trace_id)
+    };
+    without_derived(info, spans)
 }
 
 /// Takes out of `info` what its spans say by themselves: with later spans they say it anew, and
-/// only what the client said otherwise stands over them.
-fn without_derived(mut info: TraceInfo, spans: &[SpanRecord]) -> TraceInfo {
+/// only what clients said otherwise stands over them. `None` when nothing is left.
+pub(crate) fn without_derived(mut info: TraceInfo, spans: &[SpanRecord]) -> Option<TraceInfo> {
     let derived = TraceFacts::of_spans(spans);
     if info.state == derived.state {
         info.state = TraceState::Unspecified;
@@ -189,7 +207,10 @@ fn without_derived(mut info: TraceInfo, spans: &[SpanRecord]) -> TraceInfo {
     if info.response_preview == derived.response_preview {
         info.response_preview = None;
     }
-    info
+    info.tags.retain(|key, value| derived.tags.get(key) != Some(value));
+    info.deleted_tags.retain(|key| derived.tags.contains_key(key));
+    info.deleted_assessments.clear();
+    (!info.is_empty()).then_some(info)
 }
 
 fn assessment(row: &Row<'_>) -> Assessment {

@@ -18,6 +18,7 @@ fn draft(body: &bytes::Bytes) -> TraceDraft {
         created_at_micros: 1,
         updated_at_micros: 1,
         revision: 1,
+        replaces: false,
     }
 }
 

@@ -38,6 +38,57 @@ pub struct TraceDraft {
     pub updated_at_micros: i64,
     /// 1 at first archive, one more per change.
     pub revision: i32,
+    /// The trace was deleted before these pieces of it came: they take the place of what a row
+    /// holds.
+    pub replaces: bool,
+}
+
+impl TraceDraft {
+    /// A trace of which nothing is known.
+    #[must_use]
+    pub const fn new(trace_id: TraceId) -> Self {
+        Self {
+            trace_id,
+            experiment_id: None,
+            run_id: None,
+            info: None,
+            spans: Vec::new(),
+            created_at_micros: 0,
+            updated_at_micros: 0,
+            revision: 1,
+            replaces: false,
+        }
+    }
+
+    /// True when a client's `start_trace` is in it.
+    #[must_use]
+    pub fn is_finalized(&self) -> bool {
+        self.info.as_ref().is_some_and(TraceInfo::is_finalized)
+    }
+
+    /// True when it makes no row by itself: it has neither spans nor a `start_trace`, only changes
+    /// to what is elsewhere.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.spans.is_empty() && !self.is_finalized()
+    }
+
+    /// All that is known of the trace as a whole, with what the spans say by themselves.
+    #[must_use]
+    pub fn full_info(&self) -> TraceInfo {
+        let facts = TraceFacts::new(self);
+        let mut info = self.info.clone().unwrap_or(TraceInfo::new(self.trace_id));
+        info.request_time_micros = facts.request_time_micros;
+        info.execution_duration_ms = facts.execution_duration_ms;
+        info.state = facts.state;
+        info.request_preview = facts.request_preview;
+        info.response_preview = facts.response_preview;
+        info.tags = facts.tags;
+        if let Some(name) = facts.trace_name {
+            info.tags.entry("mlflow.traceName".to_owned()).or_insert(name);
+        }
+        info
+    }
 }
 
 /// Writes traces as one batch of the table's schema, a row each, in the order given.
@@ -78,6 +129,9 @@ struct TraceColumns {
     models_rows: usize,
     models_list: Offsets,
     assessments: AssessmentColumns,
+    runs: StringBuilder,
+    runs_rows: usize,
+    runs_list: Offsets,
 }
 
 const TEXT: [&str; 9] = [
@@ -130,7 +184,12 @@ impl TraceColumns {
             for assessment in &info.assessments {
                 self.assessments.append(assessment);
             }
+            for run in &info.linked_runs {
+                self.runs.append_value(run);
+                self.runs_rows += 1;
+            }
         }
+        self.runs_list.end(self.runs_rows);
         self.metadata.end();
         self.assessments.end_trace();
         let mut models: Vec<&str> = Vec::new();
@@ -149,7 +208,7 @@ impl TraceColumns {
         for (builder, value) in self.text.iter_mut().zip([
             Some(trace.trace_id.to_mlflow()),
             trace.experiment_id.as_ref().map(ToString::to_string),
-            trace.run_id.clone(),
+            trace.run_id.clone().or_else(|| info.and_then(|i| i.linked_runs.first().cloned())),
             facts.trace_name.clone(),
             facts.request_preview.clone(),
             facts.response_preview.clone(),
@@ -222,6 +281,8 @@ impl TraceColumns {
         done.push("trace_metadata", self.metadata.finish()?);
         let models = field_of(fields, "models")?.data_type();
         done.push("models", self.models_list.finish_list(models, self.models.array())?);
+        let runs = field_of(fields, "linked_run_ids")?.data_type();
+        done.push("linked_run_ids", self.runs_list.finish_list(runs, self.runs.array())?);
         let assessments = field_of(fields, "assessments")?.data_type();
         done.push("assessments", self.assessments.finish(assessments)?);
         Ok(done)
@@ -240,7 +301,7 @@ pub(super) struct TraceFacts {
     pub(super) response_preview: Option<String>,
     session_id: Option<String>,
     user_id: Option<String>,
-    tags: BTreeMap<String, String>,
+    pub(super) tags: BTreeMap<String, String>,
 }
 
 impl TraceFacts {
@@ -292,6 +353,7 @@ impl TraceFacts {
                 facts.meaning.cost = cost;
             }
             facts.tags.extend(info.tags.clone());
+            facts.tags.retain(|key, _| !info.deleted_tags.contains(key));
         }
         facts
     }

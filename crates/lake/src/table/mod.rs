@@ -1,10 +1,12 @@
 //! A Delta table of traces: opened through the Delta kernel, created or accepted by us.
 
 mod create;
+mod facts;
 mod files;
 mod index;
 mod protocol;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -19,6 +21,7 @@ use tokio::runtime::Runtime;
 use url::Url;
 
 pub use create::create_or_accept;
+pub use facts::TableFeatures;
 pub use files::{DeletionVector, LiveFile};
 pub(crate) use index::{RowAddress, TraceIndex};
 
@@ -206,6 +209,19 @@ impl TableSnapshot {
             .try_into_arrow()
             .map_err(|source| LakeError::Arrow { action: "convert schema", source })?;
         Ok(Arc::new(schema))
+    }
+
+    /// The table's comment.
+    #[must_use]
+    pub fn comment(&self) -> Option<String> {
+        self.snapshot.table_configuration().metadata().description().map(str::to_owned)
+    }
+
+    /// The table's properties, such as `delta.enableChangeDataFeed`.
+    #[must_use]
+    pub fn properties(&self) -> BTreeMap<String, String> {
+        let metadata = self.snapshot.table_configuration().metadata();
+        metadata.configuration().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// The last epoch that `application` committed, if it ever did.

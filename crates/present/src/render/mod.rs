@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 
 use crate::error::PresentError;
-use crate::{csv, json, table};
+use crate::{binary, csv, json, table};
 
 /// How a result is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,11 +22,16 @@ pub enum OutputFormat {
     Jsonl,
     /// A header and one line a row. Formulas and control codes are neutralised.
     Csv,
+    /// An Arrow IPC stream. Exact, types included.
+    Arrow,
+    /// A Parquet file, compressed with zstd. Exact, types included.
+    Parquet,
 }
 
 impl OutputFormat {
     /// Every format.
-    pub const ALL: [Self; 4] = [Self::Table, Self::Json, Self::Jsonl, Self::Csv];
+    pub const ALL: [Self; 6] =
+        [Self::Table, Self::Json, Self::Jsonl, Self::Csv, Self::Arrow, Self::Parquet];
 
     /// The name on the command line.
     #[must_use]
@@ -36,7 +41,15 @@ impl OutputFormat {
             Self::Json => "json",
             Self::Jsonl => "jsonl",
             Self::Csv => "csv",
+            Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
         }
+    }
+
+    /// Whether the format is bytes for programs, which a terminal must not get.
+    #[must_use]
+    pub const fn is_binary(self) -> bool {
+        matches!(self, Self::Arrow | Self::Parquet)
     }
 }
 
@@ -63,19 +76,19 @@ pub struct RenderOptions {
     pub width: Option<usize>,
     /// Whether to add colour. Nothing is said by colour alone.
     pub color: bool,
-    /// Longest cell in characters; longer ones are cut, and end in three dots.
+    /// Longest cell in terminal columns; longer ones are cut, and end in three dots.
     pub max_cell: usize,
 }
 
 impl Default for RenderOptions {
-    /// No terminal, no colour, 120 characters a cell.
+    /// No terminal, no colour, 120 columns a cell.
     fn default() -> Self {
         Self { width: None, color: false, max_cell: 120 }
     }
 }
 
 impl RenderOptions {
-    /// Longest nested value in characters: never more than the terminal is wide.
+    /// Longest nested value in columns: never more than the terminal is wide.
     pub(crate) fn nested_chars(&self) -> usize {
         self.width.map_or(self.max_cell, |width| width.min(self.max_cell))
     }
@@ -84,7 +97,8 @@ impl RenderOptions {
 /// Writes `batches`, which all have `schema`, to `out`.
 ///
 /// # Errors
-/// [`PresentError::Write`] if `out` fails; [`PresentError::Value`] for a value that has no text.
+/// [`PresentError::Write`] if `out` fails; [`PresentError::Value`] for a value that has no text;
+/// [`PresentError::Encode`] for a type that the binary format does not have.
 pub fn render(
     schema: &Schema,
     batches: &[RecordBatch],
@@ -97,6 +111,8 @@ pub fn render(
         OutputFormat::Json => json::write_array(batches, out),
         OutputFormat::Jsonl => json::write_lines(batches, out),
         OutputFormat::Csv => csv::write_csv(schema, batches, out),
+        OutputFormat::Arrow => binary::write_arrow(schema, batches, out),
+        OutputFormat::Parquet => binary::write_parquet(schema, batches, out),
     }
 }
 

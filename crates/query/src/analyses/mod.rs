@@ -1,4 +1,4 @@
-//! The two questions everybody asks, and the list of traces, as SQL.
+//! The two questions everybody asks, trace by trace and in groups, and the list of traces, as SQL.
 //!
 //! Every builder is a pure function of a table, a range and a limit. Names and numbers become SQL
 //! only through types that quote themselves; no text of a caller is ever pasted in.
@@ -8,7 +8,15 @@
 //! of the rows without them. Where all rows have summaries, the second branch is ruled out by the
 //! files' statistics and reads nothing.
 
+mod error_groups;
+mod older_traces;
+mod performance_by;
+
 use tracelake_model::TableName;
+
+pub use error_groups::error_groups;
+pub use older_traces::older_traces;
+pub use performance_by::{Grouping, performance_by};
 
 /// Microseconds in a day.
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -198,6 +206,9 @@ fn timestamp_literal(micros: i64) -> String {
 fn limit_clause(limit: Option<u64>) -> String {
     limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod grouped_tests;
 
 #[cfg(test)]
 mod tests {

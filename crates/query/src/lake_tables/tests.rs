@@ -83,6 +83,7 @@ fn draft(trace: u128, numbers: std::ops::Range<u64>) -> TraceDraft {
         created_at_micros: 0,
         updated_at_micros: 0,
         revision: 1,
+        replaces: false,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Plans a statement, runs it under limits, and says what it cost.
 
+mod amplifiers;
+mod apart;
 mod catalog;
+mod complexity;
 mod lambda_indices;
 mod metrics;
 mod read_only;
@@ -31,11 +34,12 @@ use futures::StreamExt;
 use tracelake_model::TableName;
 
 use crate::error::{QueryError, plain_message};
-use crate::functions::register_aliases;
+use crate::functions;
 use crate::leaves::narrow::leaf_names;
 use crate::leaves::{narrow_schema, used_columns};
 use crate::source::TableResolver;
 use crate::tables::TracesTable;
+use apart::run_apart;
 use catalog::Catalog;
 use lambda_indices::LiftLambdaIndices;
 
@@ -85,7 +89,7 @@ pub struct QueryOutput {
 /// Runs read-only SQL over the tables that a resolver finds.
 ///
 /// Cheap to share; statements may run at the same time and share the memory limit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct QueryEngine {
     resolver: Arc<dyn TableResolver>,
     limits: QueryLimits,
@@ -120,7 +124,8 @@ impl QueryEngine {
             .with_default_features()
             .with_physical_optimizer_rules(physical_rules())
             .build();
-        register_aliases(&mut template).map_err(|error| setup_error(&error))?;
+        functions::register(&mut template).map_err(|error| setup_error(&error))?;
+        amplifiers::bound_amplifiers(&mut template).map_err(|error| setup_error(&error))?;
         Ok(Self { resolver, limits, runtime, template })
     }
 
@@ -137,9 +142,10 @@ impl QueryEngine {
         sql: &str,
         options: &QueryOptions,
     ) -> Result<QueryOutput, QueryError> {
-        self.within_time(async {
-            let planned = self.plan(sql, options).await?;
-            self.run(&planned, options).await
+        let (engine, sql, options) = (self.clone(), sql.to_owned(), options.clone());
+        run_apart(&self.limits, move || async move {
+            let planned = engine.plan(&sql, &options).await?;
+            engine.run(&planned, &options).await
         })
         .await
     }
@@ -150,28 +156,20 @@ impl QueryEngine {
     /// # Errors
     /// As [`Self::query`].
     pub async fn explain(&self, sql: &str, options: &QueryOptions) -> Result<String, QueryError> {
-        self.within_time(async {
-            let planned = self.plan(sql, options).await?;
-            let output = self.run(&planned, options).await?;
+        let (engine, sql, options) = (self.clone(), sql.to_owned(), options.clone());
+        run_apart(&self.limits, move || async move {
+            let planned = engine.plan(&sql, &options).await?;
+            let output = engine.run(&planned, &options).await?;
             Ok(explained(&planned, &output.metrics))
         })
         .await
     }
 
-    async fn within_time<T>(
-        &self,
-        work: impl Future<Output = Result<T, QueryError>>,
-    ) -> Result<T, QueryError> {
-        let limit = self.limits.time;
-        match tokio::time::timeout(limit, Box::pin(work)).await {
-            Ok(result) => result,
-            Err(_) => Err(QueryError::TimeLimit { limit }),
-        }
-    }
-
     async fn plan(&self, sql: &str, options: &QueryOptions) -> Result<Planned, QueryError> {
+        let limit_bytes = self.limits.memory_bytes;
         let statement = self.parse(sql)?;
         read_only::check_read_only(&statement)?;
+        complexity::check_statement(&statement)?;
         let references = self
             .template
             .resolve_table_references(&statement)
@@ -183,7 +181,9 @@ impl QueryEngine {
         let runtime = catalog.runtime(&self.runtime);
         let full_state = self.state(&runtime, &catalog)?;
         let full = full_state.statement_to_plan(statement.clone()).await.map_err(|error| {
-            catalog.missing_table().unwrap_or_else(|| QueryError::from_planning(&error))
+            catalog
+                .missing_table()
+                .unwrap_or_else(|| QueryError::from_planning(&error, limit_bytes))
         })?;
         SQLOptions::new()
             .with_allow_ddl(false)
@@ -201,7 +201,7 @@ impl QueryEngine {
         let physical = full_state
             .create_physical_plan(&full)
             .await
-            .map_err(|error| QueryError::from_planning(&error))?;
+            .map_err(|error| QueryError::from_planning(&error, limit_bytes))?;
         Ok(Planned { physical, state: full_state, catalog, narrowed: BTreeMap::new() })
     }
 
@@ -240,6 +240,7 @@ impl QueryEngine {
 
     fn parse(&self, sql: &str) -> Result<Statement, QueryError> {
         let dialect = self.template.config_options().sql_parser.dialect;
+        complexity::check_text(sql, &dialect)?;
         self.template
             .sql_to_statement(sql, &dialect)
             .map_err(|error| QueryError::Syntax { message: plain_message(&error) })
@@ -365,5 +366,7 @@ fn setup_error(error: &DataFusionError) -> QueryError {
     QueryError::Setup { message: plain_message(error) }
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

@@ -15,9 +15,10 @@ use tracelake_model::ExperimentId;
 
 use crate::Registry;
 use crate::error::{RegistryError, is_unique_violation, storage};
-use validate::{check_artifact_location, check_name, check_tag};
+use validate::{check_artifact_location, check_name, check_not_reserved, check_tag};
 
 pub use search::{ExperimentPage, ExperimentQuery, ViewType};
+pub use validate::check_tag_key;
 
 /// Where an experiment is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +68,8 @@ pub struct Experiment {
     pub creation_time_ms: i64,
     /// When it was last renamed, deleted or restored.
     pub last_update_time_ms: i64,
-    /// By key.
+    /// By key. Those of a bound experiment have `tracelake.archive.table`, the full name of its
+    /// table, and `tracelake.archive.enabledAt`, since when, RFC 3339. Nobody else can set these.
     pub tags: Vec<Tag>,
 }
 
@@ -238,7 +240,7 @@ impl Registry {
     /// Sets a tag of an active experiment, in place of an earlier value.
     ///
     /// # Errors
-    /// [`RegistryError::ExperimentDeleted`], [`RegistryError::ExperimentNotFound`], an invalid key
+    /// [`RegistryError::ReservedTag`], [`RegistryError::ExperimentDeleted`], [`RegistryError::ExperimentNotFound`], an invalid key
     /// or value, or storage.
     pub async fn set_experiment_tag(
         &self,
@@ -255,13 +257,14 @@ impl Registry {
     /// Removes a tag of an active experiment.
     ///
     /// # Errors
-    /// [`RegistryError::TagNotFound`], [`RegistryError::ExperimentDeleted`],
+    /// [`RegistryError::TagNotFound`], [`RegistryError::ReservedTag`], [`RegistryError::ExperimentDeleted`],
     /// [`RegistryError::ExperimentNotFound`], or storage.
     pub async fn delete_experiment_tag(
         &self,
         id: &ExperimentId,
         key: &str,
     ) -> Result<(), RegistryError> {
+        check_not_reserved(key)?;
         let failed = storage("delete experiment tag");
         let mut transaction = self.begin("delete experiment tag").await?;
         require_active(&mut transaction, id).await?;

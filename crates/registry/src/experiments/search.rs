@@ -15,6 +15,12 @@ use crate::error::{RegistryError, storage};
 const MAX_RESULTS_LIMIT: i64 = 50_000;
 const MAX_ORDER_ENTRIES: usize = 16;
 
+/// The tags that were set, and those that show the binding.
+const ALL_TAGS: &str = "(SELECT experiment_id, key, value FROM experiment_tags \
+     UNION ALL SELECT experiment_id, 'tracelake.archive.table', table_name FROM bindings \
+     UNION ALL SELECT experiment_id, 'tracelake.archive.enabledAt', \
+     strftime('%Y-%m-%dT%H:%M:%fZ', enabled_at_micros / 1000000.0, 'unixepoch') FROM bindings)";
+
 /// Which stages a search looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ViewType {
@@ -95,14 +101,15 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let failed = storage("read experiment tags");
         let ids: Vec<&str> = experiments.iter().map(|e| e.experiment_id.as_str()).collect();
-        let rows = sqlx::query(
-            "SELECT experiment_id, key, value FROM experiment_tags \
+        let query = format!(
+            "SELECT experiment_id, key, value FROM {ALL_TAGS} \
              WHERE experiment_id IN (SELECT value FROM json_each(?)) ORDER BY experiment_id, key",
-        )
-        .bind(format!("[{}]", ids.join(",")))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(&failed)?;
+        );
+        let rows = sqlx::query(&query)
+            .bind(format!("[{}]", ids.join(",")))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(&failed)?;
         let mut tags: HashMap<i64, Vec<Tag>> = HashMap::new();
         for row in rows {
             let tag = Tag {
@@ -175,10 +182,8 @@ fn push_clause(sql: &mut QueryBuilder<'static, Sqlite>, clause: Clause) {
 }
 
 fn push_tag(sql: &mut QueryBuilder<'static, Sqlite>, prefix: &str, key: String) {
-    sql.push(prefix).push(
-        " EXISTS (SELECT 1 FROM experiment_tags t WHERE t.experiment_id = e.experiment_id \
-         AND t.key = ",
-    );
+    sql.push(prefix).push(" EXISTS (SELECT 1 FROM ").push(ALL_TAGS);
+    sql.push(" t WHERE t.experiment_id = e.experiment_id AND t.key = ");
     sql.push_bind(key);
 }
 

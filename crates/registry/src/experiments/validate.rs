@@ -22,15 +22,35 @@ pub(super) fn check_name(name: &str) -> Result<(), RegistryError> {
     check_length("name", name, MAX_NAME_CHARS)
 }
 
+/// Keys of this kind tell where traces go. They are derived from the bindings, never written.
+const RESERVED_PREFIX: &str = "tracelake.archive.";
+
 pub(super) fn check_tag(key: &str, value: &str) -> Result<(), RegistryError> {
+    check_not_reserved(key)?;
+    check_tag_key(key)?;
+    check_length("value", value, MAX_TAG_VALUE_CHARS)
+}
+
+/// Refuses tags that show a binding.
+pub(super) fn check_not_reserved(key: &str) -> Result<(), RegistryError> {
+    if key.starts_with(RESERVED_PREFIX) {
+        return Err(RegistryError::ReservedTag { key: printable(key) });
+    }
+    Ok(())
+}
+
+/// Whether MLflow takes this key for a tag, of an experiment or a trace.
+///
+/// # Errors
+/// [`RegistryError::InvalidValue`] or [`RegistryError::TooLong`].
+pub fn check_tag_key(key: &str) -> Result<(), RegistryError> {
     if !key.chars().all(|c| c.is_alphanumeric() || "/_.- :".contains(c)) {
         return Err(invalid_key(key, BAD_CHARACTER));
     }
     if !is_plain_path(key) {
         return Err(invalid_key(key, BAD_PATH));
     }
-    check_length("key", key, MAX_TAG_KEY_CHARS)?;
-    check_length("value", value, MAX_TAG_VALUE_CHARS)
+    check_length("key", key, MAX_TAG_KEY_CHARS)
 }
 
 /// An artifact location is only kept and given back; nothing here reads or writes there.

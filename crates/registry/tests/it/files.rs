@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tracelake_model::{ExperimentId, SystemClock, TableName};
-use tracelake_registry::{
+use tracelake_registry::{EarlierTraces, 
     ExperimentQuery, LifecycleStage, NewExperiment, Registry, RegistryError, RegistryErrorKind,
     Tag, ViewType,
 };
@@ -212,7 +212,7 @@ async fn routes_follow_changes_of_another_owner() {
     assert_eq!(service.route(&zero).await.unwrap(), None);
     assert_eq!(service.experiment_route(&id("1")).await.unwrap(), None);
 
-    let refused = command.bind(&zero, &first, 5).await.unwrap_err();
+    let refused = command.bind(&zero, &first, 5, EarlierTraces::Stay).await.unwrap_err();
     assert!(matches!(refused, RegistryError::TableNotFound { .. }));
     command.register_table(&first, "file:///x").await.unwrap();
     command.register_table(&first, "file:///x").await.unwrap();
@@ -221,12 +221,12 @@ async fn routes_follow_changes_of_another_owner() {
     command.register_table(&second, "file:///z").await.unwrap();
     assert_eq!(service.tables().await.unwrap().len(), 2);
     assert_eq!(service.table(&first).await.unwrap().unwrap().location_url, "file:///x");
-    let refused = command.bind(&id("9"), &first, 5).await.unwrap_err();
+    let refused = command.bind(&id("9"), &first, 5, EarlierTraces::Stay).await.unwrap_err();
     assert!(matches!(refused, RegistryError::ExperimentNotFound { .. }));
 
-    command.bind(&zero, &first, 5).await.unwrap();
+    command.bind(&zero, &first, 5, EarlierTraces::Stay).await.unwrap();
     assert_eq!(service.route(&zero).await.unwrap(), Some(first.clone()));
-    command.bind(&zero, &second, 6).await.unwrap();
+    command.bind(&zero, &second, 6, EarlierTraces::Stay).await.unwrap();
     assert_eq!(service.route(&zero).await.unwrap(), Some(second.clone()));
     assert_eq!(service.bindings().await.unwrap()[0].enabled_at_micros, 6);
     let one = command.create_experiment(&named("a")).await.unwrap();

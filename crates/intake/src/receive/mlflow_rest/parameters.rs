@@ -3,7 +3,8 @@
 use axum::RequestExt;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, Query, Request};
-use http::Method;
+use bytes::Bytes;
+use http::{Method, header};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use tracelake_model::ExperimentId;
@@ -14,12 +15,17 @@ use super::reply::MlflowError;
 use crate::intake::Intake;
 use crate::receive::{ReadBody, admit_and_read, headers};
 
-/// Longest body of a call about experiments.
+/// Longest body of a call that is not about spans.
 const MAX_BODY_BYTES: u64 = 4 << 20;
+/// Parameters of a query that are lists even when they occur once.
+const LISTS: [&str; 3] = ["order_by", "trace_ids", "experiment_ids"];
 
 /// The parameters of one call.
 #[derive(Debug)]
-pub(super) struct Parameters(Map<String, Value>);
+pub(super) struct Parameters {
+    members: Map<String, Value>,
+    body: Bytes,
+}
 
 impl FromRequest<Arc<Intake>> for Parameters {
     type Rejection = MlflowError;
@@ -32,20 +38,23 @@ impl FromRequest<Arc<Intake>> for Parameters {
                 pairs.map_err(|_| MlflowError::invalid("Invalid query string.".to_owned()))?;
             return Ok(Self::from_query(pairs));
         }
-        require_json(request.headers())?;
         let (parts, body) = request.into_parts();
-        let ReadBody { bytes, reservation } =
+        // A `DELETE` may come without a body and a type; no page can send one unasked.
+        if parts.method != Method::DELETE || parts.headers.contains_key(header::CONTENT_TYPE) {
+            require_json(&parts.headers)?;
+        }
+        let ReadBody { bytes: body, reservation } =
             admit_and_read(intake, &parts.headers, body, MAX_BODY_BYTES).await?;
-        let parameters = if bytes.is_empty() {
-            Self(Map::new())
+        let members = if body.is_empty() {
+            Map::new()
         } else {
-            match serde_json::from_slice(&bytes) {
-                Ok(Value::Object(members)) => Self(members),
+            match serde_json::from_slice(&body) {
+                Ok(Value::Object(members)) => members,
                 _ => return Err(MlflowError::invalid("The body is not a JSON object.".to_owned())),
             }
         };
         drop(reservation);
-        Ok(parameters)
+        Ok(Self { members, body })
     }
 }
 
@@ -59,11 +68,11 @@ pub(super) fn require_json(headers: &http::HeaderMap) -> Result<(), MlflowError>
 }
 
 impl Parameters {
-    /// A key that occurs more than once is a list, as is `order_by` always.
+    /// Of a key that occurs more than once the last counts, but for those that are lists.
     fn from_query(pairs: Vec<(String, String)>) -> Self {
         let mut members = Map::new();
         for (key, value) in pairs {
-            if key == "order_by" {
+            if LISTS.contains(&key.as_str()) {
                 let list = members.entry(key).or_insert_with(|| Value::Array(Vec::new()));
                 if let Value::Array(list) = list {
                     list.push(Value::String(value));
@@ -72,7 +81,26 @@ impl Parameters {
                 members.insert(key, Value::String(value));
             }
         }
-        Self(members)
+        Self { members, body: Bytes::new() }
+    }
+
+    /// The body as received, for what must be read digit by digit.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// A member of any type that must be there.
+    pub(super) fn required(&self, name: &str) -> Result<&Value, MlflowError> {
+        match self.members.get(name) {
+            None | Some(Value::Null) => Err(missing(name)),
+            Some(Value::String(text)) if text.is_empty() => Err(missing(name)),
+            Some(value) => Ok(value),
+        }
+    }
+
+    /// True when the parameter is given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// A text that must be there and not empty.
@@ -85,7 +113,7 @@ impl Parameters {
 
     /// A text that may be absent or null.
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, MlflowError> {
-        match self.0.get(name) {
+        match self.members.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(other) => Err(wrong_type(name, other)),
@@ -99,7 +127,7 @@ impl Parameters {
 
     /// A whole number, written as such or as text.
     pub(super) fn number(&self, name: &str) -> Result<Option<i64>, MlflowError> {
-        match self.0.get(name) {
+        match self.members.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value @ Value::Number(number)) => {
                 number.as_i64().map(Some).ok_or_else(|| wrong_type(name, value))
@@ -108,6 +136,20 @@ impl Parameters {
                 text.trim().parse().map(Some).map_err(|_| wrong_type(name, value))
             }
             Some(other) => Err(wrong_type(name, other)),
+        }
+    }
+
+    /// A truth value, written as such or as text; false when absent.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, MlflowError> {
+        match self.members.get(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(Value::String(text)) if text.eq_ignore_ascii_case("true") => Ok(true),
+            Some(Value::String(text)) if text.eq_ignore_ascii_case("false") => Ok(false),
+            Some(other) => Err(MlflowError::invalid(format!(
+                "Invalid boolean value: {}, must be 'true' or 'false'.",
+                printable(&other.to_string())
+            ))),
         }
     }
 
@@ -135,7 +177,7 @@ impl Parameters {
 
     /// A list of anything, empty when absent.
     pub(super) fn list(&self, name: &str) -> Result<&[Value], MlflowError> {
-        match self.0.get(name) {
+        match self.members.get(name) {
             None | Some(Value::Null) => Ok(&[]),
             Some(Value::Array(list)) => Ok(list),
             Some(other) => Err(wrong_type(name, other)),

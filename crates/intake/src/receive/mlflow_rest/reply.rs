@@ -5,10 +5,12 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+use tracelake_decode::DecodeError;
 use tracelake_registry::RegistryError;
 
 use crate::error::IntakeError;
 use crate::receive::codes;
+use crate::trace_store::TraceStoreError;
 
 /// The outcome of a call.
 pub(super) type Reply = Result<Answer, MlflowError>;
@@ -30,6 +32,16 @@ impl IntoResponse for Answer {
     }
 }
 
+/// An answer that is JSON text already, status 200.
+#[derive(Debug)]
+pub(super) struct JsonText(pub(super) String);
+
+impl IntoResponse for JsonText {
+    fn into_response(self) -> Response {
+        text_response(StatusCode::OK, self.0)
+    }
+}
+
 /// An error in MLflow's form.
 #[derive(Debug)]
 pub(super) struct MlflowError {
@@ -45,6 +57,26 @@ impl MlflowError {
         Self {
             status: StatusCode::BAD_REQUEST,
             error_code: "INVALID_PARAMETER_VALUE",
+            message,
+            retry_after: None,
+        }
+    }
+
+    /// What the call names is not there.
+    pub(super) fn not_found(message: String) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            error_code: "RESOURCE_DOES_NOT_EXIST",
+            message,
+            retry_after: None,
+        }
+    }
+
+    /// What the call would make is there already.
+    pub(super) fn already_exists(message: String) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            error_code: "RESOURCE_ALREADY_EXISTS",
             message,
             retry_after: None,
         }
@@ -69,9 +101,23 @@ impl From<RegistryError> for MlflowError {
     }
 }
 
+impl From<TraceStoreError> for MlflowError {
+    fn from(error: TraceStoreError) -> Self {
+        IntakeError::from(error).into()
+    }
+}
+
+impl From<DecodeError> for MlflowError {
+    fn from(error: DecodeError) -> Self {
+        IntakeError::from(error).into()
+    }
+}
+
 impl IntoResponse for MlflowError {
     fn into_response(self) -> Response {
-        let body = json!({"error_code": self.error_code, "message": self.message});
+        // Clients show the message on a terminal, and it quotes what they were given.
+        let message = tracelake_model::names::printable_lines(&self.message);
+        let body = json!({"error_code": self.error_code, "message": message});
         let mut response = json_response(self.status, &body);
         if let Some(delay) = self.retry_after {
             let seconds = HeaderValue::from(delay.as_secs().max(1));
@@ -96,9 +142,13 @@ pub(super) async fn method_not_allowed(method: http::Method) -> Response {
 }
 
 fn json_response(status: StatusCode, body: &Value) -> Response {
+    text_response(status, body.to_string())
+}
+
+fn text_response(status: StatusCode, body: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];
-    (status, headers, body.to_string()).into_response()
+    (status, headers, body).into_response()
 }

@@ -11,9 +11,11 @@ use tracelake_decode::RecordKind;
 use tracelake_decode::mlflow_json::write_trace_info;
 use tracelake_model::TraceId;
 use tracelake_model::names::printable;
+use tracelake_model::trace_info::INFO_FINALIZED;
 
 use super::parameters::{Parameters, missing, require_json, wrong_type};
 use super::reply::{Answer, MlflowError, Reply};
+use super::trace_info::with_bookkeeping;
 use crate::error::IntakeError;
 use crate::intake::{Intake, StartedTrace, Submission};
 use crate::receive::{ReadBody, admit_and_read, headers};
@@ -38,15 +40,8 @@ pub(super) async fn start_trace(
 
 fn answer_info(started: StartedTrace) -> Value {
     let StartedTrace { start, experiment_id, artifact_location } = started;
-    let mut info = start.info;
-    let artifacts = format!(
-        "{}/traces/{}/artifacts",
-        artifact_location.trim_end_matches('/'),
-        info.trace_id.to_mlflow()
-    );
-    info.tags.insert("mlflow.artifactLocation".into(), artifacts);
-    info.tags.insert("mlflow.trace.spansLocation".into(), "TRACKING_STORE".into());
-    info.trace_metadata.insert("mlflow.trace.infoFinalized".into(), "true".into());
+    let mut info = with_bookkeeping(start.info, &artifact_location);
+    info.trace_metadata.insert(INFO_FINALIZED.into(), "true".into());
     write_trace_info(&info, Some(&experiment_id))
 }
 

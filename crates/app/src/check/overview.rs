@@ -1,0 +1,312 @@
+//! How the archive stands: tables, bindings, what waits, room. Gathered by looking alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::{DateTime, SecondsFormat};
+use serde::Serialize;
+use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
+use tracelake_model::{Clock as _, ExperimentId, SystemClock, TableName};
+use tracelake_registry::{LifecycleStage, Registry};
+
+use super::{ServiceState, journal_use, look_for_service, open_registry};
+use crate::archive::data_folder;
+use crate::config::Settings;
+use crate::pipeline::TableStatus;
+
+/// All that `status` shows.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Overview {
+    pub data_dir: String,
+    /// Null when none runs.
+    pub service: Option<ServiceOverview>,
+    /// Why the service that should run does not answer.
+    pub service_fault: Option<String>,
+    /// Table of experiments without a binding.
+    pub default_table: TableName,
+    pub journal: JournalOverview,
+    pub disk: DiskOverview,
+    pub tables: Vec<TableOverview>,
+    pub bindings: Vec<BindingOverview>,
+    pub moves: Vec<MoveOverview>,
+}
+
+/// The service that runs on the folder.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ServiceOverview {
+    pub pid: u32,
+    pub http: String,
+    pub grpc: String,
+    pub uptime_seconds: u64,
+}
+
+/// What is acknowledged and not committed.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct JournalOverview {
+    pub bytes: u64,
+    pub budget_bytes: u64,
+    /// Files of records that could not be read again.
+    pub parked_files: usize,
+}
+
+/// Room on the disk, and what takes it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct DiskOverview {
+    pub free_bytes: Option<u64>,
+    pub total_bytes: u64,
+    pub tables_bytes: u64,
+    pub journal_bytes: u64,
+}
+
+/// One table. Numbers of what waits are null without a service.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct TableOverview {
+    pub table: String,
+    pub is_default: bool,
+    pub version: Option<u64>,
+    pub last_commit_at: Option<String>,
+    #[serde(skip)]
+    pub last_commit_unix_milli: Option<i64>,
+    /// Null when a file's statistics do not say.
+    pub rows: Option<u64>,
+    pub files: Option<u64>,
+    /// Bytes of the live data files.
+    pub bytes: Option<u64>,
+    /// Live files with a deletion vector, and the rows that these delete.
+    pub deletion_vectors: Option<u64>,
+    pub deleted_rows: Option<u64>,
+    /// Bytes of the table's folder, with its log and with files that are no longer live.
+    pub disk_bytes: u64,
+    pub open_traces: Option<u64>,
+    /// Of these, late pieces of archived traces.
+    pub late_traces: Option<u64>,
+    pub open_bytes: Option<u64>,
+    /// Age of the oldest acknowledged trace that is not committed.
+    pub lag_ms: Option<u64>,
+    /// Why the table could not be written.
+    pub blocked: Option<String>,
+    /// Why the table could not be read.
+    pub fault: Option<String>,
+}
+
+/// An experiment with a table of its own.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct BindingOverview {
+    pub experiment: String,
+    pub experiment_id: ExperimentId,
+    pub lifecycle_stage: &'static str,
+    pub table: TableName,
+    pub since: Option<String>,
+}
+
+/// Earlier traces on their way from one table to another.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct MoveOverview {
+    pub experiment_id: ExperimentId,
+    pub source: TableName,
+    pub target: TableName,
+    pub moved_traces: u64,
+}
+
+/// Looks at everything.
+///
+/// # Errors
+/// When there is no data folder, or its registry cannot be read.
+pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Result<Overview> {
+    let folder = data_folder(data_dir)?;
+    anyhow::ensure!(
+        folder.root().try_exists()?,
+        "no data folder at `{}`\nhint: name it with --data-dir, or start `tracelake serve`",
+        folder.root().display()
+    );
+    let state = look_for_service(&folder).await;
+    let known = match open_registry(&folder).await? {
+        Some(registry) => {
+            let known = Known::read(&registry).await;
+            registry.close().await;
+            known?
+        }
+        None => Known::default(),
+    };
+    let mut waiting = BTreeMap::new();
+    let mut default_table = settings.default_table.clone();
+    let mut journal = JournalOverview {
+        bytes: 0,
+        budget_bytes: settings.journal_budget_bytes,
+        parked_files: std::fs::read_dir(folder.parked()).map_or(0, Iterator::count),
+    };
+    let (mut service, mut service_fault) = (None, None);
+    match &state {
+        ServiceState::Running(running) => {
+            waiting.clone_from(&running.status.tables);
+            default_table = running.status.default_table.clone().unwrap_or(default_table);
+            journal.bytes = running.status.journal_bytes;
+            journal.budget_bytes = running.status.journal_budget_bytes;
+            service = Some(ServiceOverview {
+                pid: running.server.pid,
+                http: running.server.http.to_string(),
+                grpc: running.server.grpc.to_string(),
+                uptime_seconds: running.uptime().as_secs(),
+            });
+        }
+        ServiceState::None => journal.bytes = journal_use(&folder)?,
+        ServiceState::Silent { reason } => {
+            journal.bytes = journal_use(&folder)?;
+            service_fault = Some(reason.clone());
+        }
+    }
+    let mut names: BTreeSet<TableName> = folder.tables()?.into_iter().collect();
+    names.extend(known.tables);
+    names.extend(waiting.keys().cloned());
+    let lake = Lake::new()?;
+    let mut tables = Vec::with_capacity(names.len());
+    for name in names {
+        let waits = service.is_some().then(|| waiting.remove(&name).unwrap_or_default());
+        let is_default = name == default_table;
+        tables.push(table_overview(&lake, &folder, name, is_default, waits).await?);
+    }
+    let root = folder.root().to_owned();
+    let disk = tokio::task::spawn_blocking(move || disk_overview(&root)).await?;
+    Ok(Overview {
+        data_dir: folder.root().display().to_string(),
+        service,
+        service_fault,
+        default_table,
+        journal,
+        disk,
+        tables,
+        bindings: known.bindings,
+        moves: known.moves,
+    })
+}
+
+/// What the registry knows.
+#[derive(Default)]
+struct Known {
+    tables: Vec<TableName>,
+    bindings: Vec<BindingOverview>,
+    moves: Vec<MoveOverview>,
+}
+
+impl Known {
+    async fn read(registry: &Registry) -> anyhow::Result<Self> {
+        let mut bindings = Vec::new();
+        for binding in registry.bindings().await? {
+            let experiment = registry.experiment(&binding.experiment_id).await?;
+            bindings.push(BindingOverview {
+                experiment: experiment.name,
+                experiment_id: binding.experiment_id,
+                lifecycle_stage: LifecycleStage::as_str(experiment.lifecycle_stage),
+                table: binding.table,
+                since: time_text(binding.enabled_at_micros / 1_000),
+            });
+        }
+        let moves = registry.pending_moves().await?;
+        let moves = moves.into_iter().map(|one| MoveOverview {
+            experiment_id: one.experiment_id,
+            source: one.source,
+            target: one.target,
+            moved_traces: one.moved_traces,
+        });
+        let tables = registry.tables().await?;
+        Ok(Self {
+            tables: tables.into_iter().map(|table| table.name).collect(),
+            bindings,
+            moves: moves.collect(),
+        })
+    }
+}
+
+/// UTC in RFC 3339, to the second.
+fn time_text(unix_milli: i64) -> Option<String> {
+    let time = DateTime::from_timestamp_millis(unix_milli)?;
+    Some(time.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+/// A table that cannot be read has a fault instead of numbers.
+async fn table_overview(
+    lake: &Lake,
+    folder: &DataFolder,
+    name: TableName,
+    is_default: bool,
+    waits: Option<TableStatus>,
+) -> anyhow::Result<TableOverview> {
+    let table = Table::at(lake, folder.table(&name))?;
+    let mut seen = tokio::task::spawn_blocking(move || {
+        let mut seen = TableOverview {
+            disk_bytes: size_of(table.location().folder()),
+            ..TableOverview::default()
+        };
+        let read = match table.exists() {
+            // Registered, and nothing was written to it yet.
+            Ok(false) => Ok(()),
+            Ok(true) => table.snapshot(None).and_then(|snapshot| measure(&snapshot, &mut seen)),
+            Err(error) => Err(error),
+        };
+        seen.fault = read.err().map(|error| error.to_string());
+        seen
+    })
+    .await
+    .context("look at a table")?;
+    seen.table = name.to_string();
+    seen.is_default = is_default;
+    seen.last_commit_at = seen.last_commit_unix_milli.and_then(time_text);
+    if let Some(waits) = waits {
+        let now = SystemClock.now_unix_nano();
+        let age = |oldest: u64| Duration::from_nanos(now.saturating_sub(oldest)).as_millis();
+        seen.open_traces = Some(waits.open_traces as u64);
+        seen.late_traces = Some(waits.late_traces as u64);
+        seen.open_bytes = Some(waits.open_bytes as u64);
+        seen.lag_ms = waits.oldest_unix_nano.and_then(|oldest| u64::try_from(age(oldest)).ok());
+        seen.blocked = waits.blocked;
+    }
+    Ok(seen)
+}
+
+fn measure(
+    snapshot: &TableSnapshot,
+    seen: &mut TableOverview,
+) -> Result<(), tracelake_lake::LakeError> {
+    seen.version = Some(snapshot.version());
+    seen.last_commit_unix_milli = snapshot.committed_at_unix_milli();
+    let files = snapshot.live_files((None, None))?;
+    let vectors = files.iter().filter_map(|file| file.deletion_vector.as_ref());
+    let deleted: u64 =
+        vectors.clone().map(|vector| u64::try_from(vector.cardinality).unwrap_or_default()).sum();
+    let written: Option<u64> = files.iter().map(|file| file.record_count).sum();
+    seen.rows = written.map(|rows| rows.saturating_sub(deleted));
+    seen.files = Some(files.len() as u64);
+    seen.bytes = Some(files.iter().map(|file| file.size_bytes).sum());
+    seen.deletion_vectors = Some(vectors.count() as u64);
+    seen.deleted_rows = Some(deleted);
+    Ok(())
+}
+
+fn disk_overview(root: &Path) -> DiskOverview {
+    let room = rustix::fs::statvfs(root).ok();
+    DiskOverview {
+        free_bytes: room.map(|room| room.f_bavail.saturating_mul(room.f_frsize)),
+        total_bytes: size_of(root),
+        tables_bytes: size_of(&root.join("tables")),
+        journal_bytes: size_of(&root.join("journal")),
+    }
+}
+
+/// Bytes of all files below a folder; links are not followed, what vanishes meanwhile is passed
+/// over.
+fn size_of(folder: &Path) -> u64 {
+    let mut bytes = 0_u64;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                Ok(metadata) if metadata.is_file() => bytes = bytes.saturating_add(metadata.len()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    bytes
+}

@@ -1,0 +1,210 @@
+//! `tracelake status`: how the archive stands, on one page.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{
+    Array as _, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
+use arrow::datatypes::{Field, Schema};
+use tracelake_model::names::{printable, printable_lines};
+use tracelake_present::{OutputFormat, RenderOptions, render};
+
+use super::output::{Format, OutputArgs, print, print_text};
+use crate::check::overview::{Overview, TableOverview, overview};
+use crate::check::units;
+use crate::config::{Overrides, Settings};
+
+/// Shows how the archive stands: service, journal, disk, tables, bindings, what waits.
+///
+/// Only looks. With --format json one object with everything; with jsonl, csv, arrow and parquet
+/// one row per table.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tracelake status\n  tracelake status --format json | jq '.tables[] | {table, rows, lag_ms, blocked}'\n  tracelake status --format csv --output tables.csv\n\nExit codes:\n  0    shown, whatever it shows; `tracelake check` judges\n  1    there is no data folder, or it cannot be read\n  2    wrong arguments"
+)]
+pub(crate) struct StatusArgs {
+    /// Settings file [default: tracelake.toml, if it is there]
+    #[arg(long, env = "TRACELAKE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) async fn run(data_dir: &Path, args: &StatusArgs) -> anyhow::Result<()> {
+    args.output.check()?;
+    let settings = Settings::load(args.config.as_deref(), Overrides::default())?;
+    let seen = overview(data_dir, &settings).await?;
+    match args.output.format {
+        Format::Table => print_text(&args.output, &mut |out, options| page(&seen, out, options)),
+        Format::Json => print_text(&args.output, &mut |out, _| {
+            serde_json::to_writer_pretty(&mut *out, &seen)?;
+            writeln!(out)?;
+            Ok(())
+        }),
+        Format::Jsonl | Format::Csv | Format::Arrow | Format::Parquet => {
+            let batch = rows_of(&seen.tables)?;
+            print(&batch.schema(), std::slice::from_ref(&batch), &args.output)
+        }
+    }
+}
+
+/// The page for people.
+fn page(seen: &Overview, out: &mut dyn Write, options: &RenderOptions) -> anyhow::Result<()> {
+    let service = match (&seen.service, &seen.service_fault) {
+        (Some(service), _) => format!(
+            "process {} at http://{}, gRPC {}, up {}",
+            service.pid,
+            service.http,
+            service.grpc,
+            units::duration(Duration::from_secs(service.uptime_seconds))
+        ),
+        (None, Some(fault)) => format!("does not answer: {}", printable_lines(fault)),
+        (None, None) => "none runs on this data folder".to_owned(),
+    };
+    let journal = &seen.journal;
+    let parked = match journal.parked_files {
+        0 => String::new(),
+        many => format!(", {} in `parked`", units::count(many, "file")),
+    };
+    let free = seen.disk.free_bytes.map_or("unknown".to_owned(), units::bytes);
+    writeln!(out, "Data folder  {}", printable_lines(&seen.data_dir))?;
+    writeln!(out, "Service      {service}")?;
+    writeln!(
+        out,
+        "Journal      {} of {}{parked}",
+        units::bytes(journal.bytes),
+        units::bytes(journal.budget_bytes)
+    )?;
+    writeln!(
+        out,
+        "Disk         {} used, {} of it tables; {free} free",
+        units::bytes(seen.disk.total_bytes),
+        units::bytes(seen.disk.tables_bytes)
+    )?;
+    writeln!(out, "Default      {}", seen.default_table)?;
+    section("Tables", &tables_of(&seen.tables)?, out, options)?;
+    section("Experiments with a table of their own", &bindings_of(seen)?, out, options)?;
+    if !seen.moves.is_empty() {
+        section("Earlier traces on their way", &moves_of(seen)?, out, options)?;
+    }
+    for table in &seen.tables {
+        for (word, reason) in [("blocked", &table.blocked), ("unreadable", &table.fault)] {
+            if let Some(reason) = reason {
+                writeln!(out, "\n{} is {word}: {}", table.table, printable_lines(reason))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn section(
+    title: &str,
+    batch: &RecordBatch,
+    out: &mut dyn Write,
+    options: &RenderOptions,
+) -> anyhow::Result<()> {
+    writeln!(out, "\n{title}")?;
+    if batch.num_rows() == 0 {
+        writeln!(out, "none")?;
+        return Ok(());
+    }
+    render(&batch.schema(), std::slice::from_ref(batch), OutputFormat::Table, out, options)?;
+    Ok(())
+}
+
+/// Columns under their names.
+fn batch(columns: Vec<(&str, ArrayRef)>) -> anyhow::Result<RecordBatch> {
+    let field = |(name, array): &(&str, ArrayRef)| {
+        Field::new(*name, array.data_type().clone(), true)
+    };
+    let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
+    let arrays = columns.into_iter().map(|(_, array)| array).collect();
+    Ok(RecordBatch::try_new(Arc::new(schema), arrays)?)
+}
+
+fn texts<T>(rows: &[T], text: impl Fn(&T) -> Option<String>) -> ArrayRef {
+    Arc::new(rows.iter().map(text).collect::<StringArray>())
+}
+
+fn numbers<T>(rows: &[T], number: impl Fn(&T) -> Option<u64>) -> ArrayRef {
+    let signed = |row: &T| number(row).map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+    Arc::new(rows.iter().map(signed).collect::<Int64Array>())
+}
+
+/// What of the tables fits on a terminal.
+fn tables_of(tables: &[TableOverview]) -> anyhow::Result<RecordBatch> {
+    let state = |table: &TableOverview| {
+        let word = match (&table.fault, &table.blocked, table.version) {
+            (Some(_), _, _) => "ERROR",
+            (_, Some(_), _) => "blocked",
+            (None, None, None) => "not made yet",
+            (None, None, Some(_)) => "OK",
+        };
+        Some(word.to_owned())
+    };
+    let lag = |table: &TableOverview| {
+        let waiting = table.open_traces?;
+        let age = table.lag_ms.map(|lag| format!(", {}", units::duration(Duration::from_millis(lag))));
+        Some(format!("{waiting}{}", age.unwrap_or_default()))
+    };
+    batch(vec![
+        ("table", texts(tables, |table| Some(table.table.clone()))),
+        ("state", texts(tables, state)),
+        ("rows", numbers(tables, |table| table.rows)),
+        ("files", numbers(tables, |table| table.files)),
+        ("size", texts(tables, |table| table.bytes.map(units::bytes))),
+        ("on disk", texts(tables, |table| Some(units::bytes(table.disk_bytes)))),
+        ("version", numbers(tables, |table| table.version)),
+        ("last commit", texts(tables, |table| table.last_commit_at.clone())),
+        ("waiting", texts(tables, lag)),
+    ])
+}
+
+fn bindings_of(seen: &Overview) -> anyhow::Result<RecordBatch> {
+    let rows = &seen.bindings;
+    batch(vec![
+        ("experiment", texts(rows, |row| Some(printable(&row.experiment)))),
+        ("id", texts(rows, |row| Some(row.experiment_id.to_string()))),
+        ("stage", texts(rows, |row| Some(row.lifecycle_stage.to_owned()))),
+        ("table", texts(rows, |row| Some(row.table.to_string()))),
+        ("since", texts(rows, |row| row.since.clone())),
+    ])
+}
+
+fn moves_of(seen: &Overview) -> anyhow::Result<RecordBatch> {
+    let rows = &seen.moves;
+    batch(vec![
+        ("experiment id", texts(rows, |row| Some(row.experiment_id.to_string()))),
+        ("from", texts(rows, |row| Some(row.source.to_string()))),
+        ("to", texts(rows, |row| Some(row.target.to_string()))),
+        ("moved traces", numbers(rows, |row| Some(row.moved_traces))),
+    ])
+}
+
+/// One row per table, for programs.
+fn rows_of(tables: &[TableOverview]) -> anyhow::Result<RecordBatch> {
+    let is_default: BooleanArray = tables.iter().map(|table| Some(table.is_default)).collect();
+    let times: TimestampMillisecondArray =
+        tables.iter().map(|table| table.last_commit_unix_milli).collect();
+    batch(vec![
+        ("table", texts(tables, |table| Some(table.table.clone()))),
+        ("is_default", Arc::new(is_default)),
+        ("version", numbers(tables, |table| table.version)),
+        ("last_commit_at", Arc::new(times.with_timezone("UTC"))),
+        ("rows", numbers(tables, |table| table.rows)),
+        ("files", numbers(tables, |table| table.files)),
+        ("bytes", numbers(tables, |table| table.bytes)),
+        ("deletion_vectors", numbers(tables, |table| table.deletion_vectors)),
+        ("deleted_rows", numbers(tables, |table| table.deleted_rows)),
+        ("disk_bytes", numbers(tables, |table| Some(table.disk_bytes))),
+        ("open_traces", numbers(tables, |table| table.open_traces)),
+        ("late_traces", numbers(tables, |table| table.late_traces)),
+        ("open_bytes", numbers(tables, |table| table.open_bytes)),
+        ("lag_ms", numbers(tables, |table| table.lag_ms)),
+        ("blocked", texts(tables, |table| table.blocked.clone())),
+        ("fault", texts(tables, |table| table.fault.clone())),
+    ])
+}

@@ -1,0 +1,234 @@
+use std::collections::BTreeMap;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode};
+use rstest::rstest;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::calls::UnityCatalog as _;
+use crate::columns::{Column, ColumnType};
+use crate::error::CatalogErrorKind;
+use crate::register::{Registration, TableSpec, ensure_table};
+
+async fn open(folder: &TempDir) -> Arc<EmbeddedCatalog> {
+    let path = folder.path().join("catalog.db");
+    Arc::new(EmbeddedCatalog::open(&path).await.unwrap())
+}
+
+async fn call(
+    catalog: &Arc<EmbeddedCatalog>,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> (StatusCode, Value) {
+    let request = Request::builder().method(method).uri(format!("{API_PATH}{path}"));
+    let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+    let answer = Arc::clone(catalog).router().oneshot(request.body(body).unwrap()).await.unwrap();
+    let status = answer.status();
+    let bytes = to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+fn spec(location: &str, columns: &[&str]) -> TableSpec {
+    let column = |name: &&str| Column {
+        name: (*name).to_owned(),
+        data_type: ColumnType::Long,
+        nullable: false,
+        comment: Some("how many".to_owned()),
+    };
+    TableSpec {
+        name: "Production.monitoring.agent_traces".parse().unwrap(),
+        location: location.to_owned(),
+        comment: Some("words".to_owned()),
+        columns: columns.iter().map(column).collect(),
+        properties: BTreeMap::from([("delta.appendOnly".to_owned(), "false".to_owned())]),
+    }
+}
+
+/// Scenario: a table is registered, again, with a column more, for another place, after a restart.
+/// Guarantees: created once, then left alone, then replaced under its id; another place is refused
+/// and changes nothing; all of it is in the file.
+#[tokio::test]
+async fn a_table_is_registered_once_and_follows_its_schema() {
+    let folder = TempDir::new().unwrap();
+    let catalog = open(&folder).await;
+    let first = spec("file:///data/t/", &["a"]);
+    assert_eq!(ensure_table(&*catalog, &first).await.unwrap(), Registration::Created);
+    assert_eq!(ensure_table(&*catalog, &first).await.unwrap(), Registration::Unchanged);
+    let before = catalog.table(&first.name).await.unwrap();
+    let wider = spec("file:///data/t", &["a", "b"]);
+    assert_eq!(ensure_table(&*catalog, &wider).await.unwrap(), Registration::Replaced);
+    let elsewhere = ensure_table(&*catalog, &spec("file:///other", &["a"])).await.unwrap_err();
+    assert_eq!(elsewhere.kind(), CatalogErrorKind::Precondition);
+    catalog.close().await;
+
+    let catalog = open(&folder).await;
+    assert_eq!(ensure_table(&*catalog, &wider).await.unwrap(), Registration::Unchanged);
+    let after = catalog.table(&wider.name).await.unwrap();
+    assert_eq!((&after.table_id, after.created_at), (&before.table_id, before.created_at));
+    assert_eq!(after.storage_location.as_deref(), Some("file:///data/t"));
+    let names: Vec<_> = after.columns.unwrap().into_iter().filter_map(|c| c.name).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+/// Scenario: several processes open a file that is not there and register the same table.
+/// Guarantees: all succeed, one entry stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_openers_agree_on_one_entry() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("catalog.db");
+    let one = async || {
+        let catalog = EmbeddedCatalog::open(&path).await.unwrap();
+        ensure_table(&catalog, &spec("file:///data/t", &["a"])).await.unwrap()
+    };
+    let (a, b, c) = tokio::join!(one(), one(), one());
+    let created = [a, b, c].into_iter().filter(|done| *done == Registration::Created).count();
+    assert_eq!(created, 1);
+}
+
+/// Scenario: what the library would let pass or lose: a schema without a catalog, a table without
+/// a schema, a parent with children deleted, a comment changed.
+/// Guarantees: 404, 404, refused unless forced, and the members that were not named stay.
+#[tokio::test]
+async fn parents_come_first_and_leave_last() {
+    let folder = TempDir::new().unwrap();
+    let catalog = open(&folder).await;
+    let post = |path: &'static str, body: Value| {
+        let catalog = Arc::clone(&catalog);
+        async move { call(&catalog, Method::POST, path, Some(body)).await }
+    };
+    let schema = json!({"name": "s", "catalog_name": "c", "comment": "kept"});
+    let table = json!({
+        "name": "t", "catalog_name": "c", "schema_name": "s", "table_type": "EXTERNAL",
+        "storage_location": "s3://b/t/", "columns": [{"name": "x", "type_name": "INT"}],
+    });
+    assert_eq!(post("/schemas", schema.clone()).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(post("/catalogs", json!({"name": "c"})).await.0, StatusCode::OK);
+    assert_eq!(post("/tables", table.clone()).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(post("/schemas", schema.clone()).await.0, StatusCode::OK);
+    let (status, created) = post("/tables", table.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{created}");
+    assert!(created["created_at"].is_i64() && created["columns"][0]["position"] == 0);
+    let (status, taken) = post("/tables", table).await;
+    assert_eq!(
+        (status, &taken["error_code"]),
+        (StatusCode::CONFLICT, &json!("TABLE_ALREADY_EXISTS"))
+    );
+
+    let (_, changed) =
+        call(&catalog, Method::PATCH, "/schemas/c.s", Some(json!({"properties": {"k": "v"}})))
+            .await;
+    assert_eq!((&changed["comment"], &changed["properties"]["k"]), (&json!("kept"), &json!("v")));
+    let renamed =
+        call(&catalog, Method::PATCH, "/schemas/c.s", Some(json!({"new_name": "z"}))).await;
+    assert_eq!(renamed.0, StatusCode::BAD_REQUEST);
+
+    let (status, _) = call(&catalog, Method::DELETE, "/catalogs/c", None).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _) = call(&catalog, Method::DELETE, "/catalogs/c?force=true", None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(call(&catalog, Method::GET, "/tables/c.s.t", None).await.0, StatusCode::NOT_FOUND);
+    post("/catalogs", json!({"name": "c"})).await;
+    let (_, listed) = call(&catalog, Method::GET, "/schemas?catalog_name=c", None).await;
+    assert_eq!(listed, json!({"schemas": []}));
+}
+
+/// Scenario: names and paths that are no names, bodies that are no calls.
+/// Guarantees: a client's error in the API's form, with a message, and never a success.
+#[rstest]
+#[case(Method::GET, "/tables/..%2f..%2fetc.b.c", None)]
+#[case(Method::GET, "/tables/a/b", None)]
+#[case(Method::GET, "/tables/a.b", None)]
+#[case(Method::GET, "/tables/a.b.c%00", None)]
+#[case(Method::GET, "/tables/a.b.%ff", None)]
+#[case(Method::GET, "/catalogs/%27%3B%20drop%20table%20objects", None)]
+#[case(Method::GET, "/catalogs/%E2%80%AEabc", None)]
+#[case(Method::GET, "/schemas?catalog_name=a&catalog_name=b", None)]
+#[case(Method::GET, "/catalogs?max_results=-1", None)]
+#[case(Method::GET, "/catalogs?max_results=9999999999", None)]
+#[case(Method::GET, "/catalogs?page_token=x", None)]
+#[case(Method::GET, "/tables?catalog_name=a", None)]
+#[case(Method::PUT, "/catalogs", None)]
+#[case(Method::GET, "/volumes", None)]
+#[case(Method::POST, "/catalogs", None)]
+#[case(Method::POST, "/catalogs", Some(json!([])))]
+#[case(Method::POST, "/catalogs", Some(json!({"name": 1})))]
+#[case(Method::POST, "/catalogs", Some(json!({"name": "a/b"})))]
+#[case(Method::POST, "/catalogs", Some(json!({"name": "ok", "storage_root": "file:///a/../b"})))]
+#[case(Method::POST, "/temporary-table-credentials", Some(json!({"table_id": "x", "operation": "READ"})))]
+#[case(Method::POST, "/temporary-path-credentials", Some(json!({"url": "file:///a", "operation": "X"})))]
+#[tokio::test]
+async fn hostile_calls_are_refused(
+    #[case] method: Method,
+    #[case] path: &str,
+    #[case] body: Option<Value>,
+) {
+    let folder = TempDir::new().unwrap();
+    let catalog = open(&folder).await;
+    let (status, answer) = call(&catalog, method, path, body).await;
+    assert!(status.is_client_error(), "{status} {answer}");
+    assert!(answer["error_code"].is_string(), "{answer}");
+    assert!(!answer["message"].as_str().unwrap().is_empty(), "{answer}");
+    assert!(!answer.to_string().contains(&folder.path().display().to_string()), "{answer}");
+}
+
+/// Scenario: three catalogs, listed two at a time.
+/// Guarantees: each is on one page, and the last page leads nowhere.
+#[tokio::test]
+async fn lists_come_in_pages() {
+    let folder = TempDir::new().unwrap();
+    let catalog = open(&folder).await;
+    for name in ["a", "b", "c"] {
+        let (status, _) =
+            call(&catalog, Method::POST, "/catalogs", Some(json!({"name": name}))).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    let (_, first) = call(&catalog, Method::GET, "/catalogs?max_results=2", None).await;
+    let token = first["next_page_token"].as_str().unwrap();
+    let path = format!("/catalogs?max_results=2&page_token={token}");
+    let (_, second) = call(&catalog, Method::GET, &path, None).await;
+    let names = |page: &Value| -> Vec<String> {
+        let items = page["catalogs"].as_array().unwrap().iter();
+        items.map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!([names(&first), names(&second)].concat(), ["a", "b", "c"]);
+    assert!(second.get("next_page_token").is_none());
+}
+
+/// Scenario: credentials for a table on this machine and for one on a bucket.
+/// Guarantees: none are needed for the first, none are there for the second.
+#[tokio::test]
+async fn local_files_need_no_credentials() {
+    let folder = TempDir::new().unwrap();
+    let catalog = open(&folder).await;
+    let spec = spec("file:///data/t", &["a"]);
+    ensure_table(&*catalog, &spec).await.unwrap();
+    let id = catalog.table(&spec.name).await.unwrap().table_id.unwrap();
+    let ask = |body: Value| {
+        let catalog = Arc::clone(&catalog);
+        async move { call(&catalog, Method::POST, "/temporary-table-credentials", Some(body)).await }
+    };
+    let (status, answer) = ask(json!({"table_id": id, "operation": "READ"})).await;
+    assert_eq!((status, answer), (StatusCode::OK, json!({"url": "file:///data/t"})));
+    let unknown = uuid::Uuid::nil().to_string();
+    let (status, _) = ask(json!({"table_id": unknown, "operation": "READ"})).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let body = json!({"url": "s3://b/x", "operation": "PATH_READ"});
+    let (status, _) = call(&catalog, Method::POST, "/temporary-path-credentials", Some(body)).await;
+    assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
+}
+
+/// Scenario: a file that is no database.
+/// Guarantees: refused at once, with its path, and left as it is.
+#[tokio::test]
+async fn a_foreign_file_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("catalog.db");
+    std::fs::write(&path, "not a database, but long enough to be taken for one ".repeat(4))
+        .unwrap();
+    let error = EmbeddedCatalog::open(&path).await.unwrap_err();
+    assert!(error.to_string().contains("catalog.db"), "{error}");
+}
