@@ -122,6 +122,10 @@ lint: ## Formatting, clippy with warnings as errors, the house rules, licences w
 doc: ## Build the API documentation, broken links are errors
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 
+.PHONY: docs
+docs: build venv ## Write the command reference (docs/commands.md) from the help of the binary
+	@cd tests/e2e && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m support.reference
+
 .PHONY: check
 check: lint doc test ## All that a submission must pass, and the documentation
 

@@ -700,7 +700,7 @@ DERIVED_BY_MLFLOW = {"mlflow.message.format", "mlflow.chat.tools", "mlflow.llm.c
 
 def compare_reads(twin: Twin, trace_ids: set[str]) -> None:
     """Both servers give the same trace, one by one and in a batch."""
-    for trace_id in trace_ids:
+    for trace_id in sorted(trace_ids):
         theirs, ours = twin.both(lambda _, client: read_view(client.get_trace(trace_id, False)))
         faults = differences(trace_id, ours.pop("info"), theirs.pop("info"))
         assert ours == theirs and not faults, "\n".join(faults)

@@ -5,6 +5,7 @@
 
 mod archive;
 mod catalog;
+mod check;
 mod cli;
 mod config;
 mod control;

@@ -102,6 +102,7 @@ members!(
         type_interval_type: String,
         position: i32,
         comment: String,
+        #[serde(deserialize_with = "boolean")]
         nullable: bool,
         partition_index: i32,
     }
@@ -284,6 +285,22 @@ fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D:
     }
 }
 
+/// A boolean, written as such or as text: the API's own text has the default of `nullable` as text,
+/// which generated servers answer with.
+fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Plain(bool),
+        Text(String),
+    }
+    match Option::<Written>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(Written::Plain(value)) => Ok(Some(value)),
+        Some(Written::Text(text)) => text.parse().map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,6 +314,8 @@ mod tests {
         let written = serde_json::to_string(&info).unwrap();
         assert_eq!(written, r#"{"name":"c","created_at":1795000000000}"#);
         assert!(serde_json::from_str::<CatalogInfo>(r#"{"created_at":"soon"}"#).is_err());
+        let column: ColumnInfo = serde_json::from_str(r#"{"nullable":"true"}"#).unwrap();
+        assert_eq!(serde_json::to_string(&column).unwrap(), r#"{"nullable":true}"#);
     }
 
     /// Scenario: vended credentials in a log line.

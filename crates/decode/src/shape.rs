@@ -244,6 +244,13 @@ pub(crate) fn canonical(message: Message, bytes: &[u8]) -> Vec<u8> {
                 }
             }
             (Some(_), value) => {
+                let value = match value {
+                    // Any number but 0 says true.
+                    WireValue::Varint(bits) if message == Message::AnyValue && number == 2 => {
+                        WireValue::Varint(u64::from(bits != 0))
+                    }
+                    other => other,
+                };
                 if keep_default || value.number() != 0 || !value.bytes().is_empty() {
                     field.value(number, value);
                 }

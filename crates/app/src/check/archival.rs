@@ -98,7 +98,9 @@ impl Checker<'_> {
         let id = &experiment.experiment_id;
         let hint = format!("`tracelake enable {table} --experiment {id}`");
         match bound {
-            Some(bound) if bound == table => Finding::ok(format!("experiment {}", shown(experiment))),
+            Some(bound) if bound == table => {
+                Finding::ok(format!("experiment {}", shown(experiment)))
+            }
             Some(other) => {
                 let found = format!("experiment {} is archived to `{other}`", shown(experiment));
                 Finding::failed(found, hint)
@@ -106,10 +108,9 @@ impl Checker<'_> {
             None if self.is_default_table(state) => {
                 Finding::ok("the table of every experiment without one of its own")
             }
-            None => Finding::failed(
-                format!("not enabled for experiment {}", shown(experiment)),
-                hint,
-            ),
+            None => {
+                Finding::failed(format!("not enabled for experiment {}", shown(experiment)), hint)
+            }
         }
     }
 
@@ -149,9 +150,8 @@ impl Checker<'_> {
         if is_default && registry.binding(usual).await?.is_none() {
             experiments.push(registry.experiment(usual).await?);
         }
-        let active = |experiment: &&Experiment| {
-            experiment.lifecycle_stage == LifecycleStage::Active
-        };
+        let active =
+            |experiment: &&Experiment| experiment.lifecycle_stage == LifecycleStage::Active;
         let target = experiments.iter().find(active).map(|one| one.experiment_id.clone());
         Ok(Archival { binding, experiment: judge_stages(&experiments), target })
     }

@@ -46,7 +46,10 @@ impl Checker<'_> {
                 failed(format!("`{name}` is not in the catalog"))
             }
             Err(error) => Entry {
-                finding: Finding::failed(error.to_string(), "look at the catalog's file `catalog.db`"),
+                finding: Finding::failed(
+                    error.to_string(),
+                    "look at the catalog's file `catalog.db`",
+                ),
                 info: None,
             },
         }
@@ -83,7 +86,10 @@ pub(super) fn compare(
         );
     }
     if let Some(line) = broken {
-        return Finding::skipped(format!("same location; the rest not judged: see `{}`", line.item));
+        return Finding::skipped(format!(
+            "same location; the rest not judged: see `{}`",
+            line.item
+        ));
     }
     match difference(info, &wanted) {
         Some(difference) => Finding::failed(
@@ -106,9 +112,8 @@ fn difference(info: &TableInfo, wanted: &CreateTable) -> Option<String> {
     if info.comment != wanted.comment {
         return Some("the catalog has another table comment".to_owned());
     }
-    let properties = |of: &Option<std::collections::BTreeMap<String, String>>| {
-        of.clone().unwrap_or_default()
-    };
+    let properties =
+        |of: &Option<std::collections::BTreeMap<String, String>>| of.clone().unwrap_or_default();
     if properties(&info.properties) != properties(&wanted.properties) {
         return Some("the catalog has other table properties".to_owned());
     }

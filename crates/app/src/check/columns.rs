@@ -62,11 +62,9 @@ fn type_fault(our: &DataType, theirs: &DataType, name: &str) -> Option<String> {
         }
         (DataType::Map(ours, _), DataType::Map(found, _)) if pair(ours) == pair(found) => None,
         (our, theirs) if our == theirs => None,
-        (our, theirs) => Some(format!(
-            "column `{name}` is {}, expected {}",
-            type_text(theirs),
-            type_text(our)
-        )),
+        (our, theirs) => {
+            Some(format!("column `{name}` is {}, expected {}", type_text(theirs), type_text(our)))
+        }
     }
 }
 
@@ -140,7 +138,8 @@ impl Faults {
         for theirs in found {
             if child(ours, theirs.name()).is_none() && !theirs.is_nullable() {
                 let name = printable(theirs.name());
-                self.wrong.push(format!("column `{path}{name}` is NOT NULL, and has no value here"));
+                self.wrong
+                    .push(format!("column `{path}{name}` is NOT NULL, and has no value here"));
             }
         }
     }

@@ -50,28 +50,32 @@ pub(super) fn protocol(snapshot: &TableSnapshot, setup: &str) -> Finding {
     };
     if let Some(unsupported) = features.unsupported {
         return Finding::failed(
-            format!("needs the writer feature `{}`, which tracelake lacks", printable(&unsupported)),
+            format!(
+                "needs the writer feature `{}`, which tracelake lacks",
+                printable(&unsupported)
+            ),
             "drop that feature (in Spark: ALTER TABLE ... DROP FEATURE), or choose another table",
         );
     }
-    let listed = |names: &mut dyn Iterator<Item = &String>| {
-        printable(&names.map(String::as_str).collect::<Vec<_>>().join(", "))
-    };
     // Without the feature the clustering line fails, and says more.
     let mut missing = features.missing.iter().filter(|name| *name != "clustering").peekable();
     if missing.peek().is_some() {
-        let found = format!("lacks the features {}", listed(&mut missing));
+        let found = format!("lacks the features {}", listed(missing));
         return Finding::failed(found, format!("{setup} adds them"));
     }
     let mut rare =
         features.reader.iter().filter(|name| !WIDELY_READ.contains(&name.as_str())).peekable();
     if rare.peek().is_some() {
         return Finding::note(
-            format!("readers must know {}", listed(&mut rare)),
+            format!("readers must know {}", listed(rare)),
             "not every reader does; Spark 4 and Databricks do",
         );
     }
-    Finding::ok(format!("readers must know {}", listed(&mut features.reader.iter())))
+    Finding::ok(format!("readers must know {}", listed(features.reader.iter())))
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    printable(&names.map(String::as_str).collect::<Vec<_>>().join(", "))
 }
 
 fn failed_protocol(error: &LakeError) -> Finding {

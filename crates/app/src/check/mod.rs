@@ -128,10 +128,8 @@ impl Judged {
 
     /// Why `items` keep another one from being judged, if one of them is broken.
     fn blocked_by(&self, items: &[&str]) -> Option<Finding> {
-        let broken = self
-            .0
-            .iter()
-            .find(|line| items.contains(&line.item) && line.finding.is_broken())?;
+        let broken =
+            self.0.iter().find(|line| items.contains(&line.item) && line.finding.is_broken())?;
         Some(Finding::skipped(format!("not judged: see `{}`", broken.item)))
     }
 }
@@ -180,11 +178,12 @@ async fn open_catalog(folder: &DataFolder) -> anyhow::Result<Option<EmbeddedCata
     if !folder.catalog().try_exists()? {
         return Ok(None);
     }
-    Ok(Some(EmbeddedCatalog::open(&folder.catalog(), Arc::new(SystemClock)).await?))
+    Ok(Some(EmbeddedCatalog::open(&folder.catalog()).await?))
 }
 
-/// Items that decide whether the rows can be read.
-const READABLE: [&str; 3] = ["table in storage", "data files", "columns"];
+/// Items that decide whether the rows can be read. A service that cannot write the table cannot
+/// tell which rows are on their way either.
+const READABLE: [&str; 4] = ["table in storage", "data files", "columns", "commits"];
 
 /// Items without which a written trace cannot arrive, or whose mending writing would begin.
 const WRITABLE: [&str; 13] = [
@@ -272,10 +271,8 @@ impl Checker<'_> {
     fn no_table_hint(&self) -> String {
         let known = self.folder.tables().unwrap_or_default();
         let known: Vec<String> = known.iter().take(8).map(ToString::to_string).collect();
-        let create = format!(
-            "`tracelake setup {} --experiment NAME` creates it",
-            self.request.table
-        );
+        let create =
+            format!("`tracelake setup {} --experiment NAME` creates it", self.request.table);
         if known.is_empty() {
             create
         } else {

@@ -83,7 +83,8 @@ pub(crate) struct TableOverview {
     /// Of these, late pieces of archived traces.
     pub late_traces: Option<u64>,
     pub open_bytes: Option<u64>,
-    /// Age of the oldest acknowledged trace that is not committed.
+    /// Age of the oldest acknowledged trace that is not committed; null when nothing waits, or when
+    /// all that waits was put back after a commit that failed.
     pub lag_ms: Option<u64>,
     /// Why the table could not be written.
     pub blocked: Option<String>,

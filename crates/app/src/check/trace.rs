@@ -247,10 +247,8 @@ impl Way {
             Self::Here(service) => {
                 let route =
                     Route { experiment_id: probe.experiment_id.clone(), table: table.clone() };
-                let changes = TraceChanges {
-                    trace_id: probe.trace_id,
-                    changes: vec![TraceChange::Delete],
-                };
+                let changes =
+                    TraceChanges { trace_id: probe.trace_id, changes: vec![TraceChange::Delete] };
                 Ok(service.intake.submit_changes(vec![(route, changes)]).await?)
             }
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A size with three digits and a binary unit: `512 B`, `1.46 MiB`.
 pub(crate) fn bytes(size: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if size < 1024 {
         return format!("{size} B");
     }
@@ -58,7 +58,7 @@ mod tests {
             (1_536, "1.50 KiB"),
             (15 << 20, "15.0 MiB"),
             (10 << 30, "10.0 GiB"),
-            (u64::MAX, "16383 PiB"),
+            (u64::MAX, "15.9 EiB"),
         ];
         for (size, text) in cases {
             assert_eq!(bytes(size), text);
@@ -71,8 +71,13 @@ mod tests {
     fn counts_and_times_read_well() {
         assert_eq!(count(1, "file"), "1 file");
         assert_eq!(count(0, "file"), "0 files");
-        let cases =
-            [(0, "0 ms"), (59, "59 s"), (200, "3 m 20 s"), (3_700, "1 h 1 m"), (187_200, "2 d 4 h")];
+        let cases = [
+            (0, "0 ms"),
+            (59, "59 s"),
+            (200, "3 m 20 s"),
+            (3_700, "1 h 1 m"),
+            (187_200, "2 d 4 h"),
+        ];
         for (seconds, text) in cases {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }

@@ -1,5 +1,6 @@
 //! The command line: types of every command, and what runs them.
 
+mod check;
 mod enable;
 mod flush;
 pub(crate) mod import;
@@ -10,6 +11,7 @@ mod rebuild;
 mod serve;
 mod setup;
 mod show;
+mod status;
 mod time;
 
 use std::path::PathBuf;
@@ -44,6 +46,8 @@ enum Command {
     Setup(setup::SetupArgs),
     Enable(enable::EnableArgs),
     Disable(enable::DisableArgs),
+    Check(check::CheckArgs),
+    Status(status::StatusArgs),
     /// Lists archived traces, newest first
     Traces(query::TracesArgs),
     /// Shows what failed: traces with status ERROR or with a span that has it; or groups of them
@@ -94,6 +98,8 @@ impl Cli {
             Command::Setup(args) => setup::run(&data_dir, &args).await,
             Command::Enable(args) => enable::enable(&data_dir, &args).await,
             Command::Disable(args) => enable::disable(&data_dir, &args).await,
+            Command::Check(args) => check::run(&data_dir, &args).await,
+            Command::Status(args) => status::run(&data_dir, &args).await,
             Command::Traces(args) => query::traces(&data_dir, &args).await,
             Command::Errors(args) => query::errors(&data_dir, &args).await,
             Command::Performance(args) => query::performance(&data_dir, &args).await,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    Array as _, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+    Array as _, ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray,
+    TimestampMillisecondArray,
 };
 use arrow::datatypes::{Field, Schema};
 use tracelake_model::names::{printable, printable_lines};
@@ -40,8 +41,7 @@ pub(crate) async fn run(data_dir: &Path, args: &StatusArgs) -> anyhow::Result<()
     match args.output.format {
         Format::Table => print_text(&args.output, &mut |out, options| page(&seen, out, options)),
         Format::Json => print_text(&args.output, &mut |out, _| {
-            serde_json::to_writer_pretty(&mut *out, &seen)?;
-            writeln!(out)?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&seen)?)?;
             Ok(())
         }),
         Format::Jsonl | Format::Csv | Format::Arrow | Format::Parquet => {
@@ -117,9 +117,8 @@ fn section(
 
 /// Columns under their names.
 fn batch(columns: Vec<(&str, ArrayRef)>) -> anyhow::Result<RecordBatch> {
-    let field = |(name, array): &(&str, ArrayRef)| {
-        Field::new(*name, array.data_type().clone(), true)
-    };
+    let field =
+        |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), true);
     let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
     Ok(RecordBatch::try_new(Arc::new(schema), arrays)?)
@@ -147,7 +146,8 @@ fn tables_of(tables: &[TableOverview]) -> anyhow::Result<RecordBatch> {
     };
     let lag = |table: &TableOverview| {
         let waiting = table.open_traces?;
-        let age = table.lag_ms.map(|lag| format!(", {}", units::duration(Duration::from_millis(lag))));
+        let age =
+            table.lag_ms.map(|lag| format!(", {}", units::duration(Duration::from_millis(lag))));
         Some(format!("{waiting}{}", age.unwrap_or_default()))
     };
     batch(vec![

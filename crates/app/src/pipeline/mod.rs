@@ -54,7 +54,7 @@ use writers::Writers;
 
 pub(crate) use blocked::OpenBytes;
 pub(crate) use epoch_file::{journal_id, read_epoch};
-pub(crate) use status::PipelineStatus;
+pub(crate) use status::{PipelineStatus, TableStatus};
 
 /// How often the pipeline looks whether something has settled.
 const TICK_UNIX_NANO: u64 = 100_000_000;

@@ -102,7 +102,7 @@ impl Archive {
         }
     }
 
-    /// Runs one command and writes down all that it did.
+    /// Runs one command and writes down all that it did, the folder's own path as `FOLDER`.
     pub(crate) fn transcript(&self, arguments: &[&str]) -> String {
         let ran = self.run(arguments, &[]);
         let typed = arguments.join(" ").replace(char::is_control, "?");
@@ -112,7 +112,8 @@ impl Archive {
             text.push_str(&format!("--- stderr\n{}", ran.stderr));
         }
         text.push_str(&format!("--- exit code {}\n", ran.code));
-        text
+        // The only thing that differs from run to run.
+        text.replace(&self.folder.path().display().to_string(), "FOLDER")
     }
 }
 

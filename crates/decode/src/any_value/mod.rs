@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use tracelake_model::limits::MAX_NESTING_DEPTH;
 
 use crate::view::ValueView;
 use crate::writer::MessageWriter;
@@ -117,25 +118,40 @@ pub fn write_json_string(text: &str, out: &mut String) {
 /// A value read back from the table's JSON text, as an `AnyValue` message.
 ///
 /// # Errors
-/// The parser's words when the text is not what [`write_json`] writes.
+/// The parser's words when the text is not what [`write_json`] writes, or nested deeper than
+/// anything that was ever accepted: others may write to the table as well.
 pub fn json_to_message(text: &str) -> Result<Vec<u8>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
+    // Ours instead: the parser's own is below what may have been accepted.
     deserializer.disable_recursion_limit();
-    let message = deserializer.deserialize_any(ValueVisitor)?;
+    let message = deserializer.deserialize_any(ValueVisitor { levels_left: MAX_LEVELS })?;
     deserializer.end()?;
     Ok(message)
 }
 
+/// Levels of arrays and maps in a value's text: those of a value that may be accepted, and some.
+const MAX_LEVELS: usize = MAX_NESTING_DEPTH + 8;
+
 /// Reads one JSON value into an `AnyValue` message.
-struct ValueVisitor;
+#[derive(Clone, Copy)]
+struct ValueVisitor {
+    levels_left: usize,
+}
 
-struct ValueSeed;
+impl ValueVisitor {
+    /// For the elements of an array or map.
+    fn inner<E: serde::de::Error>(self) -> Result<Self, E> {
+        let levels_left = self.levels_left.checked_sub(1);
+        let levels_left = levels_left.ok_or_else(|| E::custom("nested too deep"))?;
+        Ok(Self { levels_left })
+    }
+}
 
-impl<'de> serde::de::DeserializeSeed<'de> for ValueSeed {
+impl<'de> serde::de::DeserializeSeed<'de> for ValueVisitor {
     type Value = Vec<u8>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<u8>, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -172,7 +188,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<u8>, A::Error> {
         let mut array = MessageWriter::new();
-        while let Some(element) = elements.next_element_seed(ValueSeed)? {
+        let inner = self.inner()?;
+        while let Some(element) = elements.next_element_seed(inner)? {
             array.bytes(1, &element);
         }
         Ok(scalar(|writer| writer.bytes(5, array.as_bytes())))
@@ -180,6 +197,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Vec<u8>, A::Error> {
         let mut list = MessageWriter::new();
+        let inner = self.inner()?;
         let mut first = true;
         while let Some(key) = entries.next_key::<String>()? {
             match key.as_str() {
@@ -196,7 +214,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
                 _ => {}
             }
             first = false;
-            let value = entries.next_value_seed(ValueSeed)?;
+            let value = entries.next_value_seed(inner)?;
             list.message(1, |entry| {
                 let sent = key.strip_prefix('$').filter(|rest| is_reserved(rest)).unwrap_or(&key);
                 entry.bytes(1, sent.as_bytes());

@@ -62,3 +62,15 @@ fn numbers_keep_type_and_digits() {
         assert_eq!(to_json(value), text);
     }
 }
+
+/// Scenario: arrays and maps within one another, as deep as may be accepted, and a million deep.
+/// Guarantees: the first are read, the others are an error and no end of the stack.
+#[test]
+fn nesting_is_bounded() {
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let nested = |depth: usize| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+        assert!(json_to_message(&nested(MAX_NESTING_DEPTH)).is_ok());
+        assert!(json_to_message(&nested(1_000_000)).is_err());
+        assert!(json_to_message(&open.repeat(1_000_000)).is_err());
+    }
+}

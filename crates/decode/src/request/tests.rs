@@ -152,3 +152,21 @@ fn a_not_a_number_with_bits_of_its_own_is_beyond_the_columns() {
         assert_eq!(spans.spans[0].beyond_columns, beyond, "{bits:x}");
     }
 }
+
+/// Scenario: a true that is written as 1, as 63, and a false.
+/// Guarantees: both trues are the same content.
+#[test]
+fn every_true_is_the_same() {
+    let [one, other, no] = [1, 63, 0].map(|number| {
+        decode(&request(|span| {
+            span.bytes(1, &[1; 16]);
+            span.bytes(2, &[2; 8]);
+            span.message(9, |attribute| {
+                attribute.bytes(1, b"b");
+                attribute.message(2, |value| value.number(2, number));
+            });
+        }))
+    });
+    assert!(one.spans[0].same_content(&other.spans[0]));
+    assert!(!one.spans[0].same_content(&no.spans[0]));
+}

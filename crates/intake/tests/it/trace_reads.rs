@@ -36,7 +36,11 @@ fn two_spans() -> Vec<u8> {
                 attribute(span, "input.value", "{\"q\":[1]}");
                 attribute(span, "note", "5");
                 attribute(span, "session.id", "s-1");
-                attribute(span, "mlflow.chat.tokenUsage", "{\"input_tokens\": 3}");
+                attribute(
+                    span,
+                    "mlflow.chat.tokenUsage",
+                    "{\"input_tokens\": 3, \"output_tokens\": 4, \"total_tokens\": 7}",
+                );
                 span.message(11, |event| {
                     event.fixed64(1, 1_700_000_000_100_000_000);
                     event.bytes(2, b"exception");
@@ -102,7 +106,10 @@ async fn facts_are_given_in_both_versions() {
     assert_eq!(info["tags"]["mlflow.artifactLocation"], artifacts);
     let metadata = &info["trace_metadata"];
     assert_eq!(metadata["mlflow.trace.session"], "s-1");
-    assert_eq!(metadata["mlflow.trace.tokenUsage"], "{\"input_tokens\": 3}");
+    assert_eq!(
+        metadata["mlflow.trace.tokenUsage"],
+        "{\"input_tokens\": 3, \"output_tokens\": 4, \"total_tokens\": 7}"
+    );
     assert!(metadata.get("mlflow.trace.cost").is_none());
     let infos = "/api/3.0/mlflow/traces/batchGetInfos";
     let found = harness.post_json(infos, &json!({"trace_ids": [OTHER, TRACE, "x"]})).await.json();
@@ -163,7 +170,9 @@ async fn whole_traces_have_spans_as_mlflow_stores_them() {
             text("note", "5"),
             text("session.id", "s-1"),
             {"key": "mlflow.chat.tokenUsage", "value": {"kvlist_value": {"values": [
-                {"key": "input_tokens", "value": {"int_value": 3}}]}}},
+                {"key": "input_tokens", "value": {"int_value": 3}},
+                {"key": "output_tokens", "value": {"int_value": 4}},
+                {"key": "total_tokens", "value": {"int_value": 7}}]}}},
             text("mlflow.spanType", "LLM"),
             {"key": "mlflow.spanInputs", "value": question},
         ],

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tracelake_decode::record::Route;
-use tracelake_decode::{DecodedRecord, RecordContent, RecordHeader, SpanRecord};
+use tracelake_decode::{DecodedRecord, RecordContent, RecordHeader, RecordKind, SpanRecord};
 use tracelake_model::trace_info::INFO_FINALIZED;
 use tracelake_model::{ExperimentId, TableName, TraceChanges, TraceId};
 
@@ -152,8 +152,10 @@ impl Assembler {
         now_unix_nano: u64,
         accept: &dyn Fn(&TableName) -> bool,
     ) {
-        // Traces with tags of their own, and where the spans of this record begin in them.
-        let mut tagged: HashMap<(TableName, TraceId), usize> = HashMap::new();
+        // Traces that were there before, and where the spans of this record begin in them. What is
+        // carried over says its tags apart.
+        let mut before: HashMap<(TableName, TraceId), usize> = HashMap::new();
+        let carried = header.kind == RecordKind::CarriedTrace;
         for span in spans {
             let route = header.route(span.group.experiment_id.as_ref());
             if let Some(route) = route
@@ -161,18 +163,18 @@ impl Assembler {
             {
                 let key = (route.table.clone(), span.trace_id);
                 let trace = self.trace(key.clone(), route, header, now_unix_nano);
-                if trace.has_tags() && !trace.span_ids.contains(&span.span_id.0) {
-                    tagged.entry(key).or_insert(trace.spans.len());
+                if !carried && !trace.is_fresh() && !trace.span_ids.contains(&span.span_id.0) {
+                    before.entry(key).or_insert(trace.spans.len());
                 }
                 let bytes = trace.add_span(span, now_unix_nano);
                 self.bytes += bytes;
             }
         }
-        for (key, start) in tagged {
+        for (key, start) in before {
             if let Some(trace) = self.open.get_mut(&key) {
-                let before = trace.bytes;
-                trace.override_tags(start);
-                self.bytes = self.bytes - before + trace.bytes;
+                let bytes = trace.bytes;
+                trace.override_tags(key.1, start);
+                self.bytes = self.bytes - bytes + trace.bytes;
             }
         }
     }

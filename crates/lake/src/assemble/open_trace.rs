@@ -1,7 +1,6 @@
 //! A trace in the making.
 
 use std::collections::{BTreeMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
 use tracelake_decode::mlflow_json::start_trace_body;
@@ -92,6 +91,11 @@ impl OpenTrace {
         }
     }
 
+    /// True when nothing of the trace is here.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.spans.is_empty() && self.info.is_none()
+    }
+
     /// Adds a span and returns the memory that it takes.
     pub(super) fn add_span(&mut self, span: SpanRecord, now_unix_nano: u64) -> usize {
         let bytes = span.weight_bytes() + SPAN_OVERHEAD_BYTES;
@@ -103,20 +107,14 @@ impl OpenTrace {
         bytes
     }
 
-    /// True when tags were set or deleted beside the spans.
-    pub(super) fn has_tags(&self) -> bool {
-        self.info
-            .as_ref()
-            .is_some_and(|info| !info.tags.is_empty() || !info.deleted_tags.is_empty())
-    }
-
-    /// The spans from `start` on stand over tags that were set or deleted before them.
-    pub(super) fn override_tags(&mut self, start: usize) {
-        let Some(mut info) = self.info.take() else { return };
-        self.bytes -= info_bytes(&info);
-        override_tags(&mut info, self.spans.get(start..).unwrap_or_default());
-        self.bytes += info_bytes(&info);
-        self.info = Some(info);
+    /// The spans from `start` on stand over tags that were there before them.
+    pub(super) fn override_tags(&mut self, trace_id: TraceId, start: usize) {
+        let mut info = self.info.take();
+        self.bytes -= info.as_ref().map_or(0, info_bytes);
+        let (known, added) = self.spans.split_at(start.min(self.spans.len()));
+        override_tags(&mut info, trace_id, known, added);
+        self.bytes += info.as_ref().map_or(0, info_bytes);
+        self.info = info;
     }
 
     /// Changes what clients said, and the memory it takes.
@@ -153,9 +151,7 @@ impl OpenTrace {
         self.run_id = self.run_id.take().or(draft.run_id);
         // What came since is younger, so it is merged into what is put back.
         let mut older = draft.info;
-        if let Some(older) = &mut older {
-            override_tags(older, &self.spans);
-        }
+        override_tags(&mut older, draft.trace_id, &draft.spans, &self.spans);
         self.change_info(|info| {
             merge_info(&mut older, info.take());
             *info = older;
@@ -275,13 +271,18 @@ pub(super) fn complete_assessments(info: &mut TraceInfo) {
     for (index, assessment) in info.assessments.iter_mut().enumerate() {
         assessment.valid.get_or_insert(true);
         if assessment.assessment_id.is_empty() {
-            let hasher = BuildHasherDefault::<DefaultHasher>::default();
-            let said = (info.trace_id.0, index, &assessment.assessment_name);
-            let halves = [hasher.hash_one((0_u8, said)), hasher.hash_one((1_u8, said))];
-            let [high, low] = halves;
-            assessment.assessment_id = format!("a-{high:016x}{low:016x}");
+            let name = assessment.assessment_name.as_deref().unwrap_or_default();
+            let said = [&info.trace_id.0, index.to_le_bytes().as_slice(), name.as_bytes()];
+            assessment.assessment_id = format!("a-{:032x}", fnv1a(&said.concat()));
         }
     }
+}
+
+/// Fowler-Noll-Vo hash of 128 bits, variant 1a (RFC 9923): the same in every version.
+fn fnv1a(bytes: &[u8]) -> u128 {
+    const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    bytes.iter().fold(OFFSET_BASIS, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
 }
 
 /// Cuts a long trace so that no carried record outgrows the journal's records.

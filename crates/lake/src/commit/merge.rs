@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use tracelake_decode::conventions::trace_tags;
 use tracelake_decode::{SpanRecord, SpanSource};
-use tracelake_model::{SpanId, TraceInfo, TraceState};
+use tracelake_model::{SpanId, TraceId, TraceInfo, TraceState};
 
 use crate::rows::{TraceDraft, without_derived};
 
@@ -79,16 +79,31 @@ pub(crate) fn merge_info(known: &mut Option<TraceInfo>, incoming: Option<TraceIn
     *info != before
 }
 
-/// Tags that `spans` bring stand over those that were set or deleted before they came: MLflow
-/// writes the attributes of each batch's resource over the tags that are there.
-pub(crate) fn override_tags(info: &mut TraceInfo, spans: &[SpanRecord]) {
-    if info.tags.is_empty() && info.deleted_tags.is_empty() {
+/// Tags that `added` spans bring stand over those that are there: of the `known` spans, and what
+/// clients set or deleted before. MLflow writes the attributes of the first resource of each
+/// request over the tags of the trace.
+pub(crate) fn override_tags(
+    info: &mut Option<TraceInfo>,
+    trace_id: TraceId,
+    known: &[SpanRecord],
+    added: &[SpanRecord],
+) {
+    let is_tagged = info
+        .as_ref()
+        .is_some_and(|info| !info.tags.is_empty() || !info.deleted_tags.is_empty());
+    let resource = |spans: &[SpanRecord]| spans.first().map(|span| span.group.resource.clone());
+    if added.is_empty() || (!is_tagged && (known.is_empty() || resource(known) == resource(added)))
+    {
         return;
     }
-    for (key, value) in trace_tags(spans) {
-        info.deleted_tags.remove(&key);
-        if let Some(known) = info.tags.get_mut(&key) {
-            *known = value;
+    let derived = trace_tags(known);
+    for (key, value) in trace_tags(added) {
+        let said = info.as_mut().is_some_and(|info| {
+            info.deleted_tags.remove(&key);
+            info.tags.contains_key(&key)
+        });
+        if said || (!known.is_empty() && derived.get(&key) != Some(&value)) {
+            info.get_or_insert(TraceInfo::new(trace_id)).set_tag(key, value);
         }
     }
 }
@@ -124,9 +139,8 @@ pub(crate) fn amend(archived: Vec<TraceDraft>, late: &TraceDraft, now_micros: i6
         }
         let known = row.spans.len();
         changed |= merge_spans(&mut row.spans, other.spans);
-        if let (Some(info), Some(added)) = (&mut row.info, row.spans.get(known..)) {
-            override_tags(info, added);
-        }
+        let (known, added) = row.spans.split_at(known.min(row.spans.len()));
+        override_tags(&mut row.info, row.trace_id, known, added);
         merge_info(&mut row.info, other.info);
         if row.run_id.is_none() && other.run_id.is_some() {
             row.run_id = other.run_id;

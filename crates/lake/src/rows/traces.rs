@@ -84,12 +84,17 @@ impl TraceDraft {
         info.request_preview = facts.request_preview;
         info.response_preview = facts.response_preview;
         info.tags = facts.tags;
-        if let Some(name) = facts.trace_name {
-            info.tags.entry("mlflow.traceName".to_owned()).or_insert(name);
+        if let Some(name) = facts.tagged_name
+            && !info.deleted_tags.contains(NAME_TAG)
+        {
+            info.tags.entry(NAME_TAG.to_owned()).or_insert(name);
         }
         info
     }
 }
+
+/// Tag that names the trace.
+const NAME_TAG: &str = "mlflow.traceName";
 
 /// Writes traces as one batch of the table's schema, a row each, in the order given.
 ///
@@ -297,6 +302,8 @@ pub(super) struct TraceFacts {
     pub(super) request_time_micros: Option<i64>,
     pub(super) execution_duration_ms: Option<i64>,
     trace_name: Option<String>,
+    /// Name that the root gives as a tag.
+    tagged_name: Option<String>,
     pub(super) request_preview: Option<String>,
     pub(super) response_preview: Option<String>,
     session_id: Option<String>,
@@ -312,6 +319,7 @@ impl TraceFacts {
             state: meaning.state,
             request_time_micros: earliest_start(spans),
             execution_duration_ms: derived_duration_ms(spans),
+            tagged_name: meaning.trace_name.clone(),
             trace_name: meaning.trace_name.take().or_else(|| root_name(spans)),
             request_preview: meaning.request_preview.take(),
             response_preview: meaning.response_preview.take(),
@@ -337,7 +345,7 @@ impl TraceFacts {
             facts.request_time_micros = info.request_time_micros.or(facts.request_time_micros);
             facts.execution_duration_ms =
                 info.execution_duration_ms.or(facts.execution_duration_ms);
-            prefer(&mut facts.trace_name, info.tags.get("mlflow.traceName").cloned());
+            prefer(&mut facts.trace_name, info.tags.get(NAME_TAG).cloned());
             prefer(&mut facts.request_preview, info.request_preview.clone());
             prefer(&mut facts.response_preview, info.response_preview.clone());
             prefer(&mut facts.session_id, metadata("mlflow.trace.session"));
