@@ -279,6 +279,23 @@ def test_catalog_entry_with_a_column_less(archive: Archive) -> None:
     archive.assert_mended()
 
 
+@pytest.mark.parametrize(
+    ("name", "item"), [("catalog.db", "catalog entry"), ("registry.db", "archival enabled")]
+)
+def test_a_database_that_is_none(archive: Archive, name: str, item: str) -> None:
+    """With its write-ahead log, from which SQLite would bring it back."""
+    files = {f: f.read_bytes() for f in archive.server.data_dir.glob(f"{name}*")}
+    for file in files:
+        file.unlink()
+    file = archive.server.data_dir / name
+    file.write_bytes(b"not a database" * 1000)
+    check(archive.cli).assert_failed(item)
+    file.unlink()
+    for file, kept in files.items():
+        file.write_bytes(kept)
+    archive.assert_mended()
+
+
 def test_first_version_of_the_log_removed(archive: Archive) -> None:
     log = archive.path / "_delta_log" / f"{0:020}.json"
     kept = log.read_bytes()
@@ -319,6 +336,8 @@ def rename_status(fields: list) -> None:
     next(f for f in info["type"]["fields"] if f["name"] == "status")["name"] = "state"
 
 
+# What `tracelake setup` mends, as its hint says.
+BY_SETUP = {"added columns", "change data feed", "deletion vectors"}
 METADATA = {
     "a contract column of another type": (
         lambda new, fields: set_type(fields, "run_id", "long"),
@@ -369,9 +388,14 @@ def test_table_changed_by_another_writer(archive: Archive, broken: str) -> None:
     change, item, words = METADATA[broken]
     old = archive.change_metadata(change)
     wrong = archive.last("metaData")
-    check(archive.cli).assert_failed(item, *words)
+    report = check(archive.cli)
+    report.assert_failed(item, *words)
     assert archive.last("metaData") == wrong
-    archive.append(old)
+    assert ("tracelake setup" in report.rows[item]["hint"]) == (item in BY_SETUP)
+    if item in BY_SETUP:
+        setup(archive)
+    else:
+        archive.append(old)
     archive.assert_mended()
 
 
@@ -507,3 +531,6 @@ def test_a_table_of_the_seeds_columns_alone(make_server: Callable[..., Server]) 
     assert report.rows["columns"]["result"] == report.rows["change data feed"]["result"] == "ok"
     assert DeltaTable(str(path)).version() == before
     assert not (server.data_dir / "registry.db").exists()
+    server.cli.ok("setup", TABLE, "--experiment", EXPERIMENT)
+    check(server.cli).assert_passed()
+    assert list(table.rows(path)) == ["seed"]

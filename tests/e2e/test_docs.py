@@ -49,6 +49,8 @@ ASKED_TWICE = "docs/analyses.md"
 SHOWS = [
     ("README.md", "/v1/traces", ["{"]),
     ("README.md", "--since 7d", ["POST /order", '"span_count"', "| traces | spans |"]),
+    ("README.md", "tracelake show", ["POST /order", "1 span", ", 0 failed", "Journal"]),
+    ("README.md", "tracelake import", ["already_imported"]),
     ("README.md", "QueryBuilder", ["tr-5b8efff798038103d269b633813fc60c"]),
     ("README.md", "scan_delta", ["POST /order"]),
     ("README.md", "delta_scan", ["('tr-5b8efff798038103d269b633813fc60c', 1)"]),

@@ -115,6 +115,10 @@ def test_every_format(make_server: Callable[..., Server]) -> None:
         found = reader(path)
         assert found.column_names == PER_TABLE
         assert found.schema.field("last_commit_at").type == pa.timestamp("ms", "UTC")
+    (only,) = json.loads(server.cli.ok("status", TABLE, "--format", "json"))["tables"]
+    assert only["table"] == TABLE
+    missing = server.cli.run("status", "a.b.c")
+    assert missing.returncode == 1 and "no table `a.b.c`\nhint: " in missing.stderr
     page = server.cli.ok("status")
     assert "\x1b" not in page
     for words in ("none runs", "of 10.0 GiB", TABLE, EXPERIMENT, "not made yet"):

@@ -15,8 +15,7 @@ use tracelake_model::TableName;
 use crate::archive::Archive;
 use crate::config::Settings;
 use crate::pipeline::{
-    Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule,
-    journal_id,
+    Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule, journal_id,
 };
 use crate::trace_store::ServiceTraces;
 

@@ -46,8 +46,7 @@ impl TraceStore for ServiceTraces {
         let known = self.registry.tables().await.map_err(|error| fault(error.to_string()))?;
         let pending = Uncommitted(self.commands.clone());
         let tables = Arc::new(
-            LakeTables::new(self.lake.clone(), self.folder.clone())
-                .with_pending(Arc::new(pending)),
+            LakeTables::new(self.lake.clone(), self.folder.clone()).with_pending(Arc::new(pending)),
         );
         let resolver: Arc<dyn TableResolver> = Arc::<LakeTables>::clone(&tables);
         let engine = QueryEngine::new(resolver, QueryLimits::default())

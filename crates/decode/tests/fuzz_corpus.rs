@@ -9,8 +9,11 @@ mod names;
 
 use std::path::Path;
 
+/// Checks one input.
+type Check = fn(&[u8]);
+
 /// Every target of this room and its property.
-const TARGETS: [(&str, fn(&[u8])); 10] = [
+const TARGETS: [(&str, Check); 10] = [
     ("otlp_protobuf", decode::otlp_protobuf),
     ("otlp_json", decode::otlp_json),
     ("traces_json", decode::traces_json),

@@ -79,8 +79,7 @@ impl TraceLocks {
     /// Locks `traces`. Stripes are taken in ascending order, so that no two calls wait for each
     /// other.
     pub(crate) async fn lock(&self, traces: &[TraceId]) -> Vec<OwnedMutexGuard<()>> {
-        let mut wanted: Vec<u8> =
-            traces.iter().map(|trace| trace.0[15] % Self::STRIPES).collect();
+        let mut wanted: Vec<u8> = traces.iter().map(|trace| trace.0[15] % Self::STRIPES).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let mut held = Vec::with_capacity(wanted.len());

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::trace_info::{Assessment, TraceInfo};
 use crate::TraceId;
+use crate::trace_info::{Assessment, TraceInfo};
 
 /// One change to a trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -277,10 +277,7 @@ mod tests {
     #[test]
     fn what_is_shown_cannot_act() {
         let text = "a\u{1b}[31mb\r\n\u{9b}2J\u{202e}c\u{200b}";
-        assert_eq!(
-            printable_lines(text),
-            "a\\u{1b}[31mb\\u{d}\n\\u{9b}2J\\u{202e}c\\u{200b}"
-        );
+        assert_eq!(printable_lines(text), "a\\u{1b}[31mb\\u{d}\n\\u{9b}2J\\u{202e}c\\u{200b}");
         assert_eq!(printable("a\nb"), "a\\u{a}b");
         assert_eq!(printable(&"x".repeat(100)).chars().count(), 83);
     }

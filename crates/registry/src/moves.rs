@@ -4,9 +4,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, Sqlite, Transaction};
 use tracelake_model::{ExperimentId, TableName};
 
+use crate::Registry;
 use crate::bindings::{EarlierTraces, table_name};
 use crate::error::{RegistryError, storage};
-use crate::Registry;
 
 /// Traces of one experiment that are to go from one table to another.
 #[derive(Clone, Debug, PartialEq, Eq)]

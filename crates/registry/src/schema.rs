@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::error::{RegistryError, storage};
 
 /// One entry per schema version, starting at version 1.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE experiments (
         experiment_id INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT NOT NULL UNIQUE,
@@ -37,7 +38,8 @@ const MIGRATIONS: &[&str] = &["
         one INTEGER PRIMARY KEY CHECK (one = 1),
         archiver_id TEXT NOT NULL
     ) STRICT;
-", "
+",
+    "
     ALTER TABLE archive_tables ADD COLUMN was_default INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE bindings ADD COLUMN moves_earlier INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE past_bindings (
@@ -54,7 +56,8 @@ const MIGRATIONS: &[&str] = &["
         done INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (experiment_id, source_table)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+];
 
 /// Brings the file to the newest version, and makes what always exists: experiment 0, `Default`,
 /// and the id of this archiver, which is returned.

@@ -16,7 +16,13 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("lake", &["model", "decode"]),
     ("query", &["model", "lake"]),
     ("present", &["model", "query"]),
-    ("app", &["model", "decode", "intake", "journal", "registry", "catalog", "lake", "query", "present"]),
+    (
+        "app",
+        &[
+            "model", "decode", "intake", "journal", "registry", "catalog", "lake", "query",
+            "present",
+        ],
+    ),
     ("testkit", &["model", "decode"]),
     ("xtask", &[]),
 ];

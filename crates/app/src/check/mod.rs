@@ -231,7 +231,9 @@ impl Checker<'_> {
             Line { item: "disk space", finding: disk },
             Line { item: "journal", finding: journal },
         ]);
-        let blocked = lines.blocked_by(&WRITABLE).or_else(|| late.blocked_by(&WRITABLE));
+        // Nothing can be written in this process without a catalog that opens.
+        let shut = self.catalog.is_err().then(|| lines.blocked_by(&["catalog entry"])).flatten();
+        let blocked = lines.blocked_by(&WRITABLE).or_else(|| late.blocked_by(&WRITABLE)).or(shut);
         let written = match (blocked, archival.target) {
             _ if !self.request.write => Finding::skipped("not asked for: --no-write"),
             (Some(skipped), _) => skipped,

@@ -10,6 +10,7 @@ use arrow::array::{
     TimestampMillisecondArray,
 };
 use arrow::datatypes::{Field, Schema};
+use tracelake_model::TableName;
 use tracelake_model::names::{printable, printable_lines};
 use tracelake_present::{OutputFormat, RenderOptions, render};
 
@@ -24,9 +25,12 @@ use crate::config::{Overrides, Settings};
 /// one row per table.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tracelake status\n  tracelake status --format json | jq '.tables[] | {table, rows, lag_ms, blocked}'\n  tracelake status --format csv --output tables.csv\n\nExit codes:\n  0    shown, whatever it shows; `tracelake check` judges\n  1    there is no data folder, or it cannot be read\n  2    wrong arguments"
+    after_help = "Examples:\n  tracelake status\n  tracelake status production.monitoring.agent_traces\n  tracelake status --format json | jq '.tables[] | {table, rows, lag_ms, blocked}'\n  tracelake status --format csv --output tables.csv\n\nExit codes:\n  0    shown, whatever it shows; `tracelake check` judges\n  1    there is no data folder or no such table, or it cannot be read\n  2    wrong arguments"
 )]
 pub(crate) struct StatusArgs {
+    /// Only this table, its bindings and moves [default: all]
+    #[arg(value_name = "CATALOG.SCHEMA.TABLE")]
+    table: Option<TableName>,
     /// Settings file [default: tracelake.toml, if it is there]
     #[arg(long, env = "TRACELAKE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -37,7 +41,10 @@ pub(crate) struct StatusArgs {
 pub(crate) async fn run(data_dir: &Path, args: &StatusArgs) -> anyhow::Result<()> {
     args.output.check()?;
     let settings = Settings::load(args.config.as_deref(), Overrides::default())?;
-    let seen = overview(data_dir, &settings).await?;
+    let mut seen = overview(data_dir, &settings).await?;
+    if let Some(table) = &args.table {
+        keep_only(&mut seen, table)?;
+    }
     match args.output.format {
         Format::Table => print_text(&args.output, &mut |out, options| page(&seen, out, options)),
         Format::Json => print_text(&args.output, &mut |out, _| {
@@ -49,6 +56,19 @@ pub(crate) async fn run(data_dir: &Path, args: &StatusArgs) -> anyhow::Result<()
             print(&batch.schema(), std::slice::from_ref(&batch), &args.output)
         }
     }
+}
+
+/// Leaves what is about one table.
+fn keep_only(seen: &mut Overview, table: &TableName) -> anyhow::Result<()> {
+    let name = table.to_string();
+    seen.tables.retain(|row| row.table == name);
+    seen.bindings.retain(|row| row.table == *table);
+    seen.moves.retain(|row| row.source == *table || row.target == *table);
+    anyhow::ensure!(
+        !seen.tables.is_empty(),
+        "no table `{name}`\nhint: `tracelake status` lists those that are there"
+    );
+    Ok(())
 }
 
 /// The page for people.
@@ -145,7 +165,7 @@ fn tables_of(tables: &[TableOverview]) -> anyhow::Result<RecordBatch> {
         Some(word.to_owned())
     };
     let lag = |table: &TableOverview| {
-        let waiting = table.open_traces?;
+        let Some(waiting) = table.open_traces else { return Some("-".to_owned()) };
         let age =
             table.lag_ms.map(|lag| format!(", {}", units::duration(Duration::from_millis(lag))));
         Some(format!("{waiting}{}", age.unwrap_or_default()))

@@ -41,8 +41,7 @@ impl Homes {
             .collect();
         elsewhere.sort_unstable();
         elsewhere.dedup();
-        let from_default =
-            route.past.iter().any(|past| past.was_default && past.name == *came_for);
+        let from_default = route.past.iter().any(|past| past.was_default && past.name == *came_for);
         let moves = route.moves_earlier && !is_home && from_default;
         Self { elsewhere, moved_to: moves.then(|| home.clone()) }
     }

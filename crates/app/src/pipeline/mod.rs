@@ -36,12 +36,12 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
+use tracelake_intake::FoundTrace;
 use tracelake_journal::{
     Event, Journal, JournalError, Receiver, RecordBytes, Recovered, SegmentNumber,
 };
 use tracelake_lake::assemble::{Assembler, SettleRules, Take};
 use tracelake_lake::{Preview, Retry, TraceDraft};
-use tracelake_intake::FoundTrace;
 use tracelake_model::{Clock, TableName, TraceId};
 use tracing::{debug, error, warn};
 
@@ -506,7 +506,9 @@ impl Pipeline {
             .map(|(table, _)| table);
         for table in receivers.iter().chain(others) {
             let traces = settled.get(table).map(Vec::as_slice).unwrap_or_default();
-            if !receivers.contains(table) && receivers.iter().any(|r| outcome.failed.contains_key(r)) {
+            if !receivers.contains(table)
+                && receivers.iter().any(|r| outcome.failed.contains_key(r))
+            {
                 let reason = "waits for the table that its traces belong to".to_owned();
                 outcome.failed.insert(table.clone(), reason);
                 continue;

@@ -293,10 +293,7 @@ impl Assembler {
         let key = (table.clone(), draft.trace_id);
         let experiment_id =
             draft.experiment_id.clone().unwrap_or_else(ExperimentId::default_experiment);
-        let trace = self
-            .open
-            .entry(key)
-            .or_insert_with(|| OpenTrace::new(experiment_id));
+        let trace = self.open.entry(key).or_insert_with(|| OpenTrace::new(experiment_id));
         let before = trace.bytes;
         trace.late |= late;
         trace.put_back(draft);

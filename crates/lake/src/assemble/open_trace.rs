@@ -259,9 +259,7 @@ fn changes_of(info: &TraceInfo) -> Vec<TraceChange> {
             .iter()
             .map(|id| TraceChange::DeleteAssessment { assessment_id: id.clone() }),
     );
-    changes.extend(
-        info.linked_runs.iter().map(|run| TraceChange::LinkRun { run_id: run.clone() }),
-    );
+    changes.extend(info.linked_runs.iter().map(|run| TraceChange::LinkRun { run_id: run.clone() }));
     changes
 }
 
@@ -272,8 +270,10 @@ pub(super) fn complete_assessments(info: &mut TraceInfo) {
         assessment.valid.get_or_insert(true);
         if assessment.assessment_id.is_empty() {
             let name = assessment.assessment_name.as_deref().unwrap_or_default();
-            let said = [&info.trace_id.0, index.to_le_bytes().as_slice(), name.as_bytes()];
-            assessment.assessment_id = format!("a-{:032x}", fnv1a(&said.concat()));
+            let mut said = info.trace_id.0.to_vec();
+            said.extend(index.to_le_bytes());
+            said.extend(name.bytes());
+            assessment.assessment_id = format!("a-{:032x}", fnv1a(&said));
         }
     }
 }

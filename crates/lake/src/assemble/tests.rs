@@ -2,8 +2,8 @@ use tracelake_decode::record::decode_record;
 use tracelake_model::{Assessment, Clock, Limits, TraceChange};
 use tracelake_testkit::{FakeClock, spans};
 
-use tracelake_decode::{ContentEncoding, RecordKind};
 use tracelake_decode::record::Route;
+use tracelake_decode::{ContentEncoding, RecordKind};
 
 use super::*;
 
@@ -135,7 +135,11 @@ fn changes_are_applied_in_order_and_carried_over() {
     let set = |key: &str| TraceChange::SetTag { key: key.into(), value: "1".into() };
     let mut first = Assembler::default();
     first.push(record(7, 0..4), 5, &|_| true);
-    first.push(changes(7, vec![set("before"), TraceChange::Delete, set("a"), set("b")]), 5, &|_| true);
+    first.push(
+        changes(7, vec![set("before"), TraceChange::Delete, set("a"), set("b")]),
+        5,
+        &|_| true,
+    );
     first.push(record(7, 4..5), 5, &|_| true);
     let assessment = Assessment { assessment_id: "a-1".into(), ..Default::default() };
     let more = vec![

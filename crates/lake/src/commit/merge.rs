@@ -88,9 +88,8 @@ pub(crate) fn override_tags(
     known: &[SpanRecord],
     added: &[SpanRecord],
 ) {
-    let is_tagged = info
-        .as_ref()
-        .is_some_and(|info| !info.tags.is_empty() || !info.deleted_tags.is_empty());
+    let is_tagged =
+        info.as_ref().is_some_and(|info| !info.tags.is_empty() || !info.deleted_tags.is_empty());
     let resource = |spans: &[SpanRecord]| spans.first().map(|span| span.group.resource.clone());
     if added.is_empty() || (!is_tagged && (known.is_empty() || resource(known) == resource(added)))
     {

@@ -110,7 +110,10 @@ fn a_crash_between_amendment_and_append_repeats_nothing() {
     let late = draft(1, 1..2);
     let wanted = HashSet::from([late.trace_id]);
     let found = writer.find(&wanted).unwrap();
-    assert!(matches!(writer.amend(&[&late], &found, None), Ok(Step::Done(RoundOutcome { amended: 1, deleted: 0 }))));
+    assert!(matches!(
+        writer.amend(&[&late], &found, None),
+        Ok(Step::Done(RoundOutcome { amended: 1, deleted: 0 }))
+    ));
     let outcome = fixture.writer("one").commit_epoch(2, &[late, draft(2, 0..1)]).unwrap();
     assert_eq!((outcome.appended, outcome.amended, outcome.unchanged), (1, 0, 1));
     assert_eq!(fixture.rows(), [(1, 2, 2), (2, 1, 1)]);
@@ -156,7 +159,10 @@ fn changes_reach_the_row_once() {
     let mut writer = fixture.writer("a");
     writer.commit_epoch(1, &[draft(1, 0..3), draft(2, 0..1)]).unwrap();
     let piece = changes(1, vec![set("k", "v"), set("gone", "1")]);
-    assert_eq!(writer.commit_epoch(2, &[piece.clone(), changes(9, vec![set("k", "v")])]).unwrap().amended, 1);
+    assert_eq!(
+        writer.commit_epoch(2, &[piece.clone(), changes(9, vec![set("k", "v")])]).unwrap().amended,
+        1
+    );
     let again = writer.commit_epoch(3, &[piece]).unwrap();
     assert_eq!((again.amended, again.unchanged), (0, 1));
     let delete = TraceChange::DeleteTag { key: "gone".to_owned() };
@@ -215,11 +221,11 @@ fn deletion_takes_the_row_and_what_came_before() {
     let mut writer = fixture.writer("a");
     writer.commit_epoch(1, &[draft(1, 0..3), draft(2, 0..3)]).unwrap();
     let gone = changes(1, vec![TraceChange::Delete]);
-    let outcome = writer.commit_epoch(2, &[gone.clone()]).unwrap();
+    let outcome = writer.commit_epoch(2, std::slice::from_ref(&gone)).unwrap();
     assert_eq!((outcome.deleted, outcome.amended), (1, 0));
     assert_eq!(writer.commit_epoch(3, &[gone]).unwrap().deleted, 0);
     let anew = TraceDraft { replaces: true, ..draft(2, 5..6) };
-    assert_eq!(writer.commit_epoch(4, &[anew.clone()]).unwrap().amended, 1);
+    assert_eq!(writer.commit_epoch(4, std::slice::from_ref(&anew)).unwrap().amended, 1);
     assert_eq!(writer.commit_epoch(5, &[anew]).unwrap().unchanged, 1);
     assert_eq!(fixture.rows(), [(2, 1, 2)]);
 }

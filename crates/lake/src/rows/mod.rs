@@ -10,8 +10,8 @@ mod spans;
 mod traces;
 
 pub use conform::conform;
-pub use rebuild::{RebuildError, rebuild_traces};
 pub(crate) use rebuild::without_derived;
+pub use rebuild::{RebuildError, rebuild_traces};
 pub use traces::{TraceDraft, encode};
 
 #[cfg(test)]

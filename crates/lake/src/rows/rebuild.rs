@@ -167,8 +167,8 @@ fn trace_info(trace_id: TraceId, row: &Row<'_>, spans: &[SpanRecord]) -> Option<
     // Another writer's request id that is not the trace's is the client's.
     let request_id = said("request_id").filter(|id| *id != trace_id.to_mlflow());
     let tags = row.owned_map("tags");
-    let has_tags = row.column("tags").is_some();
-    let derived = has_tags.then(|| trace_tags(spans)).unwrap_or_default();
+    // A row without the column says nothing of tags.
+    let derived = if row.column("tags").is_some() { trace_tags(spans) } else { BTreeMap::new() };
     let deleted_tags = derived.into_keys().filter(|key| !tags.contains_key(key)).collect();
     let info = TraceInfo {
         client_request_id: row.owned("client_request_id").or(request_id.map(str::to_owned)),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tracelake_model::{ExperimentId, SystemClock, TableName};
-use tracelake_registry::{EarlierTraces, 
-    ExperimentQuery, LifecycleStage, NewExperiment, Registry, RegistryError, RegistryErrorKind,
-    Tag, ViewType,
+use tracelake_registry::{
+    EarlierTraces, ExperimentQuery, LifecycleStage, NewExperiment, Registry, RegistryError,
+    RegistryErrorKind, Tag, ViewType,
 };
 
 async fn open(folder: &TempDir) -> Registry {
