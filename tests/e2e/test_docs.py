@@ -117,6 +117,46 @@ def test_make_targets_that_documents_name_exist() -> None:
         assert named <= targets, f"{document} names make targets that are not there"
 
 
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as they are made on the usual sites."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.replace("`", "").lower()).replace(" ", "-") for h in headings}
+
+
+def test_links_lead_somewhere() -> None:
+    """Files, folders and headings that a document links to are there; no page is without a link."""
+    linked = set()
+    for document in documents():
+        here = REPOSITORY / document
+        text = re.sub(r"^```.*?^```$", "", here.read_text(), flags=re.M | re.S)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if link.startswith(("http://", "https://")):
+                continue
+            path, _, anchor = link.partition("#")
+            target = (here.parent / path).resolve() if path else here
+            assert target.exists(), f"{document} links to {link}"
+            assert not anchor or anchor in anchors(target), f"{document} links to {link}"
+            if document == "README.md":
+                linked.add(str(target.relative_to(REPOSITORY)))
+    pages = {d for d in documents() if not d.startswith("docs/adr/")}
+    assert pages - linked <= {"README.md"}, "pages that the README does not list"
+
+
+def test_every_attribute_that_means_something_is_mapped() -> None:
+    """docs/mapping.md names every attribute that the decoder knows, whole or behind its prefix."""
+    source = (REPOSITORY / "crates/decode/src/conventions/keys.rs").read_text()
+    known = re.findall(r'^    \w+ = "([^"]+)",$', source, re.M)
+    assert len(known) > 50
+    named = set(re.findall(r"`([^`\n]+)`", (REPOSITORY / "docs/mapping.md").read_text()))
+    prefixes = [name for name in named if name.endswith(".")]
+
+    def is_named(name: str) -> bool:
+        behind = (name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix))
+        return name in named or any(rest in named for rest in behind)
+
+    assert [name for name in known if not is_named(name)] == []
+
+
 def about(document: str, words: str) -> list[Example]:
     """The examples of a document that contain these words."""
     return [e for e in RUN[document] if e.language not in NOT_RUN and words in e.text]
@@ -351,7 +391,19 @@ def after_unity_catalog(terminal: Terminal) -> None:
     assert names(terminal, AGENT_TABLE) == []
 
 
+def first_cells(document: str, section: str) -> list[str]:
+    """What the first cells of the table of a section name, in order."""
+    text = (REPOSITORY / document).read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    return [name.strip(" `") for row in rows for name in cells(row)[0].split(",")]
+
+
 def after_operations(terminal: Terminal) -> None:
+    cli = terminal.server.cli
+    items = [line["item"] for line in cli.json("check", DEFAULT_TABLE, "--no-write")]
+    assert first_cells("docs/operations.md", "Check") == items
+    header = cli.ok("status", "--format", "csv").splitlines()[0].split(",")
+    assert sorted(first_cells("docs/operations.md", "Status")) == sorted(header)
     assert names(terminal, DEFAULT_TABLE) == ["POST /order", "of traces.pb", "of traces.pb"]
     rows = table.rows(terminal.data_dir.joinpath("tables", *DEFAULT_TABLE.split(".")))
     (row,) = (row for row in rows.values() if row["trace_name"] == "POST /order")

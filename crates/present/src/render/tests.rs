@@ -60,7 +60,7 @@ fn json_is_exact() {
     let expected = concat!(
         r#"{"text":"hello","number":9223372036854775807,"ratio":0.1,"#,
         r#""time":"2026-11-22T00:00:00.000001Z","#,
-        r#""spans":[{"name":"a","status":"ERROR"},null],"tags":{"a":null,"b":"1"}}"#,
+        r#""spans":[{"name":"a","status":"ERROR"},null],"tags":{"b":"1","a":null}}"#,
     );
     let nulls = r#"{"text":null,"number":null,"ratio":null,"time":null,"spans":null,"tags":null}"#;
     let options = RenderOptions::default();
@@ -79,7 +79,7 @@ fn a_table_is_readable_without_colour() {
 +-------+---------------------+-------+-----------------------------+--------------------------------------+--------------------+
 | text  | number              | ratio | time                        | spans                                | tags               |
 +===============================================================================================================================+
-| hello | 9223372036854775807 |   0.1 | 2026-11-22T00:00:00.000001Z | [{\"name\":\"a\",\"status\":\"ERROR\"},null] | {\"a\":null,\"b\":\"1\"} |
+| hello | 9223372036854775807 |   0.1 | 2026-11-22T00:00:00.000001Z | [{\"name\":\"a\",\"status\":\"ERROR\"},null] | {\"b\":\"1\",\"a\":null} |
 +-------+---------------------+-------+-----------------------------+--------------------------------------+--------------------+
 1 row
 ";
@@ -180,7 +180,7 @@ number  9223372036854775807
 ratio   0.1
 time    2026-11-22T00:00:00.000001Z
 spans   [{\"name\":\"a\",\"status\":\"ERROR\"...
-tags    {\"a\":null,\"b\":\"1\"}
+tags    {\"b\":\"1\",\"a\":null}
 --- row 2 ---
 text
 number  null

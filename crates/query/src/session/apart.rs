@@ -25,6 +25,9 @@ const WATCH_EVERY: Duration = Duration::from_millis(25);
 /// account of the engine's; this is the net below it.
 const MAX_GROWTH: usize = 4;
 
+/// Growth that is never too much: the program's own pages come into memory when they are used.
+const FREE_GROWTH_BYTES: usize = 256 << 20;
+
 /// Runs `work` on a thread of its own until it is done or `limits` are met.
 ///
 /// Dropping the future stops the work at its next pause.
@@ -80,8 +83,8 @@ fn spawn(
 /// Waits until the other end of `running` is dropped, or a limit is met.
 fn watch(limits: &QueryLimits, running: &Receiver<()>) -> Option<QueryError> {
     let started = Instant::now();
-    let allowed = resident_bytes()
-        .map(|bytes| bytes.saturating_add(limits.memory_bytes.saturating_mul(MAX_GROWTH)));
+    let growth = limits.memory_bytes.saturating_mul(MAX_GROWTH).max(FREE_GROWTH_BYTES);
+    let allowed = resident_bytes().map(|bytes| bytes.saturating_add(growth));
     loop {
         let left = limits.time.saturating_sub(started.elapsed());
         if left.is_zero() {
