@@ -218,7 +218,7 @@ def test_an_import_killed_twice_gives_the_table_of_a_clean_run(
         before = ledger_bytes(cli)
         process = start_import(cli, large_import)
         wait_for_progress(cli, process, before)
-        time.sleep(chance.uniform(0, 0.15))
+        time.sleep(chance.uniform(0, 0.03))
         assert process.poll() is None, f"ended before the kill: {process.communicate()}"
         process.kill()
         process.communicate()
@@ -281,8 +281,11 @@ def test_rebuild_and_import_is_a_round_trip(server: Server, tmp_path: Path) -> N
     server.cli.ok("rebuild", DEFAULT_TABLE, "--output", str(output))
     other = Cli(tmp_path / "other")
     assert summary(other, output)["failed"] == 0
-    # When a trace without times arrived is all that the archiver knows of its time.
-    assert_same_rows(comparable_rows(server.data_dir), comparable_rows(other.data_dir))
+    sent, imported = comparable_rows(server.data_dir), comparable_rows(other.data_dir)
+    for row in [*sent.values(), *imported.values()]:
+        # Which request a span came in is no part of OTLP, and tags are those of the last one.
+        row.pop("tags")
+    assert_same_rows(sent, imported)
 
 
 def test_a_growing_file_is_read_on(cli: Cli, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use arrow::ipc::writer::StreamWriter;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -18,8 +18,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracelake_lake::Preview;
 use tracelake_model::TableName;
+use tracelake_model::names::printable;
 
-use crate::pipeline::Command;
+use crate::pipeline::{Command, PipelineStatus};
 use crate::service::Service;
 
 /// How long a flush may take before the caller stops waiting for it.
@@ -27,6 +28,15 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long a service on this machine may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long it may take to say who it is.
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest status that is read.
+const MAX_STATUS_BYTES: u64 = 16 << 20;
+
+/// Code of an answer that the pipeline did not give.
+const UNAVAILABLE: &str = "TEMPORARILY_UNAVAILABLE";
 
 /// How to reach a running service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,12 +57,67 @@ impl ServerFile {
     }
 
     /// The service that runs on a data folder, `None` when none does. A service that was killed
-    /// leaves its file behind, so it is asked for a connection.
+    /// leaves its file behind, and another program may have its port: it is asked who it is. One
+    /// that takes the connection but is late with its answer is busy, in a commit perhaps. Blocks.
     pub(crate) fn running(path: &std::path::Path) -> Option<Self> {
         let server: Self = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
         std::net::TcpStream::connect_timeout(&server.http, CONNECT_TIMEOUT).ok()?;
-        Some(server)
+        match server.ask(IDENTITY_TIMEOUT) {
+            Asked::Status(_) | Asked::Busy(_) => Some(server),
+            Asked::Other(_) => None,
+        }
     }
+
+    /// Asks the service how it goes, for at most `patience`. Blocks.
+    pub(crate) fn ask(&self, patience: Duration) -> Asked {
+        let named = format!("process {} at {}", self.pid, self.http);
+        let failed = |error: ureq::Error, what: String| {
+            let late = matches!(error, ureq::Error::Timeout(_));
+            let error = anyhow::Error::new(error).context(what);
+            if late { Asked::Busy(error) } else { Asked::Other(error) }
+        };
+        let url = format!("http://{}/api/v1/status", self.http);
+        let mut answer = match agent(patience).get(url).call() {
+            Ok(answer) => answer,
+            Err(error) => {
+                return failed(error, format!("server.json names {named}, which does not answer"));
+            }
+        };
+        let code = answer.status();
+        let body = answer.body_mut().with_config().limit(MAX_STATUS_BYTES).read_to_string();
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => return failed(error, format!("{named} broke off its answer")),
+        };
+        if !code.is_success() {
+            let said: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+            let error = anyhow!("{named} answers {}: {}", code.as_u16(), printable(&body));
+            let ours = said["error_code"].as_str() == Some(UNAVAILABLE);
+            return if ours { Asked::Busy(error) } else { Asked::Other(error) };
+        }
+        match serde_json::from_str::<PipelineStatus>(&body) {
+            Ok(status) if status.pid == self.pid => Asked::Status(Box::new(status)),
+            Ok(status) => Asked::Other(anyhow!(
+                "server.json names {named}, where process {} answers",
+                status.pid
+            )),
+            Err(error) => Asked::Other(
+                anyhow::Error::new(error)
+                    .context(format!("server.json names {named}, where another program answers")),
+            ),
+        }
+    }
+}
+
+/// What came of asking the service that a file names how it goes.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// It answered.
+    Status(Box<PipelineStatus>),
+    /// It is there, but has no answer at this time.
+    Busy(anyhow::Error),
+    /// Nobody is there, or someone else.
+    Other(anyhow::Error),
 }
 
 /// The routes of `/api/v1`.
@@ -83,7 +148,7 @@ async fn uncommitted(
     match preview.and_then(|preview| preview.map(|p| to_stream(&p)).transpose()) {
         Ok(Some(bytes)) => ([(CONTENT_TYPE, ARROW_STREAM)], bytes).into_response(),
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
-        Err(reason) => fault(StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE", reason),
+        Err(reason) => fault(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, reason),
     }
 }
 
@@ -116,7 +181,7 @@ async fn flush(State(commands): State<mpsc::UnboundedSender<Command>>) -> Respon
     match Service::flush(&commands).await {
         Ok(outcome) => Json(json!(outcome)).into_response(),
         Err(reason) => {
-            let body = json!({"error_code": "TEMPORARILY_UNAVAILABLE", "message": reason});
+            let body = json!({"error_code": UNAVAILABLE, "message": reason});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }
@@ -126,7 +191,7 @@ async fn status(State(commands): State<mpsc::UnboundedSender<Command>>) -> Respo
     match Service::status(&commands).await {
         Ok(status) => Json(json!(status)).into_response(),
         Err(reason) => {
-            let body = json!({"error_code": "TEMPORARILY_UNAVAILABLE", "message": reason});
+            let body = json!({"error_code": UNAVAILABLE, "message": reason});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }
@@ -156,4 +221,66 @@ pub(crate) fn request_flush(server: &ServerFile) -> anyhow::Result<serde_json::V
         bail!("flush: {message}");
     }
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tokio::net::TcpListener as AsyncListener;
+
+    use super::*;
+    use crate::config::{Overrides, Settings};
+
+    fn file_of(pid: u32, http: SocketAddr, folder: &std::path::Path) -> std::path::PathBuf {
+        let path = folder.join("server.json");
+        ServerFile { pid, http, grpc: http }.write(&path).unwrap();
+        path
+    }
+
+    async fn runs(path: std::path::PathBuf) -> bool {
+        tokio::task::spawn_blocking(move || ServerFile::running(&path).is_some()).await.unwrap()
+    }
+
+    async fn serve(router: Router) -> SocketAddr {
+        let listener = AsyncListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        crate::tasks::spawn(async move { axum::serve(listener, router).await });
+        address
+    }
+
+    /// Scenario: files that name a service with its own process and with another one, before and
+    /// after its pipeline has ended.
+    /// Guarantees: it runs only as the process that it is.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_service_runs_as_the_process_that_its_file_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::load(None, Overrides::default()).unwrap();
+        let service = Service::start(folder.path(), &settings).await.unwrap();
+        let address = serve(router(service.commands.clone())).await;
+        let pid = std::process::id();
+        assert!(runs(file_of(pid, address, folder.path())).await);
+        assert!(!runs(file_of(pid + 1, address, folder.path())).await);
+        service.stop().await.unwrap();
+        assert!(runs(file_of(pid, address, folder.path())).await, "it stops, it is not gone");
+    }
+
+    /// Scenario: the port of a service that was killed is free, has a program that knows no such
+    /// call, has one that answers everything; or takes connections and is silent.
+    /// Guarantees: only what is silent may be the service.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_program_on_the_port_is_no_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        assert!(runs(file_of(1, address, folder.path())).await, "busy");
+        drop(silent);
+        assert!(!runs(file_of(1, address, folder.path())).await, "free");
+        for stranger in [Router::new(), Router::new().fallback(|| async { "{\"pid\":1}" })] {
+            let address = serve(stranger).await;
+            assert!(!runs(file_of(1, address, folder.path())).await, "another program");
+        }
+        std::fs::write(folder.path().join("server.json"), "{").unwrap();
+        assert!(!runs(folder.path().join("server.json")).await, "no file of ours");
+    }
 }

@@ -12,7 +12,7 @@ pub mod rows;
 mod storage;
 pub mod table;
 
-pub use commit::{EpochOutcome, LocatedTraces, Preview, TableWriter};
+pub use commit::{EpochOutcome, LocatedTraces, Preview, TableWriter, current_trace};
 pub use error::{LakeError, Retry};
 pub use layout::{DataFolder, TableLocation};
 pub use rows::TraceDraft;

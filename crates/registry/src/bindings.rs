@@ -41,7 +41,7 @@ pub struct RegisteredTable {
 impl Registry {
     /// Binds an experiment to a registered table, in place of an earlier binding. Takes effect for
     /// requests that arrive after it returned, in every process. With [`EarlierTraces::Move`] the
-    /// traces that are in a default table are to be moved: see [`Registry::pending_moves`].
+    /// traces that are in a default table are to be moved: see [`Registry::moves`].
     ///
     /// # Errors
     /// [`RegistryError::ExperimentNotFound`], [`RegistryError::TableNotFound`], or storage.

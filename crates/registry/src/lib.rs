@@ -19,6 +19,6 @@ pub use experiments::{
     Experiment, ExperimentPage, ExperimentQuery, LifecycleStage, NewExperiment, Tag, ViewType,
     check_tag_key,
 };
-pub use moves::Move;
+pub use moves::{Move, MoveState};
 pub use registry::{REGISTRY_FILE, Registry};
 pub use routes::{ExperimentRoute, PastTable};

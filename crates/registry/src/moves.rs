@@ -8,6 +8,28 @@ use crate::Registry;
 use crate::bindings::{EarlierTraces, table_name};
 use crate::error::{RegistryError, storage};
 
+/// How a move stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoveState {
+    /// Traces may be left in the source.
+    Pending,
+    /// It was called off. Traces that were on the way when it was are to be settled: those that
+    /// are in the target leave the source. Then it is forgotten.
+    Cancelled,
+    /// Nothing was left in the source.
+    Done,
+}
+
+impl MoveState {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Cancelled => "cancelled",
+            Self::Done => "done",
+        }
+    }
+}
+
 /// Traces of one experiment that are to go from one table to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
@@ -17,10 +39,21 @@ pub struct Move {
     pub source: TableName,
     /// Where they belong.
     pub target: TableName,
+    /// How it stands.
+    pub state: MoveState,
     /// Traces moved so far.
     pub moved_traces: u64,
-    /// True when nothing was left in the source.
-    pub done: bool,
+    /// Why it does not go on, if it does not.
+    pub fault: Option<String>,
+}
+
+impl Move {
+    /// True for the same way of the same traces, however it stands.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.experiment_id, &self.source, &self.target)
+            == (&other.experiment_id, &other.source, &other.target)
+    }
 }
 
 /// Replaces the moves of an experiment by those that its binding asks for.
@@ -40,11 +73,12 @@ pub(crate) async fn request(
         .map_err(&failed)?;
     if earlier == EarlierTraces::Move {
         sqlx::query(
-            "INSERT INTO moves (experiment_id, source_table, target_table) \
-             SELECT ?, name, ? FROM archive_tables WHERE was_default = 1 AND name != ?",
+            "INSERT INTO moves (experiment_id, source_table, target_table, state) \
+             SELECT ?1, name, ?2, 'pending' FROM archive_tables \
+             WHERE was_default = 1 AND name != ?2 \
+             ON CONFLICT DO UPDATE SET state = 'pending', moved_traces = 0, fault = NULL",
         )
         .bind(experiment_id.number())
-        .bind(target.to_string())
         .bind(target.to_string())
         .execute(&mut **transaction)
         .await
@@ -53,21 +87,26 @@ pub(crate) async fn request(
     Ok(())
 }
 
-/// Forgets the moves of an experiment: what was moved stays where it is.
+/// Calls the moves of an experiment off: what was moved stays where it is.
 pub(crate) async fn cancel(
     transaction: &mut Transaction<'_, Sqlite>,
     experiment_id: &ExperimentId,
 ) -> Result<(), RegistryError> {
-    sqlx::query("DELETE FROM moves WHERE experiment_id = ?")
-        .bind(experiment_id.number())
-        .execute(&mut **transaction)
-        .await
-        .map_err(storage("cancel moves"))?;
+    for statement in [
+        "DELETE FROM moves WHERE experiment_id = ? AND state = 'done'",
+        "UPDATE moves SET state = 'cancelled' WHERE experiment_id = ?",
+    ] {
+        sqlx::query(statement)
+            .bind(experiment_id.number())
+            .execute(&mut **transaction)
+            .await
+            .map_err(storage("cancel moves"))?;
+    }
     Ok(())
 }
 
 impl Registry {
-    /// The moves of an experiment, or of all; done ones too.
+    /// The moves of an experiment, or of all, cancelled ones first.
     ///
     /// # Errors
     /// Storage.
@@ -76,8 +115,9 @@ impl Registry {
         experiment_id: Option<&ExperimentId>,
     ) -> Result<Vec<Move>, RegistryError> {
         let rows = sqlx::query(
-            "SELECT experiment_id, source_table, target_table, moved_traces, done FROM moves \
-             WHERE ?1 IS NULL OR experiment_id = ?1 ORDER BY experiment_id, source_table",
+            "SELECT experiment_id, source_table, target_table, state, moved_traces, fault \
+             FROM moves WHERE ?1 IS NULL OR experiment_id = ?1 \
+             ORDER BY state = 'cancelled' DESC, experiment_id, source_table",
         )
         .bind(experiment_id.map(ExperimentId::number))
         .fetch_all(&self.pool)
@@ -86,50 +126,85 @@ impl Registry {
         rows.iter().map(read_move).collect()
     }
 
-    /// The moves that are not done.
+    /// Notes progress of a move.
     ///
     /// # Errors
     /// Storage.
-    pub async fn pending_moves(&self) -> Result<Vec<Move>, RegistryError> {
-        let mut moves = self.moves(None).await?;
-        moves.retain(|pending| !pending.done);
-        Ok(moves)
-    }
-
-    /// Notes progress of a move that was not cancelled or replaced meanwhile.
-    ///
-    /// # Errors
-    /// Storage.
-    pub async fn note_moved(
-        &self,
-        pending: &Move,
-        traces: u64,
-        done: bool,
-    ) -> Result<(), RegistryError> {
+    pub async fn note_moved(&self, one: &Move, traces: u64) -> Result<(), RegistryError> {
         sqlx::query(
-            "UPDATE moves SET moved_traces = moved_traces + ?, done = ? \
+            "UPDATE moves SET moved_traces = moved_traces + ?, fault = NULL \
              WHERE experiment_id = ? AND source_table = ? AND target_table = ?",
         )
         .bind(i64::try_from(traces).unwrap_or(i64::MAX))
-        .bind(done)
-        .bind(pending.experiment_id.number())
-        .bind(pending.source.to_string())
-        .bind(pending.target.to_string())
+        .bind(one.experiment_id.number())
+        .bind(one.source.to_string())
+        .bind(one.target.to_string())
         .execute(&self.pool)
         .await
         .map_err(storage("note move"))?;
+        Ok(())
+    }
+
+    /// Notes why a move does not go on; it is tried again.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn note_move_fault(&self, one: &Move, fault: &str) -> Result<(), RegistryError> {
+        sqlx::query(
+            "UPDATE moves SET fault = ? \
+             WHERE experiment_id = ? AND source_table = ? AND target_table = ?",
+        )
+        .bind(fault)
+        .bind(one.experiment_id.number())
+        .bind(one.source.to_string())
+        .bind(one.target.to_string())
+        .execute(&self.pool)
+        .await
+        .map_err(storage("note move"))?;
+        Ok(())
+    }
+
+    /// Ends a move that found nothing more, if it still stands as it did: a pending one is done, a
+    /// cancelled one is forgotten.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn end_move(&self, one: &Move) -> Result<(), RegistryError> {
+        let statement = match one.state {
+            MoveState::Cancelled => {
+                "DELETE FROM moves WHERE experiment_id = ? AND source_table = ? \
+                 AND target_table = ? AND state = ?"
+            }
+            MoveState::Pending | MoveState::Done => {
+                "UPDATE moves SET state = 'done', fault = NULL WHERE experiment_id = ? \
+                 AND source_table = ? AND target_table = ? AND state = ?"
+            }
+        };
+        sqlx::query(statement)
+            .bind(one.experiment_id.number())
+            .bind(one.source.to_string())
+            .bind(one.target.to_string())
+            .bind(one.state.as_str())
+            .execute(&self.pool)
+            .await
+            .map_err(storage("end move"))?;
         Ok(())
     }
 }
 
 fn read_move(row: &SqliteRow) -> Result<Move, RegistryError> {
     let failed = storage("read moves");
-    let moved: i64 = row.try_get(3).map_err(&failed)?;
+    let moved: i64 = row.try_get(4).map_err(&failed)?;
     Ok(Move {
         experiment_id: row.try_get::<i64, _>(0).map_err(&failed)?.into(),
         source: table_name(row, 1)?,
         target: table_name(row, 2)?,
+        state: match row.try_get::<&str, _>(3).map_err(&failed)? {
+            "pending" => MoveState::Pending,
+            "done" => MoveState::Done,
+            _ => MoveState::Cancelled,
+        },
         moved_traces: u64::try_from(moved).unwrap_or_default(),
-        done: row.try_get(4).map_err(&failed)?,
+        fault: row.try_get(5).map_err(&failed)?,
     })
 }

@@ -52,9 +52,10 @@ const MIGRATIONS: &[&str] = &[
         experiment_id INTEGER NOT NULL REFERENCES experiments (experiment_id),
         source_table TEXT NOT NULL REFERENCES archive_tables (name),
         target_table TEXT NOT NULL REFERENCES archive_tables (name),
+        state TEXT NOT NULL CHECK (state IN ('pending', 'cancelled', 'done')),
         moved_traces INTEGER NOT NULL DEFAULT 0,
-        done INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (experiment_id, source_table)
+        fault TEXT,
+        PRIMARY KEY (experiment_id, source_table, target_table)
     ) STRICT, WITHOUT ROWID;
 ",
 ];

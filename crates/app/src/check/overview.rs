@@ -9,7 +9,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
 use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
 use tracelake_model::{Clock as _, ExperimentId, SystemClock, TableName};
-use tracelake_registry::{LifecycleStage, Registry};
+use tracelake_registry::{LifecycleStage, MoveState, Registry};
 
 use super::{ServiceState, journal_use, look_for_service, open_registry};
 use crate::archive::data_folder;
@@ -204,7 +204,8 @@ impl Known {
                 since: time_text(binding.enabled_at_micros / 1_000),
             });
         }
-        let moves = registry.pending_moves().await?;
+        let mut moves = registry.moves(None).await?;
+        moves.retain(|one| one.state == MoveState::Pending);
         let moves = moves.into_iter().map(|one| MoveOverview {
             experiment_id: one.experiment_id,
             source: one.source,

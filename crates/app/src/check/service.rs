@@ -5,18 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tracelake_lake::DataFolder;
-use tracelake_model::names::printable;
 use tracelake_model::{Clock as _, SystemClock, TableName};
 
 use super::{Finding, units};
-use crate::control::{ServerFile, agent};
+use crate::control::{Asked, ServerFile};
 use crate::pipeline::PipelineStatus;
 
 /// How long the service may take to answer: it may be in the middle of a commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Longest answer that is read.
-const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
 /// Whether a service runs on the folder.
 #[derive(Clone, Debug)]
@@ -69,31 +65,10 @@ fn ask(path: &Path) -> anyhow::Result<Option<Running>> {
     let started = std::fs::metadata(path).and_then(|metadata| metadata.modified());
     let started = started.ok().and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
     let server: ServerFile = serde_json::from_str(&text).context("read server.json")?;
-    let named = format!("process {} at {}", server.pid, server.http);
-    let mut answer = agent(ANSWER_TIMEOUT)
-        .get(format!("http://{}/api/v1/status", server.http))
-        .call()
-        .with_context(|| format!("server.json names {named}, which does not answer"))?;
-    let status = answer.status();
-    let body = answer
-        .body_mut()
-        .with_config()
-        .limit(MAX_ANSWER_BYTES)
-        .read_to_string()
-        .with_context(|| format!("{named} broke off its answer"))?;
-    anyhow::ensure!(
-        status.is_success(),
-        "{named} answers {}: {}",
-        status.as_u16(),
-        printable(&body)
-    );
-    let status: PipelineStatus = serde_json::from_str(&body)
-        .with_context(|| format!("server.json names {named}, where another program answers"))?;
-    anyhow::ensure!(
-        status.pid == server.pid,
-        "server.json names {named}, where process {} answers",
-        status.pid
-    );
+    let status = match server.ask(ANSWER_TIMEOUT) {
+        Asked::Status(status) => *status,
+        Asked::Busy(error) | Asked::Other(error) => return Err(error),
+    };
     let started_unix_seconds = started.map_or(0, |at| at.as_secs());
     Ok(Some(Running { server, status, started_unix_seconds }))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tracelake_model::names::printable;
 use tracelake_model::{ExperimentId, TableName};
-use tracelake_registry::{EarlierTraces, Move};
+use tracelake_registry::{EarlierTraces, MoveState};
 
 use crate::archive::{Archive, data_folder};
 use crate::config::{Overrides, Settings};
@@ -194,13 +194,20 @@ async fn watch_moves(
     let mut shown = 0;
     loop {
         alive()?;
-        let moves = archive.registry.moves(Some(experiment_id)).await?;
+        let mut moves = archive.registry.moves(Some(experiment_id)).await?;
+        moves.retain(|one| one.state != MoveState::Cancelled);
+        if let Some(fault) = moves.iter().find_map(|one| one.fault.as_ref()) {
+            anyhow::bail!(
+                "enabled, but earlier traces cannot be moved: {fault}\nhint: mend that and give \
+                 the command again, or leave them where they are with --from-now"
+            );
+        }
         let moved: u64 = moves.iter().map(|one| one.moved_traces).sum();
         if on_terminal && moved != shown {
             shown = moved;
             write!(std::io::stderr(), "\rmoving earlier traces: {moved}")?;
         }
-        if moves.iter().all(|Move { done, .. }| *done) {
+        if moves.iter().all(|one| one.state == MoveState::Done) {
             if 0 < shown {
                 writeln!(std::io::stderr())?;
             }

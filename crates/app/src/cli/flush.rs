@@ -36,13 +36,50 @@ pub(crate) async fn run(data_dir: &Path, args: FlushArgs) -> anyhow::Result<()> 
             serde_json::to_value(outcome.map_err(anyhow::Error::msg)?)?
         }
     };
+    report(&outcome, &mut std::io::stdout().lock())?;
+    Ok(())
+}
+
+/// Says what a flush did, of the service's answer.
+fn report(outcome: &serde_json::Value, out: &mut impl Write) -> std::io::Result<()> {
     let count = |name: &str| outcome[name].as_u64().unwrap_or_default();
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "appended {}, amended {}", count("appended"), count("amended"))?;
+    let [appended, amended, deleted] = ["appended", "amended", "deleted"].map(count);
+    writeln!(out, "appended {appended}, amended {amended}, deleted {deleted}")?;
     if let Some(tables) = outcome["tables"].as_object() {
         for (table, version) in tables {
             writeln!(out, "  {table} is at version {version}")?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::FlushOutcome;
+
+    /// Scenario: a flush that took rows in and out of a table, and one with nothing to do.
+    /// Guarantees: every kind of change is counted, and written tables are named.
+    #[test]
+    fn says_what_changed() {
+        let said = |outcome: &FlushOutcome| {
+            let mut out = Vec::new();
+            report(&serde_json::to_value(outcome).unwrap(), &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let table = "production.monitoring.agent_traces".parse().unwrap();
+        let outcome = FlushOutcome {
+            appended: 3,
+            amended: 2,
+            deleted: 1,
+            tables: [(table, 7)].into(),
+            ..FlushOutcome::default()
+        };
+        assert_eq!(
+            said(&outcome),
+            "appended 3, amended 2, deleted 1\n  \
+             production.monitoring.agent_traces is at version 7\n"
+        );
+        assert_eq!(said(&FlushOutcome::default()), "appended 0, amended 0, deleted 0\n");
+    }
 }

@@ -31,11 +31,11 @@ pub(crate) struct TracesArgs {
     after_help = "Examples:\n  tracelake errors --format jsonl\n  tracelake errors production.monitoring.agent_traces --group --since 7d"
 )]
 pub(crate) struct ErrorsArgs {
-    #[command(flatten)]
-    range: RangeArgs,
     /// One row for each message and exception type, those with most traces first
     #[arg(long)]
     group: bool,
+    #[command(flatten)]
+    range: RangeArgs,
 }
 
 /// Shows what is slow: trace by trace, newest first, or in groups.
@@ -44,11 +44,11 @@ pub(crate) struct ErrorsArgs {
     after_help = "Examples:\n  tracelake performance --since 2026-11-22 --until 2026-11-23 --limit 100\n  tracelake performance production.monitoring.agent_traces --by model\n  tracelake performance --by hour --since 7d --format csv"
 )]
 pub(crate) struct PerformanceArgs {
-    #[command(flatten)]
-    range: RangeArgs,
     /// One row for each of these, most time first: errors, percentiles, tokens
     #[arg(long, value_enum, value_name = "GROUPING")]
     by: Option<By>,
+    #[command(flatten)]
+    range: RangeArgs,
 }
 
 /// What `performance --by` groups by.
@@ -78,7 +78,8 @@ impl From<By> for Grouping {
     }
 }
 
-// No doc comment: it would become the help of the commands that flatten this.
+// No doc comment: it would become the help of the commands that flatten this. They flatten it last:
+// what follows would stand under the heading of the output.
 #[derive(Debug, clap::Args)]
 struct RangeArgs {
     /// The table [default: tracelake.default.traces, or the setting]

@@ -1,66 +1,79 @@
 //! Single traces as they are, for clients that read or change them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use tracelake_decode::Route;
 use tracelake_intake::FoundTrace;
-use tracelake_lake::TraceDraft;
+use tracelake_lake::{TraceDraft, current_trace};
 use tracelake_model::{ExperimentId, TableName, TraceId};
 
 use super::Pipeline;
 
 impl Pipeline {
-    /// Those of `traces` that there are. One that is in two tables, for as long as a move takes,
-    /// is answered once, from the table where it is archived.
+    /// Those of `traces` that there are, each from all its rows and what is open of it. A change
+    /// to one is for the table named: it joins what is open of the trace, whatever that came for.
+    ///
+    /// # Errors
+    /// When a table cannot be read that may have one of them.
     pub(super) fn find(&mut self, traces: &[TraceId]) -> Result<Vec<FoundTrace>, String> {
         let wanted: HashSet<TraceId> = traces.iter().copied().collect();
         let mut pieces = self.assembler.pieces(&wanted);
-        let registry = std::sync::Arc::clone(&self.archive.registry);
+        let registry = Arc::clone(&self.archive.registry);
         let known = self.handle.block_on(registry.tables()).map_err(|error| error.to_string())?;
         let mut tables: BTreeSet<TableName> = known.into_iter().map(|table| table.name).collect();
-        tables.extend(pieces.keys().cloned());
-        let mut found: HashMap<TraceId, (bool, FoundTrace)> = HashMap::new();
+        tables.extend(pieces.values().map(|(table, _)| table.clone()));
+        let mut rows: HashMap<TraceId, Vec<(TableName, TraceDraft)>> = HashMap::new();
+        let mut unread = None;
         for table in tables {
-            let open = pieces.remove(&table).unwrap_or_default();
-            for (archived, draft) in self.read(&table, &wanted, open)? {
-                let trace_id = draft.trace_id;
-                let is_better = found.get(&trace_id).is_none_or(|(known, _)| !known && archived);
-                if is_better {
-                    found.insert(trace_id, (archived, found_trace(&table, draft)));
+            let read = match self.writers.existing(&table) {
+                Ok(Some(_)) => self.writers.guarded(&table, |writer| writer.read(&wanted)),
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(read) => {
+                    for (trace_id, draft) in read {
+                        rows.entry(trace_id).or_default().push((table.clone(), draft));
+                    }
                 }
+                // It matters only for traces that are found nowhere else.
+                Err(error) => unread = Some(format!("table `{table}`: {error}")),
             }
         }
-        Ok(found.into_values().map(|(_, trace)| trace).collect())
-    }
-
-    /// The traces of one table, and whether each is archived there.
-    fn read(
-        &mut self,
-        table: &TableName,
-        wanted: &HashSet<TraceId>,
-        mut open: Vec<TraceDraft>,
-    ) -> Result<Vec<(bool, TraceDraft)>, String> {
         let now = self.clock.now_unix_micro();
-        for piece in &mut open {
-            piece.created_at_micros = now;
-            piece.updated_at_micros = now;
+        let mut found = Vec::new();
+        for trace_id in wanted {
+            let mut archived = rows.remove(&trace_id).unwrap_or_default();
+            // Older ones first; what a default table has is older than where it moved to.
+            archived.sort_by_key(|(table, row)| {
+                (*table != self.default_table, row.updated_at_micros, row.revision)
+            });
+            let piece = pieces.remove(&trace_id);
+            if let (true, None, Some(reason)) = (archived.is_empty(), &piece, &unread) {
+                return Err(reason.clone());
+            }
+            let table = archived.last().map(|(table, _)| table.clone());
+            let Some(table) = table.or_else(|| piece.as_ref().map(|(table, _)| table.clone()))
+            else {
+                continue;
+            };
+            let piece = piece.map(|(_, piece)| TraceDraft {
+                created_at_micros: now,
+                updated_at_micros: now,
+                ..piece
+            });
+            let rows = archived.into_iter().map(|(_, row)| row).collect();
+            if let Some(draft) = current_trace(rows, piece) {
+                found.push(found_trace(table, draft));
+            }
         }
-        let exists = self.writers.existing(table).map_err(|error| error.to_string())?.is_some();
-        if !exists {
-            let alone = open.into_iter().filter(|piece| !piece.is_blank());
-            return Ok(alone.map(|piece| (false, piece)).collect());
-        }
-        let read = self.writers.guarded(table, |writer| {
-            let archived = writer.archived(wanted)?;
-            let traces = writer.read(wanted, &open)?;
-            Ok(traces.into_iter().map(|t| (archived.contains(&t.trace_id), t)).collect())
-        });
-        read.map_err(|error| error.to_string())
+        Ok(found)
     }
 }
 
-fn found_trace(table: &TableName, draft: TraceDraft) -> FoundTrace {
+fn found_trace(table: TableName, draft: TraceDraft) -> FoundTrace {
     let info = draft.full_info();
     let experiment_id = draft.experiment_id.unwrap_or_else(ExperimentId::default_experiment);
-    FoundTrace { route: Route { experiment_id, table: table.clone() }, info, spans: draft.spans }
+    FoundTrace { route: Route { experiment_id, table }, info, spans: draft.spans }
 }

@@ -1,153 +1,185 @@
 //! Which table a trace belongs to when its pieces came under different bindings.
 //!
 //! A trace stays where it is archived: its late pieces follow it there, whatever is bound by then.
-//! Pieces that came before an experiment was bound, and are not archived, follow the binding if
-//! earlier traces do.
-//!
-//! A piece that is sent on leaves the epoch of the table that it came for, and is in carry `k` as
-//! one of the other table. So that a recovery takes it from there, the other table has epoch `k`
-//! before the first one does, if need be by a version with nothing but the transaction id; a
-//! table whose pieces cannot be handed over like that keeps its traces for a later epoch.
+//! A trace that is nowhere goes to the table that it came for, or, when that is a default table
+//! and the experiment was bound since with its earlier traces, to the table of the binding.
+//! While a move is under way a trace may be in two tables; then it is changed in the one that it
+//! belongs to, whose word stands when the move goes on, and deleted in both.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use tracelake_lake::{LakeError, TraceDraft};
+use tracelake_lake::TraceDraft;
 use tracelake_model::{ExperimentId, TableName, TraceId};
 use tracelake_registry::ExperimentRoute;
 use tracing::warn;
 
 use super::Pipeline;
 
-/// Where the traces of an experiment may be beside the table that a piece came for.
+/// Where the traces of an experiment may be.
 struct Homes {
-    /// Tables that may have the trace already.
-    elsewhere: Vec<TableName>,
-    /// The table for pieces of traces that are nowhere.
-    moved_to: Option<TableName>,
+    /// Tables that may have the trace, those that it belongs to first.
+    tables: Vec<TableName>,
+    /// Default tables, whose traces follow the binding.
+    moved_from: Vec<TableName>,
+    /// The table of the binding, or the default table.
+    home: TableName,
 }
 
 impl Homes {
-    fn new(route: &ExperimentRoute, came_for: &TableName, default: &TableName) -> Self {
-        let home = route.table.as_ref().unwrap_or(default);
-        let is_home = home == came_for;
-        let mut elsewhere: Vec<TableName> = route
-            .past
-            .iter()
-            // What a default table has of it is on its way here.
-            .filter(|past| !(past.was_default && is_home && route.moves_earlier))
-            .map(|past| past.name.clone())
-            .chain([home.clone()])
-            .filter(|table| table != came_for)
-            .collect();
-        elsewhere.sort_unstable();
-        elsewhere.dedup();
-        let from_default = route.past.iter().any(|past| past.was_default && past.name == *came_for);
-        let moves = route.moves_earlier && !is_home && from_default;
-        Self { elsewhere, moved_to: moves.then(|| home.clone()) }
+    fn new(route: &ExperimentRoute, default: &TableName) -> Self {
+        let home = route.table.clone().unwrap_or_else(|| default.clone());
+        let (defaults, bound): (Vec<_>, Vec<_>) =
+            route.past.iter().partition(|past| past.was_default);
+        let names = |past: Vec<&tracelake_registry::PastTable>| -> Vec<TableName> {
+            past.into_iter().map(|past| past.name.clone()).collect()
+        };
+        let (defaults, bound) = (names(defaults), names(bound));
+        let mut tables = vec![home.clone()];
+        for table in bound.into_iter().chain(defaults.clone()) {
+            if !tables.contains(&table) {
+                tables.push(table);
+            }
+        }
+        let moved_from = if route.moves_earlier { defaults } else { Vec::new() };
+        Self { tables, moved_from, home }
     }
 }
 
+/// Settled traces, each for the table that it belongs to.
+#[derive(Debug, Default)]
+pub(super) struct Placed {
+    pub(super) traces: HashMap<TableName, Vec<TraceDraft>>,
+    /// Tables that could not be asked for their traces, and why.
+    pub(super) failed: BTreeMap<TableName, String>,
+}
+
 impl Pipeline {
-    /// Takes pieces that belong to another table out of `settled` and opens them for that one.
-    /// Returns the tables that got any.
-    pub(super) fn rehome(
+    /// Sends every settled trace to the table that it belongs to. What cannot be told now, and
+    /// what belongs to a table that cannot be written now, is open again.
+    pub(super) fn place(
         &mut self,
-        settled: &mut HashMap<TableName, Vec<TraceDraft>>,
-    ) -> BTreeSet<TableName> {
-        let taken: HashSet<(TableName, TraceId)> = settled
-            .iter()
-            .flat_map(|(table, traces)| traces.iter().map(|t| (table.clone(), t.trace_id)))
-            .collect();
-        let mut homes_of_rehomed = BTreeSet::new();
-        let mut rehomed = Vec::new();
-        for (table, traces) in settled.iter_mut() {
-            let experiments: HashSet<ExperimentId> =
-                traces.iter().filter_map(|trace| trace.experiment_id.clone()).collect();
-            for experiment in experiments {
-                let Some(homes) = self.homes(&experiment, table) else { continue };
-                if homes.elsewhere.is_empty() {
-                    continue;
-                }
-                let (candidates, others) = std::mem::take(traces)
-                    .into_iter()
-                    .partition(|trace| trace.experiment_id.as_ref() == Some(&experiment));
-                *traces = others;
-                let candidates: Vec<TraceDraft> = candidates;
-                match self.destinations(&candidates, table, &homes, &taken) {
-                    Ok(destinations) => {
-                        for trace in candidates {
-                            match destinations.get(&trace.trace_id) {
-                                Some(to) => {
-                                    homes_of_rehomed.insert(to.clone());
-                                    rehomed.push((to.clone(), trace));
-                                }
-                                None => traces.push(trace),
-                            }
-                        }
+        settled: HashMap<TableName, Vec<TraceDraft>>,
+        ready: &dyn Fn(&TableName) -> bool,
+    ) -> Placed {
+        let mut placed = Placed::default();
+        for (came_for, traces) in settled {
+            let mut by_experiment: HashMap<Option<ExperimentId>, Vec<TraceDraft>> = HashMap::new();
+            for trace in traces {
+                by_experiment.entry(trace.experiment_id.clone()).or_default().push(trace);
+            }
+            for (experiment, traces) in by_experiment {
+                match self.homes(experiment.as_ref()) {
+                    Ok(homes) => {
+                        self.place_some(&came_for, traces, homes.as_ref(), ready, &mut placed);
                     }
                     Err(error) => {
-                        // Wherever they belong, they are kept: they settle again.
-                        warn!(%table, %error, "cannot tell where traces belong, trying again");
-                        let back = candidates.into_iter().map(|trace| (table.clone(), trace));
-                        rehomed.extend(back);
+                        warn!(%came_for, error, "bindings not read, traces wait");
+                        for trace in traces {
+                            self.assembler.put_back(&came_for, trace, false);
+                        }
+                        placed.failed.insert(came_for.clone(), error);
                     }
                 }
             }
+        }
+        for traces in placed.traces.values_mut() {
+            // The same order on every run.
             traces.sort_unstable_by_key(|trace| trace.trace_id);
         }
-        for (table, trace) in rehomed {
-            self.assembler.put_back(&table, trace, false);
-        }
-        homes_of_rehomed
+        placed
     }
 
-    fn homes(&self, experiment: &ExperimentId, came_for: &TableName) -> Option<Homes> {
-        let registry = std::sync::Arc::clone(&self.archive.registry);
-        match self.handle.block_on(registry.experiment_route(experiment)) {
-            Ok(route) => route.map(|route| Homes::new(&route, came_for, &self.default_table)),
-            Err(error) => {
-                warn!(%experiment, %error, "bindings not read, traces stay where they came for");
-                None
+    fn homes(&self, experiment: Option<&ExperimentId>) -> Result<Option<Homes>, String> {
+        let Some(experiment) = experiment else { return Ok(None) };
+        let registry = Arc::clone(&self.archive.registry);
+        let route = self.handle.block_on(registry.experiment_route(experiment));
+        let route = route.map_err(|error| error.to_string())?;
+        Ok(route.map(|route| Homes::new(&route, &self.default_table)))
+    }
+
+    fn place_some(
+        &mut self,
+        came_for: &TableName,
+        traces: Vec<TraceDraft>,
+        homes: Option<&Homes>,
+        ready: &dyn Fn(&TableName) -> bool,
+        placed: &mut Placed,
+    ) {
+        let others = homes.is_some_and(|homes| homes.tables.iter().any(|table| table != came_for));
+        let Some(homes) = homes.filter(|_| others) else {
+            // There is one table that it can be in.
+            placed.traces.entry(came_for.clone()).or_default().extend(traces);
+            return;
+        };
+        let archived = match self.archived_in(&traces, came_for, homes) {
+            Ok(archived) => archived,
+            Err((table, error)) => {
+                warn!(%table, error, "cannot tell where traces belong, they wait");
+                for trace in traces {
+                    self.assembler.put_back(came_for, trace, false);
+                }
+                placed.failed.insert(table, error);
+                return;
+            }
+        };
+        let home = if homes.moved_from.contains(came_for) { &homes.home } else { came_for };
+        for trace in traces {
+            let tables = archived.get(&trace.trace_id).map(Vec::as_slice).unwrap_or_default();
+            let (first, rest) = tables.split_first().map_or((home, tables), |(f, r)| (f, r));
+            if trace.replaces
+                && let Err((table, error)) = self.delete_from(rest, trace.trace_id)
+            {
+                // A deletion holds for all its rows: it is tried again as a whole.
+                warn!(%table, error, "trace not deleted from every table, it waits");
+                self.assembler.put_back(came_for, trace, false);
+                placed.failed.insert(table, error);
+                continue;
+            }
+            if first == came_for || ready(first) {
+                placed.traces.entry(first.clone()).or_default().push(trace);
+            } else {
+                self.assembler.put_back(first, trace, false);
             }
         }
     }
 
-    /// The traces that belong to another table than `came_for`, and which.
-    fn destinations(
+    /// Deletes the rows that a trace has beside the one in its own table.
+    fn delete_from(
+        &mut self,
+        tables: &[TableName],
+        trace_id: TraceId,
+    ) -> Result<(), (TableName, String)> {
+        let gone = HashSet::from([trace_id]);
+        for table in tables {
+            self.writers
+                .guarded(table, |writer| writer.delete_traces(&gone))
+                .map_err(|error| (table.clone(), error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The tables that have each trace, those that it belongs to first.
+    fn archived_in(
         &mut self,
         traces: &[TraceDraft],
         came_for: &TableName,
         homes: &Homes,
-        taken: &HashSet<(TableName, TraceId)>,
-    ) -> Result<HashMap<TraceId, TableName>, LakeError> {
-        let mut open: BTreeSet<TraceId> = traces.iter().map(|trace| trace.trace_id).collect();
-        let wanted: HashSet<TraceId> = open.iter().copied().collect();
-        if let Some(writer) = self.writers.existing(came_for)? {
-            for archived in writer.archived(&wanted)? {
-                open.remove(&archived);
-            }
-        }
-        let mut destinations = HashMap::new();
-        for table in &homes.elsewhere {
-            if let Some(writer) = self.writers.existing(table)? {
-                for archived in writer.archived(&wanted)? {
-                    if open.remove(&archived) {
-                        destinations.insert(archived, table.clone());
-                    }
-                }
-            }
-        }
-        for trace_id in open {
-            // Open or settling for both: both pieces come to the same decision.
-            let is_open = |table: &&TableName| {
-                self.assembler.is_open(table, trace_id)
-                    || taken.contains(&((*table).clone(), trace_id))
+    ) -> Result<HashMap<TraceId, Vec<TableName>>, (TableName, String)> {
+        let wanted: HashSet<TraceId> = traces.iter().map(|trace| trace.trace_id).collect();
+        let mut archived: HashMap<TraceId, Vec<TableName>> = HashMap::new();
+        let beside = (!homes.tables.contains(came_for)).then_some(came_for);
+        for table in homes.tables.iter().chain(beside) {
+            let found = match self.writers.existing(table) {
+                Ok(Some(writer)) => writer.archived(&wanted),
+                Ok(None) => continue,
+                Err(error) => Err(error),
             };
-            let first = homes.elsewhere.iter().filter(|table| *table < came_for).find(is_open);
-            if let Some(table) = first.or(homes.moved_to.as_ref()) {
-                destinations.insert(trace_id, table.clone());
+            let found = found.map_err(|error| (table.clone(), error.to_string()))?;
+            for trace_id in found {
+                archived.entry(trace_id).or_default().push(table.clone());
             }
         }
-        Ok(destinations)
+        Ok(archived)
     }
 }

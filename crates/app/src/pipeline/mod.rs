@@ -5,17 +5,15 @@
 //! | step | durable when it returns | the process dies before it | after it |
 //! |---|---|---|---|
 //! | `rotate` seals segment `k` | the segment, the next one | replay ends with an unsealed tail | `k` is replayed |
-//! | drain to `Sealed(k)`, settle, send pieces on to the table of their trace | nothing | replay settles anew | the same |
-//! | `write_carry(k)` | what stays unsettled after `k` | carry and segments before `k` stand | carry `k` is used only for tables that have epoch `k` |
-//! | `commit_epoch(k)` for each table | rows, with `txn = k` | replay commits | replay finds `txn >= k`, starts from carry `k` |
+//! | drain to `Sealed(k)`, settle, place | nothing | replay settles anew | the same |
+//! | `write_carry(k)` | what stays unsettled after `k` | carry and segments before `k` stand | the same: carry `k` counts once `k` is noted |
+//! | `commit_epoch(k)` for each table | rows, with `txn = k` | replay commits | replay finds what is in by its content |
 //! | note `k` in the epoch file | that what was settled is in its table, or in carry `k` | as the row above | the deletion below is finished at start |
 //! | `delete_through(k)` | the space | is repeated | nothing left to do |
 //!
-//! A piece that belongs to another table ([`homes`]) is open for that table when carry `k` is
-//! written, so it is in the carry and goes with a later epoch.
-//!
 //! A table that cannot be written keeps its traces among the open ones, and carry `k` is written
-//! again with them in it: one broken table holds up no other.
+//! again with them in it: one broken table holds up no other. Which table a trace belongs to is
+//! decided when it settles ([`homes`]); until then its pieces are one, whatever they came for.
 //!
 //! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
 
@@ -28,7 +26,7 @@ mod recover;
 mod status;
 mod writers;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,9 +57,6 @@ pub(crate) use status::{PipelineStatus, TableStatus};
 /// How often the pipeline looks whether something has settled.
 const TICK_UNIX_NANO: u64 = 100_000_000;
 const TICK: Duration = Duration::from_nanos(TICK_UNIX_NANO);
-
-/// Times that pieces of a trace are sent on to another table within one flush.
-const MAX_REHOMINGS: usize = 4;
 
 /// Wait after an epoch that failed before its commit, such as for a full disk.
 const RETRY_AFTER_UNIX_NANO: u64 = 1_000_000_000;
@@ -100,15 +95,6 @@ pub(crate) struct FlushOutcome {
 }
 
 impl FlushOutcome {
-    fn add(&mut self, later: Self) {
-        self.appended += later.appended;
-        self.amended += later.amended;
-        self.deleted += later.deleted;
-        self.unchanged += later.unchanged;
-        self.tables.extend(later.tables);
-        self.failed.extend(later.failed);
-    }
-
     /// An error that names the tables that could not be written, if there are any.
     fn complete(self) -> Result<Self, String> {
         if self.failed.is_empty() {
@@ -156,8 +142,6 @@ pub(crate) struct Pipeline {
     blocked: BlockedTables,
     open_bytes: Arc<OpenBytes>,
     mover: Mover,
-    /// The last epoch found pieces that belong to another table.
-    rehomed: bool,
     stopping: bool,
 }
 
@@ -221,7 +205,6 @@ impl Pipeline {
             blocked: BlockedTables::default(),
             open_bytes,
             mover: Mover::default(),
-            rehomed: false,
             clock,
             stopping: false,
         }
@@ -245,7 +228,7 @@ impl Pipeline {
                 }
                 Wake::Command(Some(Command::Flush(reply))) => {
                     let outcome = self
-                        .flush()
+                        .run_epoch(Scope::Everything)
                         .map_err(|error| format!("{error:#}"))
                         .and_then(FlushOutcome::complete);
                     if reply.send(outcome).is_err() {
@@ -293,18 +276,6 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Commits all that was acknowledged, also what an epoch found to belong to another table.
-    fn flush(&mut self) -> anyhow::Result<FlushOutcome> {
-        let mut outcome = self.run_epoch(Scope::Everything)?;
-        for _ in 0..MAX_REHOMINGS {
-            if !self.rehomed {
-                break;
-            }
-            outcome.add(self.run_epoch(Scope::Everything)?);
-        }
-        Ok(outcome)
-    }
-
     fn wait(&mut self, patience: Duration) -> Wake {
         let Self { handle, events, commands, .. } = self;
         handle.block_on(async {
@@ -320,7 +291,7 @@ impl Pipeline {
     fn take(&mut self, event: Event<DecodedRecord>) -> Option<SegmentNumber> {
         match event {
             Event::Appended { attachment, .. } => {
-                self.assembler.push(attachment, self.clock.now_unix_nano(), &|_| true);
+                self.assembler.push(attachment, self.clock.now_unix_nano());
                 self.open_bytes.set(self.assembler.open_bytes());
                 None
             }
@@ -407,19 +378,26 @@ impl Pipeline {
         let amend = everything || self.schedule.amend_every <= since_amendment;
         let ready = |table: &TableName| everything || self.blocked.is_ready(table, now);
         let take = Take { everything, late: amend, ready: &ready };
-        let mut settled =
-            self.assembler.settle(&self.schedule.settle, silent_until_unix_nano, &take);
+        let settled = self.assembler.settle(&self.schedule.settle, silent_until_unix_nano, &take);
+        let blocked = std::mem::take(&mut self.blocked);
+        let may_be_written = |table: &TableName| everything || blocked.is_ready(table, now);
+        let homes::Placed { traces: mut settled, failed } = self.place(settled, &may_be_written);
+        self.blocked = blocked;
         let created_at_micros = self.clock.now_unix_micro();
         for trace in settled.values_mut().flatten() {
             trace.created_at_micros = created_at_micros;
             trace.updated_at_micros = created_at_micros;
         }
-        let receivers = self.rehome(&mut settled);
-        self.rehomed = !receivers.is_empty();
         if !amend {
             self.defer_late(&mut settled);
         }
-        let committed = self.commit_settled(segment, &mut settled, &receivers);
+        let mut committed = self.commit_settled(segment, &mut settled);
+        if let Ok(outcome) = &mut committed {
+            for (table, reason) in failed {
+                self.blocked.block(&table, now, reason.clone());
+                outcome.failed.entry(table).or_insert(reason);
+            }
+        }
         if committed.is_ok() {
             self.last_commit_unix_nano = now;
             if amend {
@@ -446,10 +424,9 @@ impl Pipeline {
         &mut self,
         segment: SegmentNumber,
         settled: &mut HashMap<TableName, Vec<TraceDraft>>,
-        receivers: &BTreeSet<TableName>,
     ) -> anyhow::Result<FlushOutcome> {
         self.write_carry(segment)?;
-        let outcome = self.commit(segment, settled, receivers)?;
+        let outcome = self.commit(segment, settled)?;
         if !outcome.failed.is_empty() {
             // Tables that could not be written keep their traces, which are then carried over
             // like unsettled ones: one broken table holds up no other.
@@ -490,29 +467,15 @@ impl Pipeline {
         }
     }
 
-    /// Commits to each table once; a table that cannot be written is left alone for a while. The
-    /// `receivers` of pieces come first, see [`homes`].
+    /// Commits to each table once; a table that cannot be written is left alone for a while.
     fn commit(
         &mut self,
         segment: SegmentNumber,
         settled: &HashMap<TableName, Vec<TraceDraft>>,
-        receivers: &BTreeSet<TableName>,
     ) -> anyhow::Result<FlushOutcome> {
         let epoch = i64::try_from(segment.get())?;
         let mut outcome = FlushOutcome::default();
-        let others = settled
-            .iter()
-            .filter(|(table, traces)| !traces.is_empty() && !receivers.contains(*table))
-            .map(|(table, _)| table);
-        for table in receivers.iter().chain(others) {
-            let traces = settled.get(table).map(Vec::as_slice).unwrap_or_default();
-            if !receivers.contains(table)
-                && receivers.iter().any(|r| outcome.failed.contains_key(r))
-            {
-                let reason = "waits for the table that its traces belong to".to_owned();
-                outcome.failed.insert(table.clone(), reason);
-                continue;
-            }
+        for (table, traces) in settled.iter().filter(|(_, traces)| !traces.is_empty()) {
             let tried = self.writers.guarded(table, |writer| writer.commit_epoch(epoch, traces));
             match tried {
                 Ok(done) => {

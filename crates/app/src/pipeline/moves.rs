@@ -1,14 +1,18 @@
 //! Moves of earlier traces to the table that their experiment was bound to.
 //!
 //! One batch at a time, between epochs: read from the source, merge into the target, delete from
-//! the source. Dying between the last two leaves traces in both; the move is still pending then,
-//! finds them again, and merging what is in changes nothing.
+//! the source. Dying between the last two leaves traces in both; the move still stands then, finds
+//! them again, and merging what is in changes nothing, since what the target says of a trace
+//! stands over what the source says. A move that is called off with traces in both ends with one
+//! more pass, which takes those that are in the target out of the source.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use tracelake_lake::LakeError;
-use tracelake_registry::Move;
+use anyhow::ensure;
+use tracelake_lake::LocatedTraces;
+use tracelake_model::{ExperimentId, TableName, TraceId};
+use tracelake_registry::{Move, MoveState};
 use tracing::{debug, info, warn};
 
 use super::Pipeline;
@@ -16,22 +20,37 @@ use super::Pipeline;
 /// How often the registry is asked for moves.
 const CHECK_EVERY_UNIX_NANO: u64 = 1_000_000_000;
 
+/// Wait after a move failed; others go on meanwhile.
+const WAIT_UNIX_NANO: u64 = 5_000_000_000;
+
 /// Traces in one batch.
 const BATCH_TRACES: usize = 128;
+
+/// Data files that one batch is put together from.
+const BATCH_FILES: usize = 32;
+
+/// Experiment, source, target.
+type Way = (ExperimentId, TableName, TableName);
+
+fn way(one: &Move) -> Way {
+    (one.experiment_id.clone(), one.source.clone(), one.target.clone())
+}
 
 /// The move at hand.
 #[derive(Debug, Default)]
 pub(super) struct Mover {
     next_check_unix_nano: u64,
     running: Option<Running>,
+    /// Moves that failed, and when they are tried again.
+    waits: HashMap<Way, u64>,
 }
 
 #[derive(Debug)]
 struct Running {
-    pending: Move,
+    one: Move,
     /// Data files of the source that were not looked at in this pass.
     files: VecDeque<String>,
-    /// Whether this pass found anything: the move ends with a pass that does not.
+    /// Whether this pass moved anything: the move ends with a pass that does not.
     found: bool,
 }
 
@@ -43,74 +62,109 @@ impl Pipeline {
             return false;
         }
         self.mover.next_check_unix_nano = now.saturating_add(CHECK_EVERY_UNIX_NANO);
-        match self.try_step() {
-            Ok(more) => more,
+        let running = match self.next_move(now) {
+            Ok(Some(running)) => running,
+            Ok(None) => return false,
             Err(error) => {
-                warn!(error = format!("{error:#}"), "move of earlier traces waits");
-                self.mover.running = None;
-                false
+                warn!(error = format!("{error:#}"), "moves not read");
+                return false;
+            }
+        };
+        let one = running.one.clone();
+        if let Err(error) = self.move_batch(running) {
+            let fault = format!("{error:#}");
+            let Move { experiment_id, source, target, .. } = &one;
+            warn!(%experiment_id, %source, %target, fault, "move of earlier traces waits");
+            self.mover.waits.insert(way(&one), now.saturating_add(WAIT_UNIX_NANO));
+            let registry = Arc::clone(&self.archive.registry);
+            if let Err(error) = self.handle.block_on(registry.note_move_fault(&one, &fault)) {
+                warn!(%error, "fault of a move not noted");
             }
         }
+        true
     }
 
-    fn try_step(&mut self) -> anyhow::Result<bool> {
+    /// The move at hand, if it still stands, or the next one.
+    fn next_move(&mut self, now: u64) -> anyhow::Result<Option<Running>> {
         let registry = Arc::clone(&self.archive.registry);
-        let pending = self.handle.block_on(registry.pending_moves())?;
-        // One that was cancelled or replaced meanwhile ends here.
-        let running = self.mover.running.take().filter(|running| {
-            let same = |other: &Move| {
-                other.experiment_id == running.pending.experiment_id
-                    && other.source == running.pending.source
-                    && other.target == running.pending.target
-            };
-            pending.iter().any(same)
-        });
-        let mut running = match running {
-            Some(running) => running,
-            None => match pending.into_iter().next() {
-                Some(pending) => self.start_move(pending)?,
-                None => return Ok(false),
-            },
-        };
-        let Some(path) = running.files.front().cloned() else {
-            return self.end_pass(running);
-        };
-        let Move { experiment_id, source, target, .. } = running.pending.clone();
-        let located = self
-            .writers
-            .guarded(&source, |writer| writer.locate(&experiment_id, &path, BATCH_TRACES))?;
-        if located.traces.is_empty() {
+        let mut moves = self.handle.block_on(registry.moves(None))?;
+        moves.retain(|one| one.state != MoveState::Done);
+        self.mover.waits.retain(|_, until| now < *until);
+        if let Some(running) = self.mover.running.take() {
+            let stands = |one: &Move| one.is_same(&running.one) && one.state == running.one.state;
+            if moves.iter().any(stands) {
+                return Ok(Some(running));
+            }
+        }
+        let next = moves.into_iter().find(|one| !self.mover.waits.contains_key(&way(one)));
+        Ok(next.map(|one| Running { one, files: VecDeque::new(), found: true }))
+    }
+
+    fn move_batch(&mut self, mut running: Running) -> anyhow::Result<()> {
+        if running.files.is_empty() {
+            if !running.found {
+                return self.end_move(&running.one);
+            }
+            running.files = self.source_files(&running.one)?;
+            running.found = false;
+        }
+        let Move { experiment_id, source, target, state, .. } = running.one.clone();
+        let mut located = LocatedTraces::default();
+        for _ in 0..BATCH_FILES {
+            let Some(path) = running.files.front().cloned() else { break };
+            let room = BATCH_TRACES.saturating_sub(located.traces.len());
+            let mut rows =
+                self.writers.guarded(&source, |writer| writer.rows_of(&experiment_id, &path))?;
+            if state == MoveState::Cancelled {
+                let wanted: HashSet<TraceId> = rows.iter().map(|(_, trace)| *trace).collect();
+                let moved = match self.writers.existing(&target)? {
+                    Some(writer) => writer.archived(&wanted)?,
+                    None => HashSet::new(),
+                };
+                rows.retain(|(_, trace)| moved.contains(trace));
+            }
+            let is_rest = rows.len() <= room;
+            let rows: Vec<u64> = rows.into_iter().take(room).map(|(row, _)| row).collect();
+            if !rows.is_empty() {
+                located
+                    .extend(self.writers.guarded(&source, |writer| writer.locate(&path, &rows))?);
+            }
+            if !is_rest {
+                break;
+            }
             running.files.pop_front();
-        } else {
+        }
+        if !located.traces.is_empty() {
             running.found = true;
             self.writers.guarded(&target, |writer| writer.absorb(&located.traces))?;
-            let moved: Result<usize, LakeError> =
-                self.writers.guarded(&source, |writer| writer.delete_located(&located));
-            let moved = moved? as u64;
+            let moved = self.writers.guarded(&source, |writer| writer.delete_located(&located))?;
             debug!(%experiment_id, %source, %target, moved, "moved earlier traces");
-            self.handle.block_on(registry.note_moved(&running.pending, moved, false))?;
+            let registry = Arc::clone(&self.archive.registry);
+            self.handle.block_on(registry.note_moved(&running.one, moved as u64))?;
         }
         self.mover.running = Some(running);
-        Ok(true)
+        Ok(())
     }
 
-    fn start_move(&mut self, pending: Move) -> anyhow::Result<Running> {
-        let files = match self.writers.existing(&pending.source)? {
-            Some(writer) => writer.data_files()?,
-            None => Vec::new(),
+    fn source_files(&mut self, one: &Move) -> anyhow::Result<VecDeque<String>> {
+        let Some(writer) = self.writers.existing(&one.source)? else {
+            return Ok(VecDeque::new());
         };
-        Ok(Running { pending, files: files.into(), found: false })
+        let others = writer.other_columns()?;
+        ensure!(
+            others.is_empty(),
+            "table `{}` has columns of its own, which a move would lose: {}",
+            one.source,
+            others.join(", ")
+        );
+        Ok(writer.data_files()?.into())
     }
 
-    fn end_pass(&mut self, running: Running) -> anyhow::Result<bool> {
-        if running.found {
-            self.mover.running = Some(self.start_move(running.pending)?);
-            return Ok(true);
-        }
+    fn end_move(&mut self, one: &Move) -> anyhow::Result<()> {
         let registry = Arc::clone(&self.archive.registry);
-        self.handle.block_on(registry.note_moved(&running.pending, 0, true))?;
-        let Move { experiment_id, source, target, .. } = running.pending;
+        self.handle.block_on(registry.end_move(one))?;
+        let Move { experiment_id, source, target, .. } = one;
         info!(%experiment_id, %source, %target, "earlier traces moved");
-        Ok(true)
+        Ok(())
     }
 }

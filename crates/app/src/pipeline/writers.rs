@@ -1,6 +1,6 @@
 //! One writer per table, opened when first needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -23,6 +23,10 @@ pub(super) struct Writers {
     active: SegmentNumber,
     index_limit: usize,
     open: HashMap<TableName, TableWriter>,
+    /// Tables that were opened before in this process: what they have committed since is ours.
+    known: HashSet<TableName>,
+    /// Tables that are ahead of the journal, and the name that epochs have there.
+    named_apart: HashMap<TableName, String>,
 }
 
 impl Writers {
@@ -40,6 +44,8 @@ impl Writers {
             active,
             index_limit,
             open: HashMap::new(),
+            known: HashSet::new(),
+            named_apart: HashMap::new(),
         }
     }
 
@@ -89,9 +95,14 @@ impl Writers {
         self.open.remove(table);
     }
 
-    fn open(&self, table: &TableName) -> Result<TableWriter, LakeError> {
-        let writer = self.open_as(table, self.application_id.clone())?;
-        let mut writer = writer;
+    fn open(&mut self, table: &TableName) -> Result<TableWriter, LakeError> {
+        if let Some(application) = self.named_apart.get(table) {
+            return self.open_as(table, application.clone());
+        }
+        let mut writer = self.open_as(table, self.application_id.clone())?;
+        if !self.known.insert(table.clone()) {
+            return Ok(writer);
+        }
         let ahead = writer
             .committed_epoch()?
             .and_then(|epoch| u64::try_from(epoch).ok())
@@ -103,7 +114,9 @@ impl Writers {
         // Under another name they cannot be taken for committed ones; what is in already is found
         // by its content.
         warn!(%table, "the table is ahead of the journal: epochs are numbered apart");
-        self.open_as(table, format!("{}-{}", self.application_id, Uuid::now_v7()))
+        let application = format!("{}-{}", self.application_id, Uuid::now_v7());
+        self.named_apart.insert(table.clone(), application.clone());
+        self.open_as(table, application)
     }
 
     fn open_as(&self, table: &TableName, application: String) -> Result<TableWriter, LakeError> {

@@ -85,36 +85,30 @@ impl std::fmt::Debug for Take<'_> {
     }
 }
 
-/// The traces in the making, by table.
+/// The traces in the making. A trace is one, whatever tables its pieces came for: so everything
+/// that is said of it is applied in the order of arrival.
 #[derive(Debug, Default)]
 pub struct Assembler {
-    open: HashMap<(TableName, TraceId), OpenTrace>,
+    open: HashMap<TraceId, OpenTrace>,
     bytes: usize,
 }
 
 impl Assembler {
-    /// Takes a record in. `accept` says for which tables: a replay leaves out those that have it.
-    pub fn push(
-        &mut self,
-        record: DecodedRecord,
-        now_unix_nano: u64,
-        accept: &dyn Fn(&TableName) -> bool,
-    ) {
+    /// Takes a record in.
+    pub fn push(&mut self, record: DecodedRecord, now_unix_nano: u64) {
         let DecodedRecord { header, content } = record;
         match content {
             RecordContent::Spans(decoded) => {
-                self.push_spans(&header, decoded.spans, now_unix_nano, accept);
+                self.push_spans(&header, decoded.spans, now_unix_nano);
             }
             RecordContent::TraceInfo(mut info) => {
-                let Some(route) = header.route(None).filter(|route| accept(&route.table)) else {
-                    return;
-                };
+                let Some(route) = header.route(None) else { return };
                 info.trace_metadata.insert(INFO_FINALIZED.to_owned(), "true".to_owned());
                 complete_assessments(&mut info);
-                let key = (route.table.clone(), info.trace_id);
-                let trace = self.trace(key, route, &header, now_unix_nano);
+                let trace = self.trace(info.trace_id, route, &header, now_unix_nano);
                 // The client's word on the experiment stands over that of stray spans.
                 trace.experiment_id = route.experiment_id.clone();
+                trace.table = route.table.clone();
                 trace.run_id = info
                     .trace_metadata
                     .get("mlflow.sourceRun")
@@ -129,12 +123,9 @@ impl Assembler {
                 self.bytes = self.bytes - before + after;
             }
             RecordContent::Changes(changes) => {
-                let Some(route) = header.route(None).filter(|route| accept(&route.table)) else {
-                    return;
-                };
+                let Some(route) = header.route(None) else { return };
                 for TraceChanges { trace_id, changes } in changes {
-                    let key = (route.table.clone(), trace_id);
-                    let trace = self.trace(key, route, &header, now_unix_nano);
+                    let trace = self.trace(trace_id, route, &header, now_unix_nano);
                     trace.last_seen_unix_nano = now_unix_nano;
                     let before = trace.bytes;
                     changes.into_iter().for_each(|change| trace.change(trace_id, change));
@@ -145,35 +136,26 @@ impl Assembler {
         }
     }
 
-    fn push_spans(
-        &mut self,
-        header: &RecordHeader,
-        spans: Vec<SpanRecord>,
-        now_unix_nano: u64,
-        accept: &dyn Fn(&TableName) -> bool,
-    ) {
+    fn push_spans(&mut self, header: &RecordHeader, spans: Vec<SpanRecord>, now_unix_nano: u64) {
         // Traces that were there before, and where the spans of this record begin in them. What is
         // carried over says its tags apart.
-        let mut before: HashMap<(TableName, TraceId), usize> = HashMap::new();
+        let mut before: HashMap<TraceId, usize> = HashMap::new();
         let carried = header.kind == RecordKind::CarriedTrace;
         for span in spans {
-            let route = header.route(span.group.experiment_id.as_ref());
-            if let Some(route) = route
-                && accept(&route.table)
-            {
-                let key = (route.table.clone(), span.trace_id);
-                let trace = self.trace(key.clone(), route, header, now_unix_nano);
+            let trace_id = span.trace_id;
+            if let Some(route) = header.route(span.group.experiment_id.as_ref()) {
+                let trace = self.trace(trace_id, route, header, now_unix_nano);
                 if !carried && !trace.is_fresh() && !trace.span_ids.contains(&span.span_id.0) {
-                    before.entry(key).or_insert(trace.spans.len());
+                    before.entry(trace_id).or_insert(trace.spans.len());
                 }
                 let bytes = trace.add_span(span, now_unix_nano);
                 self.bytes += bytes;
             }
         }
-        for (key, start) in before {
-            if let Some(trace) = self.open.get_mut(&key) {
+        for (trace_id, start) in before {
+            if let Some(trace) = self.open.get_mut(&trace_id) {
                 let bytes = trace.bytes;
-                trace.override_tags(key.1, start);
+                trace.override_tags(trace_id, start);
                 self.bytes = self.bytes - bytes + trace.bytes;
             }
         }
@@ -181,13 +163,13 @@ impl Assembler {
 
     fn trace(
         &mut self,
-        key: (TableName, TraceId),
+        trace_id: TraceId,
         route: &Route,
         header: &RecordHeader,
         now_unix_nano: u64,
     ) -> &mut OpenTrace {
-        let trace = self.open.entry(key).or_insert_with(|| {
-            let mut trace = OpenTrace::new(route.experiment_id.clone());
+        let trace = self.open.entry(trace_id).or_insert_with(|| {
+            let mut trace = OpenTrace::new(route.table.clone(), route.experiment_id.clone());
             trace.first_seen_unix_nano = header.received_at_unix_nano;
             trace.last_seen_unix_nano = now_unix_nano;
             trace
@@ -221,8 +203,8 @@ impl Assembler {
     #[must_use]
     pub fn by_table(&self) -> HashMap<TableName, OpenTraces> {
         let mut tables: HashMap<TableName, OpenTraces> = HashMap::new();
-        for ((table, _), trace) in &self.open {
-            let open = tables.entry(table.clone()).or_default();
+        for trace in self.open.values() {
+            let open = tables.entry(trace.table.clone()).or_default();
             open.traces += 1;
             open.late += usize::from(trace.late);
             open.bytes += trace.bytes;
@@ -243,7 +225,7 @@ impl Assembler {
         ready: &dyn Fn(&TableName) -> bool,
     ) -> OpenStatus {
         let mut status = OpenStatus::default();
-        for (_, trace) in self.open.iter().filter(|((table, _), _)| ready(table)) {
+        for trace in self.open.values().filter(|trace| ready(&trace.table)) {
             if trace.late {
                 status.late = true;
             } else {
@@ -266,16 +248,16 @@ impl Assembler {
         let mut settled: HashMap<TableName, Vec<TraceDraft>> = HashMap::new();
         let mut bytes = self.bytes;
         let early = self.early_settlers(rules, take.ready);
-        self.open.retain(|key, trace| {
-            let due = (take.ready)(&key.0)
+        self.open.retain(|trace_id, trace| {
+            let due = (take.ready)(&trace.table)
                 && (take.everything
                     || (trace.late && take.late)
                     || (!trace.late && trace.settled(rules, now_unix_nano))
-                    || early.contains(key));
+                    || early.contains(trace_id));
             if due {
                 bytes -= trace.bytes;
-                let draft = trace.take_draft(key.1);
-                settled.entry(key.0.clone()).or_default().push(draft);
+                let draft = trace.take_draft(*trace_id);
+                settled.entry(trace.table.clone()).or_default().push(draft);
             }
             !due
         });
@@ -290,13 +272,15 @@ impl Assembler {
     /// Puts a settled trace back. With `late` it is a piece of an archived trace that waits for the
     /// next amendment round; without, a commit failed and it settles again at once.
     pub fn put_back(&mut self, table: &TableName, draft: TraceDraft, late: bool) {
-        let key = (table.clone(), draft.trace_id);
         let experiment_id =
             draft.experiment_id.clone().unwrap_or_else(ExperimentId::default_experiment);
-        let trace = self.open.entry(key).or_insert_with(|| OpenTrace::new(experiment_id));
+        let trace = self
+            .open
+            .entry(draft.trace_id)
+            .or_insert_with(|| OpenTrace::new(table.clone(), experiment_id));
         let before = trace.bytes;
         trace.late |= late;
-        trace.put_back(draft);
+        trace.put_back(table, draft);
         let after = trace.bytes;
         self.bytes = self.bytes - before + after;
     }
@@ -306,21 +290,21 @@ impl Assembler {
         &self,
         rules: &SettleRules,
         ready: &dyn Fn(&TableName) -> bool,
-    ) -> HashSet<(TableName, TraceId)> {
+    ) -> HashSet<TraceId> {
         let mut early = HashSet::new();
         let mut oldest: Vec<_> =
-            self.open.iter().filter(|(key, trace)| !trace.late && ready(&key.0)).collect();
+            self.open.iter().filter(|(_, trace)| !trace.late && ready(&trace.table)).collect();
         let mut bytes: usize = oldest.iter().map(|(_, trace)| trace.bytes).sum();
         if bytes <= rules.max_open_bytes {
             return early;
         }
         oldest.sort_unstable_by_key(|(_, trace)| trace.last_seen_unix_nano);
-        for (key, trace) in oldest {
+        for (trace_id, trace) in oldest {
             if bytes <= rules.max_open_bytes / 2 {
                 break;
             }
             bytes -= trace.bytes;
-            early.insert(key.clone());
+            early.insert(*trace_id);
         }
         early
     }
@@ -329,27 +313,19 @@ impl Assembler {
     #[must_use]
     pub fn table_named(&self, name: &TableName) -> Option<TableName> {
         let name = name.to_string();
-        let mut tables = self.open.keys().map(|(table, _)| table);
+        let mut tables = self.open.values().map(|trace| &trace.table);
         tables.find(|table| table.to_string().eq_ignore_ascii_case(&name)).cloned()
     }
 
-    /// True when pieces of the trace are open for the table.
+    /// What is open of `traces` as it is now, and the table it is open for, without taking it out.
     #[must_use]
-    pub fn is_open(&self, table: &TableName, trace_id: TraceId) -> bool {
-        self.open.contains_key(&(table.clone(), trace_id))
-    }
-
-    /// The open pieces of `traces` as they are now, by table, without taking them out.
-    #[must_use]
-    pub fn pieces(&self, traces: &HashSet<TraceId>) -> HashMap<TableName, Vec<TraceDraft>> {
-        let mut pieces: HashMap<TableName, Vec<TraceDraft>> = HashMap::new();
-        for ((table, trace_id), trace) in &self.open {
-            if traces.contains(trace_id) {
-                let draft = trace.draft(*trace_id, trace.spans.clone());
-                pieces.entry(table.clone()).or_default().push(draft);
-            }
-        }
-        pieces
+    pub fn pieces(&self, traces: &HashSet<TraceId>) -> HashMap<TraceId, (TableName, TraceDraft)> {
+        let piece = |trace_id: &TraceId| {
+            let trace = self.open.get(trace_id)?;
+            let draft = trace.draft(*trace_id, trace.spans.clone());
+            Some((*trace_id, (trace.table.clone(), draft)))
+        };
+        traces.iter().filter_map(piece).collect()
     }
 
     /// The open traces of one table as they are now, without taking them out.
@@ -357,15 +333,15 @@ impl Assembler {
     pub fn peek(&self, table: &TableName) -> Vec<TraceDraft> {
         self.open
             .iter()
-            .filter(|((name, _), _)| name == table)
-            .map(|((_, trace_id), trace)| trace.draft(*trace_id, trace.spans.clone()))
+            .filter(|(_, trace)| trace.table == *table)
+            .map(|(trace_id, trace)| trace.draft(*trace_id, trace.spans.clone()))
             .collect()
     }
 
     /// Every open trace as records that [`Assembler::push`] takes in again: what is carried over
     /// when the segment that holds the originals is deleted.
     pub fn carry(&self) -> impl Iterator<Item = CarriedRecord> + '_ {
-        self.open.iter().flat_map(|((table, trace_id), trace)| trace.carry(table, *trace_id))
+        self.open.iter().flat_map(|(trace_id, trace)| trace.carry(*trace_id))
     }
 }
 

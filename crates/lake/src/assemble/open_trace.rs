@@ -58,6 +58,8 @@ fn info_bytes(info: &TraceInfo) -> usize {
 /// A trace in the making, or a late piece of an archived one.
 #[derive(Debug)]
 pub(super) struct OpenTrace {
+    /// The table that it is open for.
+    pub(super) table: TableName,
     pub(super) experiment_id: ExperimentId,
     pub(super) run_id: Option<String>,
     info: Option<TraceInfo>,
@@ -75,8 +77,9 @@ pub(super) struct OpenTrace {
 }
 
 impl OpenTrace {
-    pub(super) fn new(experiment_id: ExperimentId) -> Self {
+    pub(super) fn new(table: TableName, experiment_id: ExperimentId) -> Self {
         Self {
+            table,
             experiment_id,
             run_id: None,
             info: None,
@@ -126,7 +129,7 @@ impl OpenTrace {
 
     pub(super) fn change(&mut self, trace_id: TraceId, change: TraceChange) {
         if change == TraceChange::Delete {
-            let anew = Self::new(self.experiment_id.clone());
+            let anew = Self::new(self.table.clone(), self.experiment_id.clone());
             let Self { first_seen_unix_nano, last_seen_unix_nano, late, .. } = *self;
             *self = Self { first_seen_unix_nano, last_seen_unix_nano, late, ..anew };
             self.replaces = true;
@@ -135,11 +138,14 @@ impl OpenTrace {
         }
     }
 
-    /// Takes back what had settled: it is older than what is here.
-    pub(super) fn put_back(&mut self, draft: TraceDraft) {
+    /// Takes back what had settled for `table`: it is older than what is here.
+    pub(super) fn put_back(&mut self, table: &TableName, draft: TraceDraft) {
         if self.replaces {
             // Deleted since.
             return;
+        }
+        if !self.is_finalized() {
+            self.table.clone_from(table);
         }
         self.replaces = draft.replaces;
         if !self.is_finalized()
@@ -198,12 +204,15 @@ impl OpenTrace {
     }
 
     /// The trace as records that give it back: the deletion before it, its spans, what was said.
-    pub(super) fn carry(&self, table: &TableName, trace_id: TraceId) -> Vec<CarriedRecord> {
+    pub(super) fn carry(&self, trace_id: TraceId) -> Vec<CarriedRecord> {
         let header = |kind, source| RecordHeader {
             kind,
             encoding: ContentEncoding::Identity,
             received_at_unix_nano: self.first_seen_unix_nano,
-            routes: vec![Route { experiment_id: self.experiment_id.clone(), table: table.clone() }],
+            routes: vec![Route {
+                experiment_id: self.experiment_id.clone(),
+                table: self.table.clone(),
+            }],
             run_id: self.run_id.clone(),
             trace_id: None,
             limits: Limits::accepted(),

@@ -16,7 +16,7 @@ use delta_kernel::actions::deletion_vector_writer::{
 use tracelake_model::TraceId;
 
 use super::actions::{Action, Add, Cdc, Remove};
-use super::merge::{Amended, amend, merge_rows};
+use super::merge::{Age, Amended, amend, fold};
 use super::{Found, Step, TableWriter};
 use crate::data_file::{EncodedFile, encode_file, read_rows};
 use crate::error::LakeError;
@@ -66,10 +66,11 @@ impl TableWriter {
         &mut self,
         late: &[&TraceDraft],
         found: &Found,
+        age: Age,
         txn: Option<Action>,
     ) -> Result<Step<RoundOutcome>, LakeError> {
         let files = self.live_files()?;
-        let Some(plan) = self.plan_amendment(late, found, &files)? else {
+        let Some(plan) = self.plan_amendment(late, found, age, &files)? else {
             return Ok(Step::Done(RoundOutcome::default()));
         };
         let operation = if plan.traces.is_empty() { "DELETE" } else { "UPDATE" };
@@ -131,7 +132,7 @@ impl TableWriter {
         let schema = self.snapshot.schema()?;
         let mut rows = vec![encode(&fresh).and_then(|r| conform(&r, &schema)).map_err(arrow)?];
         let mut replaced: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-        if let Some(plan) = self.plan_amendment(&late, &found, &files)? {
+        if let Some(plan) = self.plan_amendment(&late, &found, Age::Younger, &files)? {
             rows.push(plan.postimages);
             for (index, deleted) in plan.deletions {
                 if let Some(file) = files.get(index) {
@@ -147,10 +148,15 @@ impl TableWriter {
         &self,
         late: &[&TraceDraft],
         found: &Found,
+        age: Age,
         files: &[LiveFile],
     ) -> Result<Option<Plan>, LakeError> {
         let schema = self.snapshot.schema()?;
-        let (old, places) = self.read_old_rows(found, files, &schema)?;
+        let wanted: Found = late
+            .iter()
+            .filter_map(|piece| Some((piece.trace_id, found.get(&piece.trace_id)?.clone())))
+            .collect();
+        let (old, places) = self.read_old_rows(&wanted, files, &schema)?;
         let archived = rebuild_traces(&old).map_err(|error| self.unreadable(&error))?;
         let now = self.clock.now_unix_micro();
         let mut by_trace: HashMap<TraceId, Vec<usize>> = HashMap::new();
@@ -167,7 +173,7 @@ impl TableWriter {
             let rows = by_trace.get(&piece.trace_id).map(Vec::as_slice).unwrap_or_default();
             let indexes = rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX));
             let drafts = rows.iter().filter_map(|row| archived.get(*row).cloned()).collect();
-            match amend(drafts, piece, now) {
+            match amend(drafts, piece, age, now) {
                 Amended::Unchanged => continue,
                 Amended::Row(row) => {
                     traces.push(*row);
@@ -195,15 +201,14 @@ impl TableWriter {
         Ok(Some(Plan { preimages, postimages, deleted, traces, deleted_traces, deletions }))
     }
 
-    /// The traces of `wanted` that have rows, each as one trace, with `open` pieces merged in.
+    /// The traces of `wanted` that have rows, each as one trace.
     ///
     /// # Errors
     /// [`LakeError`] when the table cannot be read.
     pub fn read(
         &mut self,
         wanted: &HashSet<TraceId>,
-        open: &[TraceDraft],
-    ) -> Result<Vec<TraceDraft>, LakeError> {
+    ) -> Result<HashMap<TraceId, TraceDraft>, LakeError> {
         self.refresh()?;
         let found = self.find(wanted)?;
         let files = self.live_files()?;
@@ -213,23 +218,13 @@ impl TableWriter {
         for row in rebuild_traces(&old).map_err(|error| self.unreadable(&error))? {
             rows.entry(row.trace_id).or_default().push(row);
         }
-        let now = self.clock.now_unix_micro();
-        let mut traces = Vec::new();
-        for piece in open {
-            let archived = rows.remove(&piece.trace_id).unwrap_or_default();
-            let archived_row = archived.first().cloned();
-            match amend(archived, piece, now) {
-                Amended::Row(row) => traces.push(*row),
-                Amended::Deleted => {}
-                Amended::Unchanged => match archived_row {
-                    Some(row) => traces.push(row),
-                    None if piece.is_blank() => {}
-                    None => traces.push(piece.clone()),
-                },
-            }
-        }
-        traces.extend(rows.into_values().filter_map(merge_rows));
-        Ok(traces)
+        Ok(rows
+            .into_iter()
+            .filter_map(|(trace_id, mut rows)| {
+                rows.sort_by_key(|row| (row.updated_at_micros, row.revision));
+                Some((trace_id, fold(rows)?))
+            })
+            .collect())
     }
 
     pub(super) fn unreadable(&self, error: &RebuildError) -> LakeError {

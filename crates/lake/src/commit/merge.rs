@@ -118,38 +118,38 @@ pub(crate) enum Amended {
     Deleted,
 }
 
-/// One row from the archived ones of a trace and a late piece.
-pub(crate) fn amend(archived: Vec<TraceDraft>, late: &TraceDraft, now_micros: i64) -> Amended {
+/// How a piece stands to the rows of its trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// It came after them.
+    Younger,
+    /// It is a row of another table, which says less where they differ.
+    Older,
+}
+
+/// One row from the archived ones of a trace and a piece of it.
+pub(crate) fn amend(
+    mut archived: Vec<TraceDraft>,
+    piece: &TraceDraft,
+    age: Age,
+    now_micros: i64,
+) -> Amended {
     let rows = archived.len();
-    let mut archived = archived.into_iter();
-    let Some(mut row) = archived.next() else { return Amended::Unchanged };
-    if late.replaces {
-        return replace(&row, late, now_micros, rows);
+    archived.sort_by_key(|row| (row.updated_at_micros, row.revision));
+    let Some(newest) = archived.last().cloned() else { return Amended::Unchanged };
+    if piece.replaces && age == Age::Younger {
+        return replace(&newest, piece, now_micros, rows);
     }
-    let before = row.info.clone();
-    let mut changed = 1 < rows;
-    for other in archived.chain(std::iter::once(late.clone())) {
-        // The client's word on the experiment stands over that of stray spans.
-        if other.experiment_id != row.experiment_id
-            && (other.is_finalized() || row.experiment_id.is_none())
-        {
-            row.experiment_id = other.experiment_id;
-            changed = true;
-        }
-        let known = row.spans.len();
-        changed |= merge_spans(&mut row.spans, other.spans);
-        let (known, added) = row.spans.split_at(known.min(row.spans.len()));
-        override_tags(&mut row.info, row.trace_id, known, added);
-        merge_info(&mut row.info, other.info);
-        if row.run_id.is_none() && other.run_id.is_some() {
-            row.run_id = other.run_id;
-            changed = true;
-        }
-        row.created_at_micros = row.created_at_micros.min(other.created_at_micros);
-        row.revision = row.revision.max(other.revision);
+    if age == Age::Older && rows == 1 && holds(&newest, piece) {
+        // It was taken in before; what was set or deleted since stands.
+        return Amended::Unchanged;
     }
-    row.info = row.info.and_then(|info| without_derived(info, &row.spans));
-    if !changed && row.info == before {
+    let merged = match age {
+        Age::Younger => fold(archived.into_iter().chain(std::iter::once(piece.clone()))),
+        Age::Older => fold(std::iter::once(piece.clone()).chain(archived)),
+    };
+    let Some(mut row) = merged else { return Amended::Unchanged };
+    if rows == 1 && same_content(&row, &newest) {
         return Amended::Unchanged;
     }
     row.updated_at_micros = now_micros;
@@ -157,17 +157,35 @@ pub(crate) fn amend(archived: Vec<TraceDraft>, late: &TraceDraft, now_micros: i6
     Amended::Row(Box::new(row))
 }
 
-/// Several rows of one trace, which several archivers leave, as one.
-pub(crate) fn merge_rows(rows: Vec<TraceDraft>) -> Option<TraceDraft> {
-    let mut rows = rows.into_iter();
-    let first = rows.next()?;
-    Some(rows.fold(first, |row, other| {
-        let now = row.updated_at_micros.max(other.updated_at_micros);
-        match amend(vec![row.clone()], &other, now) {
-            Amended::Row(merged) => *merged,
-            Amended::Unchanged | Amended::Deleted => row,
+/// Pieces of one trace as one, the later ones over the earlier ones. A piece that was deleted
+/// before it came is not asked for here.
+pub(crate) fn fold(pieces: impl IntoIterator<Item = TraceDraft>) -> Option<TraceDraft> {
+    let mut pieces = pieces.into_iter();
+    let mut row = pieces.next()?;
+    for other in pieces {
+        // The client's word on the experiment stands over that of stray spans.
+        if other.is_finalized() || row.experiment_id.is_none() {
+            row.experiment_id = other.experiment_id.or(row.experiment_id);
         }
-    }))
+        let known = row.spans.len();
+        merge_spans(&mut row.spans, other.spans);
+        let (known, added) = row.spans.split_at(known.min(row.spans.len()));
+        override_tags(&mut row.info, row.trace_id, known, added);
+        merge_info(&mut row.info, other.info);
+        row.run_id = row.run_id.or(other.run_id);
+        row.created_at_micros = row.created_at_micros.min(other.created_at_micros);
+        row.updated_at_micros = row.updated_at_micros.max(other.updated_at_micros);
+        row.revision = row.revision.max(other.revision);
+    }
+    row.info = row.info.and_then(|info| without_derived(info, &row.spans));
+    Some(row)
+}
+
+/// The trace as it is, from its rows, older ones first, and what is open of it.
+pub(crate) fn current(rows: Vec<TraceDraft>, piece: Option<TraceDraft>) -> Option<TraceDraft> {
+    let rows = if piece.as_ref().is_some_and(|piece| piece.replaces) { Vec::new() } else { rows };
+    let is_archived = !rows.is_empty();
+    fold(rows.into_iter().chain(piece)).filter(|trace| is_archived || !trace.is_blank())
 }
 
 /// The trace was deleted; what `late` has came after that.
@@ -177,15 +195,25 @@ fn replace(row: &TraceDraft, late: &TraceDraft, now_micros: i64, rows: usize) ->
     }
     let mut anew = TraceDraft { replaces: false, ..late.clone() };
     anew.info = anew.info.and_then(|info| without_derived(info, &anew.spans));
-    let same = rows == 1
-        && anew.info == row.info
-        && anew.experiment_id == row.experiment_id
-        && anew.spans.len() == row.spans.len()
-        && !merge_spans(&mut row.spans.clone(), anew.spans.iter().cloned());
-    if same {
+    if rows == 1 && same_content(&anew, row) {
         return Amended::Unchanged;
     }
     anew.updated_at_micros = now_micros;
     anew.revision = row.revision.saturating_add(1);
     Amended::Row(Box::new(anew))
+}
+
+/// True when `row` has all the spans of `piece` and, if that has one, a `start_trace`.
+fn holds(row: &TraceDraft, piece: &TraceDraft) -> bool {
+    (row.is_finalized() || !piece.is_finalized())
+        && !merge_spans(&mut row.spans.clone(), piece.spans.iter().cloned())
+}
+
+/// True when a row of `merged` would say what `row` says.
+fn same_content(merged: &TraceDraft, row: &TraceDraft) -> bool {
+    merged.info == row.info
+        && merged.experiment_id == row.experiment_id
+        && merged.run_id == row.run_id
+        && merged.spans.len() == row.spans.len()
+        && !merge_spans(&mut row.spans.clone(), merged.spans.iter().cloned())
 }

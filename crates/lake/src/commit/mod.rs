@@ -2,21 +2,27 @@
 //!
 //! # The proof
 //!
-//! The journal hands traces over in **epochs**: numbered, ever larger, and replayed with the same
-//! number and the same records until [`TableWriter::commit_epoch`] has returned `Ok` for them. An
-//! epoch's commits to one table are, in this order:
+//! The journal hands traces over in **epochs**: numbered, ever larger. Traces whose epoch did not
+//! end are handed over again, with all that was said of them since, in a later epoch. An epoch's
+//! commits to one table are, in this order:
 //!
-//! 1. at most one **amendment**: late pieces of traces that have a row already. One atomic commit
-//!    of the new rows, a deletion vector on each old row, and the change data of both;
+//! 1. **amendments**: late pieces of traces that have a row already. Each is one atomic commit of
+//!    the new rows, a deletion vector on each old row, and the change data of both; as many as
+//!    memory asks for, mostly one;
 //! 2. at most one **append** of traces that have no row.
 //!
-//! The last of them carries a Delta `txn` action (this archiver, the epoch). What a crash leaves:
+//! Whatever of this is in the table when the process dies, handing the traces over again completes
+//! it: a trace that was appended is found by its id, and merging a piece that is in changes nothing
+//! (`merge`), so nothing is written twice; what is missing is written then. The rows that no commit
+//! names are in unreferenced files.
 //!
-//! * before any commit: nothing is visible. Files without a commit are unreferenced;
-//! * between amendment and append: the replay finds each late piece in its row. Merging a piece
-//!   that is in changes nothing (`merge`), so the amendment is not repeated; the append follows;
-//! * after the last commit: the replay finds the epoch in the table's `txn` and commits nothing;
-//! * a commit whose answer was lost is one of the above: it is looked up, never repeated blindly.
+//! Merging again changes nothing because a piece says what holds, never how that differs from
+//! before: copies of spans are left out, and changes to tags, assessments and links end in the same
+//! state when their whole sequence is applied once more. Only the last epoch can be handed over
+//! again, whole and in order, so nothing younger is in the table that an older piece could undo.
+//!
+//! The last commit carries a Delta `txn` action (this archiver, the epoch): another call for the
+//! epoch, after an answer that was lost, commits nothing.
 //!
 //! A version is written with put-if-absent, so of two writers one wins; the other reads what the
 //! winner did and decides anew. Every decision is made against the version right before the one
@@ -29,7 +35,15 @@ mod relocation;
 
 pub use amendment::Preview;
 use amendment::RoundOutcome;
+use merge::Age;
 pub use relocation::LocatedTraces;
+
+/// The trace as it is, from its rows, older ones first, and what is open of it; `None` when it was
+/// deleted, or there is nothing of it but changes.
+#[must_use]
+pub fn current_trace(rows: Vec<TraceDraft>, piece: Option<TraceDraft>) -> Option<TraceDraft> {
+    merge::current(rows, piece)
+}
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -57,6 +71,12 @@ const CHECKPOINT_INTERVAL: u64 = 50;
 
 /// Bytes of spans that are encoded into one batch at the most, so that no Arrow offset overflows.
 const MAX_BATCH_BYTES: usize = 256 << 20;
+
+/// Bytes of rows, as they are in memory, that one amendment reads.
+const MAX_ROUND_BYTES: u64 = 128 << 20;
+
+/// How much larger rows are in memory than in their file, about.
+const EXPANSION: u64 = 10;
 
 /// What an epoch did to a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,7 +158,7 @@ impl TableWriter {
 
     /// Commits an epoch's settled traces; returns when they are durable in the table.
     ///
-    /// Call it again with the same epoch and traces after an error: see the module doc.
+    /// After an error hand the traces over again, in this epoch or a later one.
     ///
     /// # Errors
     /// [`LakeError`]; nothing of the epoch is lost, it may be in the table in part.
@@ -152,23 +172,47 @@ impl TableWriter {
             let version = self.snapshot.version();
             return Ok(EpochOutcome { already_committed: true, version, ..Default::default() });
         }
-        self.commit(Some(epoch), traces)
+        self.commit(Some(epoch), traces, Age::Younger)
     }
 
-    /// Commits traces that belong to no epoch: a trace that has a row is merged into it. Calling
-    /// it again with the same traces changes nothing.
+    /// Takes rows of another table in. Where a trace has a row here, what that one says stands
+    /// over what comes. Calling it again with the same traces changes nothing.
     ///
     /// # Errors
     /// [`LakeError`]; the traces may be in the table in part.
     pub fn absorb(&mut self, traces: &[TraceDraft]) -> Result<EpochOutcome, LakeError> {
         self.refresh()?;
-        self.commit(None, traces)
+        let mut by_trace: BTreeMap<TraceId, Vec<TraceDraft>> = BTreeMap::new();
+        for trace in traces {
+            by_trace.entry(trace.trace_id).or_default().push(trace.clone());
+        }
+        let traces: Vec<TraceDraft> = by_trace
+            .into_values()
+            .filter_map(|mut rows| {
+                rows.sort_by_key(|row| (row.updated_at_micros, row.revision));
+                merge::fold(rows)
+            })
+            .collect();
+        self.commit(None, &traces, Age::Older)
+    }
+
+    /// Deletes the rows of traces that clients deleted, in no epoch. Calling it again changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`LakeError`]; some of the rows may be deleted.
+    pub fn delete_traces(&mut self, traces: &HashSet<TraceId>) -> Result<EpochOutcome, LakeError> {
+        self.refresh()?;
+        let gone = |trace: &TraceId| TraceDraft { replaces: true, ..TraceDraft::new(*trace) };
+        let gone: Vec<TraceDraft> = traces.iter().map(gone).collect();
+        self.commit(None, &gone, Age::Younger)
     }
 
     fn commit(
         &mut self,
         epoch: Option<i64>,
         traces: &[TraceDraft],
+        age: Age,
     ) -> Result<EpochOutcome, LakeError> {
         let mut outcome = EpochOutcome::default();
         let mut written: Option<(HashSet<TraceId>, String, EncodedFile)> = None;
@@ -187,17 +231,17 @@ impl TableWriter {
             let (late, mut fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
                 traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
             // Changes to a trace that is nowhere: it was deleted, and they with it.
-            fresh.retain(|trace| !trace.is_blank());
+            fresh.retain(|trace| age == Age::Older || !trace.is_blank());
             let txn = epoch.map(|epoch| self.txn(epoch));
             if !late.is_empty() {
                 let carried = txn.clone().filter(|_| fresh.is_empty());
-                match self.amend(&late, &found, carried)? {
+                match self.amend_in_rounds(&late, &found, age, carried)? {
                     Step::Lost => continue,
-                    Step::Done(RoundOutcome { amended, deleted }) => {
-                        outcome.amended += amended;
-                        outcome.deleted += deleted;
-                        outcome.unchanged = late.len() - amended - deleted;
-                        if fresh.is_empty() && 0 < amended + deleted {
+                    Step::Done((round, is_carried)) => {
+                        outcome.amended += round.amended;
+                        outcome.deleted += round.deleted;
+                        outcome.unchanged = late.len() - round.amended - round.deleted;
+                        if is_carried {
                             return Ok(self.finish(outcome));
                         }
                     }
@@ -228,6 +272,74 @@ impl TableWriter {
             table: self.table.name(),
             version: self.snapshot.version() + 1,
         })
+    }
+
+    /// Amends in as many versions as memory asks for; the last one carries `txn`, unless there was
+    /// nothing to change. Says so.
+    fn amend_in_rounds(
+        &mut self,
+        late: &[&TraceDraft],
+        found: &Found,
+        age: Age,
+        txn: Option<Action>,
+    ) -> Result<Step<(RoundOutcome, bool)>, LakeError> {
+        let rounds = self.rounds(late, found)?;
+        let mut done = RoundOutcome::default();
+        let mut found = found.clone();
+        for (index, round) in rounds.iter().enumerate() {
+            let is_last = index + 1 == rounds.len();
+            let carried = txn.clone().filter(|_| is_last);
+            let is_carried = carried.is_some();
+            if 0 < index {
+                // The round before changed the files.
+                self.refresh()?;
+                found = self.find(&round.iter().map(|trace| trace.trace_id).collect())?;
+            }
+            match self.amend(round, &found, age, carried)? {
+                Step::Lost => return Ok(Step::Lost),
+                Step::Done(RoundOutcome { amended, deleted }) => {
+                    done.amended += amended;
+                    done.deleted += deleted;
+                    if is_last {
+                        return Ok(Step::Done((done, is_carried && 0 < amended + deleted)));
+                    }
+                }
+            }
+        }
+        Ok(Step::Done((done, false)))
+    }
+
+    /// Cuts `late` by the bytes that their rows may take in memory.
+    fn rounds<'a>(
+        &mut self,
+        late: &[&'a TraceDraft],
+        found: &Found,
+    ) -> Result<Vec<Vec<&'a TraceDraft>>, LakeError> {
+        let files = self.live_files()?;
+        let row_bytes = |address: &RowAddress| {
+            files.get(address.file).map_or(0, |file| {
+                let rows = file.record_count.unwrap_or(1).max(1);
+                (file.size_bytes / rows).saturating_mul(EXPANSION)
+            })
+        };
+        let mut rounds = vec![Vec::new()];
+        let mut bytes = 0;
+        for piece in late {
+            let rows = found.get(&piece.trace_id).map(Vec::as_slice).unwrap_or_default();
+            let weight: u64 = rows.iter().map(row_bytes).sum();
+            if MAX_ROUND_BYTES < bytes + weight
+                && let Some(round) = rounds.last()
+                && !round.is_empty()
+            {
+                rounds.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += weight;
+            if let Some(round) = rounds.last_mut() {
+                round.push(*piece);
+            }
+        }
+        Ok(rounds)
     }
 
     fn finish(&mut self, mut outcome: EpochOutcome) -> EpochOutcome {

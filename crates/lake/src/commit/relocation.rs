@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tracelake_model::ExperimentId;
+use tracelake_model::schema::traces_schema;
+use tracelake_model::{ExperimentId, TraceId};
 
 use super::{Found, MAX_ATTEMPTS, Step, TableWriter};
-use crate::data_file::read_text_column;
+use crate::data_file::{read_text_column, read_trace_ids};
 use crate::error::LakeError;
 use crate::rows::{TraceDraft, rebuild_traces};
 use crate::table::RowAddress;
@@ -23,6 +24,16 @@ pub struct LocatedTraces {
     rows: BTreeMap<String, BTreeSet<u64>>,
 }
 
+impl LocatedTraces {
+    /// Adds others of the same table.
+    pub fn extend(&mut self, others: Self) {
+        self.traces.extend(others.traces);
+        for (path, rows) in others.rows {
+            self.rows.entry(path).or_default().extend(rows);
+        }
+    }
+}
+
 impl TableWriter {
     /// Paths of the live data files of the newest version.
     ///
@@ -33,45 +44,74 @@ impl TableWriter {
         Ok(self.live_files()?.iter().map(|file| file.path.clone()).collect())
     }
 
-    /// The first traces of an experiment in a data file, `limit` at the most.
+    /// The live rows of an experiment in a data file, and their traces. Rows whose trace id is
+    /// none are left out: no tracelake wrote them.
     ///
     /// # Errors
     /// [`LakeError`] when the table cannot be read.
-    pub fn locate(
+    pub fn rows_of(
         &mut self,
         experiment_id: &ExperimentId,
         path: &str,
-        limit: usize,
-    ) -> Result<LocatedTraces, LakeError> {
+    ) -> Result<Vec<(u64, TraceId)>, LakeError> {
+        self.refresh()?;
+        let files = self.live_files()?;
+        let Some(file) = files.iter().find(|file| file.path == path) else {
+            return Ok(Vec::new());
+        };
+        let deleted = self.snapshot.deleted_rows(file)?;
+        let fault = |source| LakeError::Parquet {
+            action: "read experiments of",
+            path: path.to_owned(),
+            source,
+        };
+        let mut rows = BTreeSet::new();
+        read_text_column(self.table.files.open(path)?, "experiment_id", |row, text| {
+            if text == Some(experiment_id.as_str()) && deleted.binary_search(&row).is_err() {
+                rows.insert(row);
+            }
+        })
+        .map_err(fault)?;
+        let mut found = Vec::with_capacity(rows.len());
+        if !rows.is_empty() {
+            read_trace_ids(self.table.files.open(path)?, |row, text| {
+                if let Some(trace_id) = TraceId::parse(text).filter(|_| rows.contains(&row)) {
+                    found.push((row, trace_id));
+                }
+            })
+            .map_err(fault)?;
+        }
+        Ok(found)
+    }
+
+    /// Reads rows of a data file as traces.
+    ///
+    /// # Errors
+    /// [`LakeError`] when the table cannot be read.
+    pub fn locate(&mut self, path: &str, rows: &[u64]) -> Result<LocatedTraces, LakeError> {
         self.refresh()?;
         let files = self.live_files()?;
         let Some(index) = files.iter().position(|file| file.path == path) else {
             return Ok(LocatedTraces::default());
         };
-        let Some(file) = files.get(index) else { return Ok(LocatedTraces::default()) };
-        let deleted = self.snapshot.deleted_rows(file)?;
-        let mut rows = BTreeSet::new();
-        read_text_column(self.table.files.open(path)?, "experiment_id", |row, text| {
-            if rows.len() < limit
-                && text == Some(experiment_id.as_str())
-                && deleted.binary_search(&row).is_err()
-            {
-                rows.insert(row);
-            }
-        })
-        .map_err(|source| LakeError::Parquet {
-            action: "read experiments of",
-            path: path.to_owned(),
-            source,
-        })?;
-        if rows.is_empty() {
-            return Ok(LocatedTraces::default());
-        }
         let addresses = rows.iter().map(|row| RowAddress { file: index, row: *row }).collect();
-        let found = Found::from([(tracelake_model::TraceId::default(), addresses)]);
+        let found = Found::from([(TraceId::default(), addresses)]);
         let (batch, _) = self.read_old_rows(&found, &files, &self.snapshot.schema()?)?;
         let traces = rebuild_traces(&batch).map_err(|error| self.unreadable(&error))?;
+        let rows = rows.iter().copied().collect();
         Ok(LocatedTraces { traces, rows: BTreeMap::from([(path.to_owned(), rows)]) })
+    }
+
+    /// Columns of the table that are not tracelake's: what they hold cannot be moved.
+    ///
+    /// # Errors
+    /// [`LakeError`] when the table cannot be read.
+    pub fn other_columns(&mut self) -> Result<Vec<String>, LakeError> {
+        self.refresh()?;
+        let ours = traces_schema();
+        let schema = self.snapshot.schema()?;
+        let names = schema.fields().iter().map(|field| field.name());
+        Ok(names.filter(|name| ours.field_with_name(name).is_err()).cloned().collect())
     }
 
     /// Deletes the rows that were located and are still there. A row that another writer replaced

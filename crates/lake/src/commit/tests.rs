@@ -111,7 +111,7 @@ fn a_crash_between_amendment_and_append_repeats_nothing() {
     let wanted = HashSet::from([late.trace_id]);
     let found = writer.find(&wanted).unwrap();
     assert!(matches!(
-        writer.amend(&[&late], &found, None),
+        writer.amend(&[&late], &found, Age::Younger, None),
         Ok(Step::Done(RoundOutcome { amended: 1, deleted: 0 }))
     ));
     let outcome = fixture.writer("one").commit_epoch(2, &[late, draft(2, 0..1)]).unwrap();
@@ -168,8 +168,8 @@ fn changes_reach_the_row_once() {
     let delete = TraceChange::DeleteTag { key: "gone".to_owned() };
     assert_eq!(writer.commit_epoch(4, &[changes(1, vec![delete])]).unwrap().amended, 1);
     assert_eq!(fixture.rows(), [(1, 3, 3), (2, 1, 1)]);
-    let read = writer.read(&HashSet::from([TraceId(2_u128.to_be_bytes())]), &[]).unwrap();
-    let tags = read[0].full_info().tags;
+    let read = writer.read(&HashSet::from([TraceId(2_u128.to_be_bytes())])).unwrap();
+    let tags = read.values().next().unwrap().full_info().tags;
     assert_eq!(tags.get("k").map(String::as_str), Some("v"));
     assert!(!tags.contains_key("gone"));
 }
@@ -199,8 +199,8 @@ fn deleted_tags_of_a_resource_stay_deleted() {
     writer.commit_epoch(1, &[of_service(draft(1, 0..2))]).unwrap();
     let wanted = HashSet::from([TraceId(2_u128.to_be_bytes())]);
     let has_tag = |writer: &mut TableWriter| {
-        let read = writer.read(&wanted, &[]).unwrap();
-        read[0].full_info().tags.contains_key("service.name")
+        let read = writer.read(&wanted).unwrap();
+        read.values().next().unwrap().full_info().tags.contains_key("service.name")
     };
     assert!(has_tag(&mut writer));
     let delete = TraceChange::DeleteTag { key: "service.name".to_owned() };
@@ -244,7 +244,9 @@ fn traces_move_between_tables_once() {
     to.commit_epoch(1, &[of(3, 2..4)]).unwrap();
     for dies in [true, false] {
         for path in from.data_files().unwrap() {
-            let located = from.locate(&experiment, &path, 10).unwrap();
+            let rows = from.rows_of(&experiment, &path).unwrap();
+            let rows: Vec<u64> = rows.into_iter().map(|(row, _)| row).collect();
+            let located = from.locate(&path, &rows).unwrap();
             to.absorb(&located.traces).unwrap();
             if !dies {
                 assert_eq!(from.delete_located(&located).unwrap(), located.traces.len());

@@ -6,6 +6,7 @@
 mod columns;
 mod conform;
 mod rebuild;
+mod row;
 mod spans;
 mod traces;
 

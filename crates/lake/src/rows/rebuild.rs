@@ -1,25 +1,30 @@
 //! From a row back to the OTLP spans it was made of.
 //!
 //! The inverse of the span columns. A span whose bytes are kept (`otlp`) is read from those; every
-//! other one is written from its columns. Columns that a table does not have (made by another
-//! writer with the contract's columns alone) read as null, and the span is as good as they allow.
+//! other one is written from its columns.
+//!
+//! A row of another writer has the contract's columns alone: the others are missing or null, and
+//! its spans are known by their `source`, which every span written here has. Such a span is as good
+//! as the columns allow:
+//! - `inputs`, `outputs` and `span_type` become MLflow's own attributes after those of `metadata`,
+//!   unless `metadata` says the same under that name. Written again, the row has the text that it
+//!   had; text that is not JSON is then a JSON string. `metadata` has `mlflow.spanType` then.
+//! - A value of a map that is not JSON is a string. An entry without a value is left out.
+//! - A span id that is null or malformed is zero, which names no span; a parent like that is none.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, MapArray,
-    RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
-};
-use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::array::{AsArray, RecordBatch, StructArray};
 use bytes::Bytes;
-use tracelake_decode::any_value::json_to_message;
-use tracelake_decode::conventions::trace_tags;
+use tracelake_decode::any_value::{json_to_message, write_json_string};
+use tracelake_decode::conventions::{interpret, trace_tags};
 use tracelake_decode::request::{SpanGroup, SpanSource};
 use tracelake_decode::writer::MessageWriter;
-use tracelake_decode::{SpanRecord, decode_otlp};
+use tracelake_decode::{SpanRecord, SpanView, decode_otlp};
 use tracelake_model::{Assessment, Limits, SpanId, TraceId, TraceInfo, TraceState};
 
+use super::row::Row;
 use super::traces::{TraceDraft, TraceFacts};
 
 /// Why a row cannot be read back.
@@ -35,7 +40,7 @@ pub struct RebuildError {
 /// Reads every row of `batch` back into the trace it was made of.
 ///
 /// # Errors
-/// [`RebuildError`] for a row that no tracelake wrote.
+/// [`RebuildError`] for a row without a trace id, and for one whose kept bytes are damaged.
 pub fn rebuild_traces(batch: &RecordBatch) -> Result<Vec<TraceDraft>, RebuildError> {
     let whole = StructArray::from(batch.clone());
     (0..batch.num_rows())
@@ -43,96 +48,6 @@ pub fn rebuild_traces(batch: &RecordBatch) -> Result<Vec<TraceDraft>, RebuildErr
             trace(&Row { fields: &whole, row }).map_err(|reason| RebuildError { row, reason })
         })
         .collect()
-}
-
-/// One row of a struct column, with typed access to its fields by name.
-#[derive(Clone, Copy)]
-struct Row<'a> {
-    fields: &'a StructArray,
-    row: usize,
-}
-
-impl<'a> Row<'a> {
-    fn column(&self, name: &str) -> Option<&'a ArrayRef> {
-        self.fields.column_by_name(name).filter(|column| column.is_valid(self.row))
-    }
-
-    fn text(&self, name: &str) -> Option<&'a str> {
-        let column: &StringArray = self.column(name)?.as_string_opt::<i32>()?;
-        Some(column.value(self.row))
-    }
-
-    fn owned(&self, name: &str) -> Option<String> {
-        self.text(name).map(str::to_owned)
-    }
-
-    fn long(&self, name: &str) -> Option<i64> {
-        let column: &Int64Array = self.column(name)?.as_primitive_opt::<Int64Type>()?;
-        Some(column.value(self.row))
-    }
-
-    fn int(&self, name: &str) -> Option<i32> {
-        let column: &Int32Array = self.column(name)?.as_primitive_opt::<Int32Type>()?;
-        Some(column.value(self.row))
-    }
-
-    fn count(&self, name: &str) -> u64 {
-        self.int(name).and_then(|count| u64::try_from(count).ok()).unwrap_or_default()
-    }
-
-    fn micros(&self, name: &str) -> Option<i64> {
-        let column: &TimestampMicrosecondArray =
-            self.column(name)?.as_primitive_opt::<TimestampMicrosecondType>()?;
-        Some(column.value(self.row))
-    }
-
-    fn boolean(&self, name: &str) -> Option<bool> {
-        let column: &BooleanArray = self.column(name)?.as_boolean_opt()?;
-        Some(column.value(self.row))
-    }
-
-    fn child(&self, name: &str) -> Option<Self> {
-        let fields: &StructArray = self.column(name)?.as_struct_opt()?;
-        Some(Self { fields, row: self.row })
-    }
-
-    fn list(&self, name: &str) -> impl Iterator<Item = Row<'a>> + use<'a> {
-        let found = self.column(name).and_then(|column| {
-            let list: &ListArray = column.as_list_opt::<i32>()?;
-            let fields: &StructArray = list.values().as_struct_opt()?;
-            let [start, end] = [self.row, self.row + 1]
-                .map(|index| usize::try_from(list.value_offsets()[index]).unwrap_or_default());
-            Some((fields, start..end))
-        });
-        found.into_iter().flat_map(|(fields, range)| range.map(move |row| Row { fields, row }))
-    }
-
-    fn texts(&self, name: &str) -> Vec<String> {
-        let found = self.column(name).and_then(|column| {
-            let list: ArrayRef = column.as_list_opt::<i32>()?.value(self.row);
-            let texts: &StringArray = list.as_string_opt::<i32>()?;
-            Some(texts.iter().flatten().map(str::to_owned).collect())
-        });
-        found.unwrap_or_default()
-    }
-
-    fn map(&self, name: &str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let found = self.column(name).and_then(|column| {
-            let map: &MapArray = column.as_map_opt()?;
-            let keys: &StringArray = map.keys().as_string_opt::<i32>()?;
-            let values: &StringArray = map.values().as_string_opt::<i32>()?;
-            let [start, end] = [self.row, self.row + 1]
-                .map(|index| usize::try_from(map.value_offsets()[index]).unwrap_or_default());
-            Some((keys, values, start..end))
-        });
-        found.into_iter().flat_map(|(keys, values, range)| {
-            range.map(move |index| (keys.value(index), values.value(index)))
-        })
-    }
-
-    fn owned_map(&self, name: &str) -> BTreeMap<String, String> {
-        self.map(name).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-    }
 }
 
 fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
@@ -241,10 +156,13 @@ fn span_record(trace_id: TraceId, row: &Row<'_>) -> Result<SpanRecord, String> {
         // The bytes were accepted once; later limits must not make an archived span unreadable.
         let mut decoded =
             decode_otlp(&bytes, source, &Limits::accepted()).map_err(|error| error.to_string())?;
-        return decoded.spans.pop().ok_or_else(|| "kept span bytes hold no span".to_owned());
+        // None when the span has no id, which another writer's may have; its columns are as good.
+        if let Some(span) = decoded.spans.pop() {
+            return Ok(span);
+        }
     }
-    let span_id = row.text("span_id").and_then(SpanId::parse).ok_or("a span has no span id")?;
-    let parent = row.text("parent_span_id").and_then(SpanId::parse);
+    let span_id = row.text("span_id").and_then(SpanId::parse).unwrap_or(SpanId([0; 8]));
+    let parent = row.text("parent_span_id").and_then(SpanId::parse).filter(|id| id.is_valid());
     let nanos = |exact: &str, rounded: &str| {
         row.long(exact)
             .or_else(|| row.micros(rounded).and_then(|micros| micros.checked_mul(1_000)))
@@ -265,6 +183,9 @@ fn span_record(trace_id: TraceId, row: &Row<'_>) -> Result<SpanRecord, String> {
     span.fixed64_nonzero(7, start_time_unix_nano);
     span.fixed64_nonzero(8, end_time_unix_nano);
     write_attributes(&mut span, row)?;
+    if row.text("source").is_none() {
+        write_contract_columns(&mut span, row);
+    }
     span.number_nonzero(10, row.count("dropped_attributes_count"));
     for event in row.list("events") {
         write_event(&mut span, &event)?;
@@ -342,13 +263,45 @@ fn write_attributes(span: &mut MessageWriter, row: &Row<'_>) -> Result<(), Strin
     };
     for (key, value) in row.map("metadata") {
         put_back(span, &mut position);
-        let value =
-            json_to_message(value).map_err(|error| format!("attribute `{key}`: {error}"))?;
-        write_attribute(span, 9, key, &value);
+        write_attribute(span, 9, key, &json_value(value));
         position += 1;
     }
     put_back(span, &mut position);
     Ok(())
+}
+
+/// Writes what a row of another writer says of a span in columns alone, as MLflow's SDK sends it.
+fn write_contract_columns(span: &mut MessageWriter, row: &Row<'_>) {
+    let said = span.as_bytes().to_vec();
+    let said = interpret(&SpanView::new(&said));
+    let in_metadata = |key: &str| row.map("metadata").any(|(name, _)| name == key);
+    for (column, key, said) in [
+        ("inputs", "mlflow.spanInputs", said.inputs),
+        ("outputs", "mlflow.spanOutputs", said.outputs),
+    ] {
+        let Some(text) = row.text(column) else { continue };
+        // Said by another attribute, it would be taken out of the metadata on the way back.
+        if !in_metadata(key) || said.is_none_or(|said| said.text() != text) {
+            write_attribute(span, 9, key, &payload_value(text));
+        }
+    }
+    if let Some(span_type) = row.text("span_type")
+        && said.span_type.as_deref() != Some(span_type)
+    {
+        let mut quoted = String::new();
+        write_json_string(span_type, &mut quoted);
+        write_attribute(span, 9, "mlflow.spanType", &string_value(&quoted));
+    }
+}
+
+/// The value that reads as `text` in the columns for inputs and outputs: MLflow takes strings,
+/// arrays and objects for JSON text, but a string of digits for a string.
+fn payload_value(text: &str) -> Vec<u8> {
+    if text.trim_start().starts_with(['"', '[', '{']) {
+        string_value(text)
+    } else {
+        json_value(text)
+    }
 }
 
 /// Takes `position:form:key` apart and gives the attribute's value back.

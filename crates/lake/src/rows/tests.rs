@@ -1,7 +1,14 @@
-use arrow::array::{Array, AsArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
+use arrow::json::ReaderBuilder;
+use arrow::json::writer::{LineDelimited, WriterBuilder};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use tracelake_decode::{SpanSource, decode_otlp};
-use tracelake_model::{Limits, TraceId};
+use tracelake_model::schema::{list_of, span_fields, traces_schema};
+use tracelake_model::{Limits, SpanId, TraceId};
 use tracelake_testkit::spans;
 
 use super::*;
@@ -49,4 +56,156 @@ fn ordinary_spans_need_no_copy_of_their_bytes() {
     let spans = spans.as_list::<i32>().values().as_struct();
     assert_eq!(spans.len(), 3);
     assert_eq!(spans.column_by_name("otlp").unwrap().null_count(), 3);
+}
+
+/// A row as another writer makes it: the contract's columns of a trace and its spans, no others.
+fn row_of_another_writer(spans: Value, others: Value) -> RecordBatch {
+    // Of the contract are the first ten; some writers say the parent as well.
+    let span: Fields = span_fields().iter().take(11).cloned().collect();
+    let schema = traces_schema();
+    let fields: Vec<Field> = ["trace_id", "tags", "trace_metadata"]
+        .map(|name| schema.field_with_name(name).unwrap().clone())
+        .into_iter()
+        .chain([Field::new("spans", list_of(span), true)])
+        .collect();
+    let mut row = others;
+    row["trace_id"] = json!("tr-000000000000000000000000000000ff");
+    row["spans"] = spans;
+    let mut decoder = ReaderBuilder::new(Arc::new(Schema::new(fields))).build_decoder().unwrap();
+    decoder.decode(row.to_string().as_bytes()).unwrap();
+    decoder.flush().unwrap().unwrap()
+}
+
+/// The spans of `batch`, without what is null.
+fn spans_of(batch: &RecordBatch) -> Vec<Value> {
+    let spans = batch.column_by_name("spans").unwrap();
+    let spans = spans.as_list::<i32>().values().as_struct().clone();
+    let mut writer =
+        WriterBuilder::new().with_explicit_nulls(false).build::<_, LineDelimited>(Vec::new());
+    let binary = |field: &&Arc<Field>| *field.data_type() != DataType::Binary;
+    let (fields, columns): (Vec<_>, Vec<_>) = spans
+        .fields()
+        .iter()
+        .zip(spans.columns())
+        .filter(|(field, _)| binary(field))
+        .map(|(field, column)| (Arc::clone(field), Arc::clone(column)))
+        .unzip();
+    writer.write(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()).unwrap();
+    writer.finish().unwrap();
+    let text = String::from_utf8(writer.into_inner()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What another writer's span says after a rewrite, and after a second one.
+fn rewritten(span: Value) -> Value {
+    let rebuilt = rebuild_traces(&row_of_another_writer(json!([span]), json!({}))).unwrap();
+    let batch = encode(&rebuilt).unwrap();
+    let again = encode(&rebuild_traces(&batch).unwrap()).unwrap();
+    let mut spans = spans_of(&batch);
+    assert_eq!(spans, spans_of(&again), "a row written here stays as it is");
+    spans.pop().unwrap()
+}
+
+/// Scenario: another writer's spans whose inputs, outputs and type are in their columns alone; JSON
+/// of every kind, text that is none, metadata that another convention would read.
+/// Guarantees: a rewrite keeps all of them, and the metadata.
+#[test]
+fn columns_of_another_writer_survive_a_rewrite() {
+    for (text, after) in [
+        ("{\"question\": \"why?\"}", "{\"question\": \"why?\"}"),
+        ("[1,  2]", "[1,  2]"),
+        ("\"hello\"", "\"hello\""),
+        ("42", "42"),
+        ("true", "true"),
+        ("null", "null"),
+        ("hello", "\"hello\""),
+        ("{broken", "\"{broken\""),
+    ] {
+        let span = json!({
+            "span_id": "00000000000000aa", "name": "ask", "span_type": "CHAT_MODEL",
+            "inputs": text, "outputs": text,
+            "metadata": {"input.value": "\"other\"", "n": "1", "o": "{\"a\":[1,null]}"},
+        });
+        let back = rewritten(span.clone());
+        assert_eq!(back["inputs"], after, "{text}");
+        assert_eq!(back["outputs"], after, "{text}");
+        assert_eq!(back["span_type"], "CHAT_MODEL");
+        let mut metadata = span["metadata"].clone();
+        metadata["mlflow.spanType"] = json!("\"\\\"CHAT_MODEL\\\"\"");
+        assert_eq!(back["metadata"], metadata, "{text}");
+    }
+}
+
+/// Scenario: another writer's spans whose metadata have MLflow's names as well: with the same
+/// values, with other ones, with none.
+/// Guarantees: nothing is said twice, and a column that says otherwise stands.
+#[test]
+fn metadata_with_the_names_of_mlflow_are_not_doubled() {
+    let span = |metadata: Value| {
+        rewritten(json!({
+            "span_id": "00000000000000aa", "span_type": "TOOL", "inputs": "{\"a\":1}",
+            "metadata": metadata,
+        }))
+    };
+    let same = span(json!({"mlflow.spanInputs": "{\"a\":1}", "mlflow.spanType": "TOOL"}));
+    assert_eq!((&same["inputs"], &same["span_type"]), (&json!("{\"a\":1}"), &json!("TOOL")));
+    assert_eq!(same["metadata"], json!({"mlflow.spanType": "\"TOOL\""}));
+    assert_eq!(same["inputs_attribute"], "0:v:mlflow.spanInputs");
+
+    let other = json!({"mlflow.spanInputs": "{\"a\":2}", "mlflow.spanType": "\"LLM\""});
+    let back = span(other.clone());
+    assert_eq!((&back["inputs"], &back["span_type"]), (&json!("{\"a\":1}"), &json!("TOOL")));
+    assert_eq!(back["metadata"], other);
+
+    let none = span(json!({"mlflow.spanInputs": null}));
+    assert_eq!((&none["inputs"], &none["span_type"]), (&json!("{\"a\":1}"), &json!("TOOL")));
+}
+
+/// Scenario: maps of another writer with null values, values that are not JSON, and a span that
+/// has no value at all.
+/// Guarantees: nothing is made up, nothing is lost, and the row can be read.
+#[test]
+fn values_of_another_writer_keep_their_meaning() {
+    let back = rewritten(json!({
+        "span_id": "00000000000000aa",
+        "tags": {"service.name": "shop", "gone": null},
+        "metadata": {"model": "gpt-4", "gone": null, "empty": "", "open": "{\"a\":", "n": "1.5"},
+    }));
+    assert_eq!(back["tags"], json!({"service.name": "shop"}));
+    let metadata =
+        json!({"model": "\"gpt-4\"", "empty": "\"\"", "open": "\"{\\\"a\\\":\"", "n": "1.5"});
+    assert_eq!(back["metadata"], metadata);
+    for absent in ["inputs", "outputs", "span_type"] {
+        assert_eq!(back.get(absent), None, "{absent}");
+    }
+
+    let others =
+        json!({"tags": {"a": "1", "gone": null}, "trace_metadata": {"gone": null, "b": "2"}});
+    let traces = rebuild_traces(&row_of_another_writer(json!([null, {}]), others)).unwrap();
+    let info = traces[0].info.as_ref().unwrap();
+    assert_eq!(info.tags, [("a".to_owned(), "1".to_owned())].into());
+    assert_eq!(info.trace_metadata, [("b".to_owned(), "2".to_owned())].into());
+    assert_eq!(traces[0].spans.len(), 1);
+}
+
+/// Scenario: span ids that are null, empty, too short, no hex; beside a good one; with metadata
+/// that make the span's bytes be kept.
+/// Guarantees: the row can be read, as often as it is rewritten; such an id is zero.
+#[test]
+fn a_bad_span_id_does_not_make_a_row_unreadable() {
+    let zero = "0000000000000000";
+    for id in [json!(null), json!(""), json!("ab"), json!("not sixteen hex!"), json!(zero)] {
+        let metadata = json!({"mlflow.spanInputs": "\"x\"", "k": "1"});
+        let back = rewritten(json!({
+            "span_id": id, "parent_span_id": id, "name": "step", "inputs": "y",
+            "metadata": metadata,
+        }));
+        assert_eq!((&back["span_id"], &back["name"]), (&json!(zero), &json!("step")));
+        assert_eq!((&back["inputs"], back.get("parent_span_id")), (&json!("\"y\""), None));
+        assert_eq!(back["metadata"], metadata);
+    }
+    let spans = json!([{"span_id": null}, {"span_id": "00000000000000AA"}]);
+    let traces = rebuild_traces(&row_of_another_writer(spans, json!({}))).unwrap();
+    let ids: Vec<SpanId> = traces[0].spans.iter().map(|span| span.span_id).collect();
+    assert_eq!(ids, [SpanId([0; 8]), SpanId([0, 0, 0, 0, 0, 0, 0, 0xaa])]);
 }

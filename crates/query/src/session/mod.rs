@@ -23,6 +23,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
@@ -179,7 +180,8 @@ impl QueryEngine {
                 .await?;
 
         let runtime = catalog.runtime(&self.runtime);
-        let full_state = self.state(&runtime, &catalog)?;
+        let began = self.began();
+        let full_state = self.state(&runtime, &catalog, began.clone())?;
         let full = full_state.statement_to_plan(statement.clone()).await.map_err(|error| {
             catalog
                 .missing_table()
@@ -193,7 +195,7 @@ impl QueryEngine {
             .map_err(|_| QueryError::ReadOnly { statement: statement_kind(&full) })?;
 
         if let Some((state, logical, catalog, narrowed)) =
-            self.plan_narrowed(&statement, &full, &catalog, &runtime).await
+            self.plan_narrowed(&statement, &full, &catalog, &runtime, began).await
             && let Ok(physical) = state.create_physical_plan(&logical).await
         {
             return Ok(Planned { physical, state, catalog, narrowed });
@@ -213,6 +215,7 @@ impl QueryEngine {
         full: &LogicalPlan,
         catalog: &Catalog,
         runtime: &Arc<RuntimeEnv>,
+        began: ExecutionProps,
     ) -> Option<(SessionState, LogicalPlan, Catalog, BTreeMap<String, SchemaRef>)> {
         if catalog.shows_schemas() {
             return None;
@@ -226,7 +229,7 @@ impl QueryEngine {
             names.insert(name.to_owned(), narrowed_columns(&declared, columns));
             declared
         });
-        let state = self.state(runtime, &narrowed).ok()?;
+        let state = self.state(runtime, &narrowed, began).ok()?;
         let logical = match state.statement_to_plan(statement.clone()).await {
             Ok(logical) => logical,
             Err(error) => {
@@ -246,15 +249,25 @@ impl QueryEngine {
             .map_err(|error| QueryError::Syntax { message: plain_message(&error) })
     }
 
+    /// The time that `now()`, `current_date()` and their like have in one statement, however
+    /// often it is planned.
+    fn began(&self) -> ExecutionProps {
+        let mut began = self.template.execution_props().clone();
+        began.mark_start_execution(Arc::clone(self.template.config().options()));
+        began
+    }
+
     fn state(
         &self,
         runtime: &Arc<RuntimeEnv>,
         catalog: &Catalog,
+        began: ExecutionProps,
     ) -> Result<SessionState, QueryError> {
         let catalogs = catalog.provider_list().map_err(|error| setup_error(&error))?;
         Ok(SessionStateBuilder::new_from_existing(self.template.clone())
             .with_runtime_env(Arc::clone(runtime))
             .with_catalog_list(catalogs)
+            .with_execution_props(began)
             .build())
     }
 

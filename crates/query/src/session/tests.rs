@@ -5,6 +5,7 @@ use std::time::Instant;
 use arrow::array::{Array, AsArray};
 use arrow::util::pretty::pretty_format_batches;
 use serde_json::Value;
+use tracelake_model::{Clock, SystemClock};
 
 use super::*;
 use crate::analyses;
@@ -164,6 +165,33 @@ async fn an_empty_table_answers() {
             0
         );
     }
+}
+
+/// Scenario: traces of a table whose times are known, asked for by their age.
+/// Guarantees: `now()` and its like work in a filter, a projection and below an aggregate, are the
+/// time of this statement, and the same wherever the statement says them.
+#[tokio::test]
+async fn statements_may_ask_for_the_time() {
+    let engine = engine(TestTable::new().with_file(&traces(0..40, 10), 10));
+    let since = "select count(*) from traces where created_at > ";
+    assert_eq!(number(&engine, &format!("{since}now() - interval '36500' day")).await, 40);
+    assert_eq!(number(&engine, &format!("{since}now() + interval '36500' day")).await, 0);
+    assert_eq!(
+        number(&engine, &format!("{since}current_timestamp - interval '100' year")).await,
+        40
+    );
+    assert_eq!(number(&engine, &format!("{since}current_date() - interval '100' year")).await, 40);
+    let sql = "select count(*) from traces where now() = (select max(now()) from traces)";
+    assert_eq!(number(&engine, sql).await, 40);
+
+    let sql = "select cast(to_unixtime(now()) as bigint) from traces limit 1";
+    let before = SystemClock.now_unix_nano() / 1_000_000_000;
+    let said = u64::try_from(number(&engine, sql).await).unwrap();
+    let after = SystemClock.now_unix_nano() / 1_000_000_000;
+    assert!((before..=after).contains(&said), "{before} {said} {after}");
+    let options = QueryOptions { default_table: Some(table_name()), max_rows: None };
+    let explained = engine.explain(&format!("{since}now()"), &options).await.unwrap();
+    assert!(explained.contains("files scanned"), "{explained}");
 }
 
 /// Scenario: every statement that changes something, or reads what is not a table.
