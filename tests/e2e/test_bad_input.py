@@ -591,7 +591,7 @@ def test_table_names_never_become_paths(make_server: Callable[..., Server]) -> N
         done = server.cli.run("setup", name, "--experiment", "e")
         assert done.returncode != 0, f"{name!r} was taken"
         assert "panicked" not in done.stderr
-    for name, folder in {"a.b.`c`": "=60c=60", "a.b.c;drop": "c=3bdrop"}.items():
+    for name, folder in {"a.b.`c`": "=60c=60", "a.b.c;drop": "c=3Bdrop"}.items():
         server.cli.ok("setup", name, "--experiment", "e")
         assert (server.data_dir / "tables" / "a" / "b" / folder).is_dir()
     assert set(server.data_dir.parent.iterdir()) - around <= {server.data_dir}
