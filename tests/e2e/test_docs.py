@@ -539,6 +539,7 @@ def test_examples_of_help_run(make_server: Callable[..., Server], tmp_path: Path
 
 
 TRACE = bytes.fromhex("0123456789abcdef0123456789abcdef")
+AGENT_TRACE = bytes.fromhex("fedcba9876543210fedcba9876543210")
 
 
 def prepare(terminal: Terminal) -> None:
@@ -550,8 +551,8 @@ def prepare(terminal: Terminal) -> None:
             f"{server.url}/api/2.0/mlflow/experiments/create", json={"name": name}
         ).raise_for_status()
     server.cli.ok("setup", AGENT_TABLE, "--experiment", "/Shared/agent")
-    span = generate.Maker(1).span(TRACE, "agent", status=generate.status_error())
-    for headers in ({}, {"x-mlflow-experiment-id": "1"}):
+    for trace, headers in ((TRACE, {}), (AGENT_TRACE, {"x-mlflow-experiment-id": "1"})):
+        span = generate.Maker(1).span(trace, "agent", status=generate.status_error())
         otlp.post(server.url, generate.request(span), headers=headers)
     server.flush()
     request = write_traces(folder / "traces.pb", 7)

@@ -23,7 +23,7 @@ use crate::archive::data_folder;
 /// a running service, at what is on its way. Inputs and outputs are cut to one line each.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tracelake show tr-0123456789abcdef0123456789abcdef\n  tracelake show 0123456789abcdef0123456789abcdef production.monitoring.agent_traces --full\n  tracelake show tr-0123456789abcdef0123456789abcdef --format json | jq '.[0].spans[].name'"
+    after_help = "Examples:\n  tracelake show tr-0123456789abcdef0123456789abcdef\n  tracelake show fedcba9876543210fedcba9876543210 production.monitoring.agent_traces --full\n  tracelake show tr-0123456789abcdef0123456789abcdef --format json | jq '.[0].spans[].name'"
 )]
 pub(crate) struct ShowArgs {
     /// The trace: 32 hex digits, with or without tr- before them
