@@ -1,7 +1,7 @@
 //! How a command's result leaves the process: format, place, colour, pager.
 //!
 //! A command flattens [`OutputArgs`] into its arguments, calls [`OutputArgs::check`] before it does
-//! any work, and ends with [`print`] for rows, or with [`print_text`] for text of its own layout.
+//! any work, and ends with [`print()`] for rows, or with [`print_text`] for text of its own layout.
 
 mod color;
 mod file;
