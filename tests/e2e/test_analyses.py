@@ -49,6 +49,10 @@ def archive(
         server.close()
 
 
+only_recorded = pytest.mark.parametrize("archive", ["recorded"], indirect=True, scope="module")
+only_made_up = pytest.mark.parametrize("archive", ["made up"], indirect=True, scope="module")
+
+
 # --- what is sent -------------------------------------------------------------------------------
 
 
@@ -287,20 +291,20 @@ def assert_by_id(found: list[dict], expected: dict[str, dict]) -> None:
     assert times == sorted(times, reverse=True)
 
 
+@only_recorded
 def test_the_traces_are_those_of_the_manifest(archive: Archive) -> None:
     """Ties the decoded bodies, from which all else is computed, to what was recorded of them."""
-    if not archive.manifest:
-        pytest.skip("made-up traces have no manifest")
+    assert archive.manifest
     assert archive.truth.keys() == archive.manifest.keys()
     for trace_id, item in archive.manifest.items():
         sent = archive.truth[trace_id].facts(archive.truth[trace_id].sent)
         assert {name: item[name] for name in sent} == sent, trace_id
 
 
+@only_recorded
 def test_performance_of_recorded_traces_is_the_sum_of_the_manifest(archive: Archive) -> None:
     """Where nothing is odd the manifest's own nanoseconds are the answer, whoever decodes."""
-    if not archive.manifest:
-        pytest.skip("made-up traces have no manifest")
+    assert archive.manifest
     found = {
         row["trace_id"].removeprefix("tr-"): row for row in archive.server.cli.json("performance")
     }
@@ -366,10 +370,9 @@ def test_error_groups(archive: Archive) -> None:
     assert answer(archive, "errors", "--group", "--until", "1h") == []
 
 
+@only_made_up
 def test_made_up_traces_hold_every_oddity(archive: Archive) -> None:
     """What the other tests rest on: the groups that are easy to get wrong are there."""
-    if archive.manifest:
-        pytest.skip("about the made-up traces only")
     groups = {
         (row["error_message"], row["exception_type"]): row
         for row in reversed(analyses.error_groups(archive.traces))

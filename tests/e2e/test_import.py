@@ -291,11 +291,8 @@ def test_rebuild_and_import_is_a_round_trip(server: Server, tmp_path: Path) -> N
     server.cli.ok("rebuild", DEFAULT_TABLE, "--output", str(output))
     other = Cli(tmp_path / "other")
     assert summary(other, output)["failed"] == 0
-    sent, imported = comparable_rows(server.data_dir), comparable_rows(other.data_dir)
-    for row in [*sent.values(), *imported.values()]:
-        # Which request a span came in is no part of OTLP, and tags are those of the last one.
-        row.pop("tags")
-    assert_same_rows(sent, imported)
+    # When a trace without times arrived is all that the archiver knows of its time.
+    assert_same_rows(comparable_rows(server.data_dir), comparable_rows(other.data_dir))
 
 
 def test_a_growing_file_is_read_on(cli: Cli, tmp_path: Path) -> None:

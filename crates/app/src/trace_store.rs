@@ -7,15 +7,14 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tracelake_intake::{FoundTrace, TraceStore, TraceStoreError};
 use tracelake_lake::{DataFolder, Lake};
-use tracelake_model::{ExperimentId, TableName, TraceId};
+use tracelake_model::{ExperimentId, TraceId};
 use tracelake_query::{
-    LakeTables, PendingRows, PendingSource, QueryEngine, QueryLimits, QueryOptions, SourceError,
-    TableResolver, analyses,
+    LakeTables, QueryEngine, QueryLimits, QueryOptions, TableResolver, analyses,
 };
 use tracelake_registry::Registry;
 
 use crate::pipeline::Command;
-use crate::service::Service;
+use crate::uncommitted::OwnPipeline;
 
 /// Asks the pipeline for single traces, and the tables with the uncommitted rows for many.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ impl TraceStore for ServiceTraces {
     ) -> Result<Vec<TraceId>, TraceStoreError> {
         let fault = |reason: String| TraceStoreError { reason };
         let known = self.registry.tables().await.map_err(|error| fault(error.to_string()))?;
-        let pending = Uncommitted(self.commands.clone());
+        let pending = OwnPipeline(self.commands.clone());
         let tables = Arc::new(
             LakeTables::new(self.lake.clone(), self.folder.clone()).with_pending(Arc::new(pending)),
         );
@@ -74,25 +73,5 @@ impl TraceStore for ServiceTraces {
         found.dedup();
         found.truncate(limit);
         Ok(found.into_iter().map(|(_, trace)| trace).collect())
-    }
-}
-
-/// Uncommitted rows, asked of the pipeline of this process.
-#[derive(Debug)]
-struct Uncommitted(mpsc::UnboundedSender<Command>);
-
-#[async_trait]
-impl PendingSource for Uncommitted {
-    async fn pending(&self, table: &TableName) -> Result<Option<PendingRows>, SourceError> {
-        let preview = Service::preview(&self.0, table.clone()).await?;
-        Ok(preview.map(|preview| PendingRows {
-            version: preview.version,
-            batches: vec![preview.rows],
-            hidden_rows: preview
-                .replaced
-                .into_iter()
-                .map(|(path, rows)| (path, rows.into_iter().collect()))
-                .collect(),
-        }))
     }
 }

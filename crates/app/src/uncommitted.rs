@@ -1,4 +1,4 @@
-//! Uncommitted rows of a running service, for queries in another process.
+//! Uncommitted rows of a running service, for queries in this process or in another.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -9,10 +9,13 @@ use anyhow::Context as _;
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use async_trait::async_trait;
+use tokio::sync::mpsc;
 use tracelake_model::TableName;
 use tracelake_query::{PendingRows, PendingSource, SourceError};
 
 use crate::control::{REPLACED_KEY, ServerFile, VERSION_KEY, agent};
+use crate::pipeline::Command;
+use crate::service::Service;
 
 /// How long a service may take to answer: it may be in the middle of a commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,6 +34,26 @@ impl PendingSource for RunningService {
         let table = table.clone();
         let answer = tokio::task::spawn_blocking(move || fetch(&server, &table)).await?;
         answer.map_err(|error| format!("{error:#}").into())
+    }
+}
+
+/// Asks the pipeline of this process.
+#[derive(Debug)]
+pub(crate) struct OwnPipeline(pub mpsc::UnboundedSender<Command>);
+
+#[async_trait]
+impl PendingSource for OwnPipeline {
+    async fn pending(&self, table: &TableName) -> Result<Option<PendingRows>, SourceError> {
+        let preview = Service::preview(&self.0, table.clone()).await?;
+        Ok(preview.map(|preview| PendingRows {
+            version: preview.version,
+            batches: vec![preview.rows],
+            hidden_rows: preview
+                .replaced
+                .into_iter()
+                .map(|(path, rows)| (path, rows.into_iter().collect()))
+                .collect(),
+        }))
     }
 }
 

@@ -131,18 +131,9 @@ impl Registry {
     /// # Errors
     /// Storage.
     pub async fn note_moved(&self, one: &Move, traces: u64) -> Result<(), RegistryError> {
-        sqlx::query(
-            "UPDATE moves SET moved_traces = moved_traces + ?, fault = NULL \
-             WHERE experiment_id = ? AND source_table = ? AND target_table = ?",
-        )
-        .bind(i64::try_from(traces).unwrap_or(i64::MAX))
-        .bind(one.experiment_id.number())
-        .bind(one.source.to_string())
-        .bind(one.target.to_string())
-        .execute(&self.pool)
-        .await
-        .map_err(storage("note move"))?;
-        Ok(())
+        let statement = "UPDATE moves SET moved_traces = moved_traces + ?1, fault = NULL \
+             WHERE experiment_id = ?2 AND source_table = ?3 AND target_table = ?4";
+        self.change_move(one, statement, i64::try_from(traces).unwrap_or(i64::MAX)).await
     }
 
     /// Notes why a move does not go on; it is tried again.
@@ -150,18 +141,9 @@ impl Registry {
     /// # Errors
     /// Storage.
     pub async fn note_move_fault(&self, one: &Move, fault: &str) -> Result<(), RegistryError> {
-        sqlx::query(
-            "UPDATE moves SET fault = ? \
-             WHERE experiment_id = ? AND source_table = ? AND target_table = ?",
-        )
-        .bind(fault)
-        .bind(one.experiment_id.number())
-        .bind(one.source.to_string())
-        .bind(one.target.to_string())
-        .execute(&self.pool)
-        .await
-        .map_err(storage("note move"))?;
-        Ok(())
+        let statement = "UPDATE moves SET fault = ?1 \
+             WHERE experiment_id = ?2 AND source_table = ?3 AND target_table = ?4";
+        self.change_move(one, statement, fault).await
     }
 
     /// Ends a move that found nothing more, if it still stands as it did: a pending one is done, a
@@ -172,22 +154,35 @@ impl Registry {
     pub async fn end_move(&self, one: &Move) -> Result<(), RegistryError> {
         let statement = match one.state {
             MoveState::Cancelled => {
-                "DELETE FROM moves WHERE experiment_id = ? AND source_table = ? \
-                 AND target_table = ? AND state = ?"
+                "DELETE FROM moves WHERE state = ?1 \
+                 AND experiment_id = ?2 AND source_table = ?3 AND target_table = ?4"
             }
             MoveState::Pending | MoveState::Done => {
-                "UPDATE moves SET state = 'done', fault = NULL WHERE experiment_id = ? \
-                 AND source_table = ? AND target_table = ? AND state = ?"
+                "UPDATE moves SET state = 'done', fault = NULL WHERE state = ?1 \
+                 AND experiment_id = ?2 AND source_table = ?3 AND target_table = ?4"
             }
         };
+        self.change_move(one, statement, one.state.as_str()).await
+    }
+
+    /// Runs a statement whose parameters are `value` and the key of a move.
+    async fn change_move<'q, T>(
+        &self,
+        one: &Move,
+        statement: &'static str,
+        value: T,
+    ) -> Result<(), RegistryError>
+    where
+        T: sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite> + Send + 'q,
+    {
         sqlx::query(statement)
+            .bind(value)
             .bind(one.experiment_id.number())
             .bind(one.source.to_string())
             .bind(one.target.to_string())
-            .bind(one.state.as_str())
             .execute(&self.pool)
             .await
-            .map_err(storage("end move"))?;
+            .map_err(storage("change move"))?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use tracelake_decode::writer::MessageWriter;
-use tracelake_decode::{SpanRecord, SpanSource, decode_otlp};
+use tracelake_decode::{SpanGroup, SpanRecord, SpanSource, decode_otlp};
 use tracelake_model::Limits;
 
 /// Keys that mean something to a convention, and keys that mean nothing.
@@ -196,6 +196,26 @@ fn message(write: impl FnOnce(&mut MessageWriter)) -> Vec<u8> {
     let mut writer = MessageWriter::new();
     write(&mut writer);
     writer.into_bytes()
+}
+
+/// What spans of a service share: a resource with one attribute, `service.name`.
+#[must_use]
+pub fn group_of_service(name: &str) -> SpanGroup {
+    let resource = message(|resource| {
+        resource.message(1, |attribute| {
+            attribute.bytes(1, b"service.name");
+            attribute.message(2, |value| value.bytes(1, name.as_bytes()));
+        });
+    });
+    SpanGroup {
+        resource: resource.into(),
+        resource_schema_url: String::new(),
+        scope: Bytes::new(),
+        scope_schema_url: String::new(),
+        source: SpanSource::Otlp,
+        experiment_id: None,
+        beyond_columns: false,
+    }
 }
 
 /// The spans of a request that was generated here; none if it cannot be read.

@@ -34,11 +34,8 @@ impl Pipeline {
         let segments: Vec<SegmentNumber> =
             recovered.segments.iter().filter(left).copied().collect();
         let highest_carry = recovered.carries.iter().copied().max();
-        // Without the note the lowest carry is the one whose segments may be gone.
-        let carry = match done {
-            Some(done) => recovered.carries.iter().copied().find(|carry| *carry == done),
-            None => recovered.carries.iter().copied().min(),
-        };
+        let first = segments.first().copied().unwrap_or_else(|| self.journal.active_segment());
+        let carry = recovered.base_carry(first);
         if segments.is_empty() && carry.is_none() {
             return Ok(());
         }

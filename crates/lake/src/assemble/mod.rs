@@ -93,6 +93,21 @@ pub struct Assembler {
     bytes: usize,
 }
 
+/// What there was of a trace before the spans of a record.
+enum Before {
+    Nothing,
+    /// Where the spans of the record begin that are no copies of what was there.
+    Something {
+        added_from: Option<usize>,
+    },
+}
+
+impl Before {
+    fn of(trace: &OpenTrace) -> Self {
+        if trace.is_fresh() { Self::Nothing } else { Self::Something { added_from: None } }
+    }
+}
+
 impl Assembler {
     /// Takes a record in.
     pub fn push(&mut self, record: DecodedRecord, now_unix_nano: u64) {
@@ -137,23 +152,28 @@ impl Assembler {
     }
 
     fn push_spans(&mut self, header: &RecordHeader, spans: Vec<SpanRecord>, now_unix_nano: u64) {
-        // Traces that were there before, and where the spans of this record begin in them. What is
-        // carried over says its tags apart.
-        let mut before: HashMap<TraceId, usize> = HashMap::new();
-        let carried = header.kind == RecordKind::CarriedTrace;
+        let mut before: HashMap<TraceId, Before> = HashMap::new();
         for span in spans {
             let trace_id = span.trace_id;
-            if let Some(route) = header.route(span.group.experiment_id.as_ref()) {
-                let trace = self.trace(trace_id, route, header, now_unix_nano);
-                if !carried && !trace.is_fresh() && !trace.span_ids.contains(&span.span_id.0) {
-                    before.entry(trace_id).or_insert(trace.spans.len());
-                }
-                let bytes = trace.add_span(span, now_unix_nano);
-                self.bytes += bytes;
+            let Some(route) = header.route(span.group.experiment_id.as_ref()) else { continue };
+            let trace = self.trace(trace_id, route, header, now_unix_nano);
+            let was = before.entry(trace_id).or_insert_with(|| Before::of(trace));
+            if let Before::Something { added_from: added_from @ None } = was
+                && !trace.span_ids.contains(&span.span_id.0)
+            {
+                *added_from = Some(trace.spans.len());
             }
+            let bytes = trace.add_span(span, now_unix_nano);
+            self.bytes += bytes;
         }
-        for (trace_id, start) in before {
-            if let Some(trace) = self.open.get_mut(&trace_id) {
+        if header.kind == RecordKind::CarriedTrace {
+            // It says its tags apart.
+            return;
+        }
+        for (trace_id, was) in before {
+            if let Before::Something { added_from: Some(start) } = was
+                && let Some(trace) = self.open.get_mut(&trace_id)
+            {
                 let bytes = trace.bytes;
                 trace.override_tags(trace_id, start);
                 self.bytes = self.bytes - bytes + trace.bytes;

@@ -1,9 +1,9 @@
-use tracelake_decode::record::decode_record;
+use std::sync::Arc;
+
+use tracelake_decode::record::{Route, decode_record};
+use tracelake_decode::{ContentEncoding, RecordKind};
 use tracelake_model::{Assessment, Clock, Limits, TraceChange};
 use tracelake_testkit::{FakeClock, spans};
-
-use tracelake_decode::record::Route;
-use tracelake_decode::{ContentEncoding, RecordKind};
 
 use super::*;
 
@@ -175,4 +175,41 @@ fn changes_alone_settle_after_the_silence() {
     let now = rules.settle_after.as_nanos().try_into().unwrap();
     assert!(assembler.status(&rules, now, &|_| true).settled);
     assert!(assembler.settle(&rules, now, &take(false, false))[&table()][0].is_blank());
+}
+
+/// Spans 0 and 1 of a trace in one request, each of a service of its own.
+fn of_services(trace: u128, names: [&str; 2]) -> DecodedRecord {
+    let mut whole = record(trace, 0..2);
+    let RecordContent::Spans(decoded) = &mut whole.content else { unreachable!() };
+    for (span, name) in decoded.spans.iter_mut().zip(names) {
+        span.group = Arc::new(spans::group_of_service(name));
+    }
+    whole
+}
+
+/// Scenario: two resources in one request; a span of a third service in a request of its own; the
+/// first request again.
+/// Guarantees: the first resource of a request gives the tags, what a later request adds stands
+/// over them, as in MLflow, and a copy changes none; all of it is carried over.
+#[test]
+fn tags_are_those_of_the_first_resource_of_the_last_request() {
+    let tags = |assembler: &Assembler| {
+        let draft = assembler.peek(&table()).remove(0);
+        draft.full_info().tags.get("service.name").cloned().unwrap()
+    };
+    let mut assembler = Assembler::default();
+    assembler.push(of_services(7, ["front", "items"]), 1);
+    assert_eq!(tags(&assembler), "front");
+    let mut later = record(7, 2..3);
+    let RecordContent::Spans(decoded) = &mut later.content else { unreachable!() };
+    decoded.spans[0].group = Arc::new(spans::group_of_service("late"));
+    assembler.push(later, 1);
+    assert_eq!(tags(&assembler), "late");
+    assembler.push(of_services(7, ["front", "items"]), 1);
+    assert_eq!(tags(&assembler), "late");
+    let mut again = Assembler::default();
+    for (header, payload) in assembler.carry() {
+        again.push(decode_record(header, &payload.into()).unwrap(), 6);
+    }
+    assert_eq!(tags(&again), "late");
 }

@@ -1,8 +1,6 @@
 use std::ops::Range;
 
-use bytes::Bytes;
-use tracelake_decode::writer::MessageWriter;
-use tracelake_decode::{SpanGroup, SpanSource, decode_otlp};
+use tracelake_decode::{SpanSource, decode_otlp};
 use tracelake_model::{ExperimentId, Limits, TraceChange, TraceId, TraceInfo};
 use tracelake_testkit::{FakeClock, spans};
 
@@ -174,18 +172,10 @@ fn changes_reach_the_row_once() {
     assert!(!tags.contains_key("gone"));
 }
 
-/// The trace with a resource of one attribute, `service.name` = `mine`.
+/// The trace as one of the service `mine`.
 fn of_service(mut draft: TraceDraft) -> TraceDraft {
-    let mut resource = MessageWriter::new();
-    resource.message(1, |attribute| {
-        attribute.bytes(1, b"service.name");
-        attribute.message(2, |value| value.bytes(1, b"mine"));
-    });
-    let resource = Bytes::from(resource.into_bytes());
-    for span in &mut draft.spans {
-        let group = SpanGroup { resource: resource.clone(), ..(*span.group).clone() };
-        span.group = Arc::new(group);
-    }
+    let group = Arc::new(spans::group_of_service("mine"));
+    draft.spans.iter_mut().for_each(|span| span.group = Arc::clone(&group));
     draft
 }
 

@@ -1,4 +1,6 @@
-//! The registry over real files, with one and with several owners.
+//! The registry over real files, with one and with several owners, and what its calls ask for.
 
 #[cfg(test)]
 mod files;
+#[cfg(test)]
+mod moves;
