@@ -1,19 +1,14 @@
 //! `tracelake traces`, `errors`, `performance` and `sql`: questions to the tables.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use tracelake_lake::Lake;
 use tracelake_model::{Clock, SystemClock, TableName};
+use tracelake_query::QueryOptions;
 use tracelake_query::analyses::{self, Analysis, Grouping, TimeRange};
-use tracelake_query::{LakeTables, QueryEngine, QueryError, QueryLimits, QueryOptions};
 
 use super::output::{OutputArgs, print, print_text};
 use super::time::Instant;
-use crate::archive::data_folder;
-use crate::config::{Overrides, Settings};
-use crate::control::ServerFile;
-use crate::uncommitted::RunningService;
+use crate::engine::{default_table, engine, with_hint};
 
 /// Shows archived traces, newest first.
 #[derive(Debug, clap::Args)]
@@ -163,7 +158,7 @@ async fn answer(
 pub(crate) async fn sql(data_dir: &Path, args: &SqlArgs) -> anyhow::Result<()> {
     args.output.check()?;
     let table = default_table(args.table.as_ref())?;
-    let options = QueryOptions { default_table: Some(table), max_rows: None };
+    let options = QueryOptions { default_table: Some(table), ..QueryOptions::default() };
     let engine = engine(data_dir)?;
     if args.explain {
         let text = engine.explain(&args.statement, &options).await.map_err(with_hint)?;
@@ -174,34 +169,4 @@ pub(crate) async fn sql(data_dir: &Path, args: &SqlArgs) -> anyhow::Result<()> {
     }
     let output = engine.query(&args.statement, &options).await.map_err(with_hint)?;
     print(&output.schema, &output.batches, &args.output)
-}
-
-/// The table named, or the one that the settings name for experiments without a binding.
-pub(super) fn default_table(named: Option<&TableName>) -> anyhow::Result<TableName> {
-    match named {
-        Some(table) => Ok(table.clone()),
-        None => Ok(Settings::load(None, Overrides::default())?.default_table),
-    }
-}
-
-pub(super) fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {
-    let folder = data_folder(data_dir)?;
-    anyhow::ensure!(
-        folder.root().try_exists()?,
-        "no data folder at `{}`\nhint: name it with --data-dir, or start `tracelake serve`",
-        folder.root().display()
-    );
-    let service = ServerFile::running(&folder.server_file());
-    let mut tables = LakeTables::new(Lake::new()?, folder);
-    if let Some(service) = service {
-        tables = tables.with_pending(Arc::new(RunningService(service)));
-    }
-    QueryEngine::new(Arc::new(tables), QueryLimits::default()).map_err(with_hint)
-}
-
-pub(super) fn with_hint(error: QueryError) -> anyhow::Error {
-    match error.hint() {
-        Some(hint) => anyhow::anyhow!("{error}\nhint: {hint}"),
-        None => anyhow::anyhow!("{error}"),
-    }
 }

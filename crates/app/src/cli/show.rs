@@ -14,8 +14,8 @@ use tracelake_query::{
 use tracelake_registry::{REGISTRY_FILE, Registry};
 
 use super::output::{Format, OutputArgs, print, print_text};
-use super::query::{default_table, engine, with_hint};
 use crate::archive::data_folder;
+use crate::engine::{default_table, engine, with_hint};
 
 /// Shows one trace: what it is, and its spans as a tree with bars of time.
 ///

@@ -1,0 +1,89 @@
+//! The composition root: configuration, the service, the command line.
+//!
+//! Comes in: arguments, environment, a settings file. Goes out: an exit code. This is the one
+//! place that knows all rooms; it decides nothing about spans, rows or commits.
+//!
+//! The binary is [`run_command_line`] and nothing else.
+
+mod archive;
+mod catalog;
+mod check;
+mod cli;
+mod config;
+mod control;
+mod engine;
+mod import;
+mod pipeline;
+mod service;
+mod tasks;
+mod trace_store;
+mod uncommitted;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracelake_model::names::printable_lines;
+use tracing_subscriber::EnvFilter;
+
+/// Parses the arguments of this process, runs the command, and maps the outcome to an exit code: 0
+/// done, 1 failed, 2 wrong arguments, 130 broken off by the user.
+#[must_use]
+pub fn run_command_line() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let filter = EnvFilter::try_from_env("TRACELAKE_LOG").unwrap_or_else(|_| {
+        let level = cli.log_level();
+        EnvFilter::new(format!("warn,tracelake={level},tracelake_intake={level},tracelake_catalog={level},tracelake_journal={level},tracelake_lake={level}"))
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(cli::color_on_stderr())
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("start threads")),
+    };
+    let outcome = runtime.block_on(cli.run());
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<cli::import::Interrupted>() => {
+            fail(&error);
+            ExitCode::from(130)
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// Help and version as they are; of wrong arguments only what is safe to show, since the message
+/// quotes them.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        let message = printable_lines(&error.render().to_string());
+        writeln!(std::io::stderr().lock(), "{}", message.trim_end()).ok();
+    } else {
+        error.print().ok();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Says what failed, as far as it is safe to show: messages quote names and statements.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // Nothing is left to tell when standard error is gone.
+    writeln!(std::io::stderr().lock(), "{}", printable_lines(&format!("error: {error:#}"))).ok();
+    ExitCode::FAILURE
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
