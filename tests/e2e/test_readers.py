@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from support import generate, otlp, table
+from support import generate, otlp, spark, table
 from support.otlp import ExportTraceServiceRequest
 from support.server import DEFAULT_TABLE, Server
 from support.truth import ERROR, records, truth_of
@@ -25,7 +25,7 @@ LATE = 40
 @pytest.fixture(scope="module")
 def sail():
     """One Spark Connect session for the module."""
-    with table.sail_session() as session:
+    with spark.sail() as session:
         yield session
 
 

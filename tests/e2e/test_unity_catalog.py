@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +20,8 @@ import unitycatalog.client
 from deltalake import DeltaTable
 from unitycatalog.client import ApiClient, CatalogsApi, Configuration, SchemasApi, TablesApi
 
-from support import generate, otlp, table
-from support.server import DEFAULT_TABLE, Cli, Server, clean_environment
+from support import generate, otlp, spark, table
+from support.server import DEFAULT_TABLE, Cli, Server
 from support.unity import API, Api, client_calls, free_port, process, specification
 
 TABLE = "production.monitoring.agent_traces"
@@ -350,30 +349,17 @@ def test_setup_refuses_a_name_that_is_elsewhere(server: Server) -> None:
     assert api("GET", f"/tables/{TABLE}").json()["storage_location"] == "s3://elsewhere/t"
 
 
-def test_sail_opens_the_table_by_its_name(served: Server, tmp_path: Path) -> None:
+def test_sail_opens_the_table_by_its_name(served: Server) -> None:
     """Through the catalog, and counts what deltalake counts."""
-    from pyspark.sql import SparkSession
-
-    port = free_port()
     uri = f"{served.url}{API}"
-    environment = clean_environment(
-        SAIL_CATALOG__LIST=f'[{{name="tracelake", type="unity", default_catalog="production", uri="{uri}"}}]',
-        SAIL_CATALOG__DEFAULT_CATALOG="tracelake",
-    )
-    command = [
-        str(Path(sys.executable).parent / "sail"), "spark", "server", "--ip", "127.0.0.1",
-        "--port", str(port),
-    ]  # fmt: skip
-    with process(command, port, tmp_path / "sail.log", environment):
-        session = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").create()
-        try:
-            (row,) = session.sql(
-                "select count(*), sum(size(spans)), sum(case when trace_info.status = 'ERROR'"
-                " or error_span_count > 0 then 1 else 0 end) from monitoring.agent_traces"
-            ).collect()
-            columns = [field.name for field in session.table("monitoring.agent_traces").schema]
-        finally:
-            session.stop()
+    catalogs = f'[{{name="tracelake", type="unity", default_catalog="production", uri="{uri}"}}]'
+    settings = {"SAIL_CATALOG__LIST": catalogs, "SAIL_CATALOG__DEFAULT_CATALOG": "tracelake"}
+    with spark.sail(**settings) as session:
+        (row,) = session.sql(
+            "select count(*), sum(size(spans)), sum(case when trace_info.status = 'ERROR'"
+            " or error_span_count > 0 then 1 else 0 end) from monitoring.agent_traces"
+        ).collect()
+        columns = [field.name for field in session.table("monitoring.agent_traces").schema]
     counted = tuple(int(value) for value in row)
     assert counted == table.counts_deltalake(served.table_path(TABLE))
     assert counted[0] > 0

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use datafusion::common::{DataFusionError, SchemaError};
 
+use crate::analyses::Question;
 use crate::source::SourceError;
 
 /// Most names that a hint lists.
@@ -32,6 +33,12 @@ pub enum QueryError {
         table: String,
         /// The tables that exist.
         known: Vec<String>,
+    },
+    /// No ready-made question has this name.
+    #[error("unknown question `{name}`")]
+    UnknownQuestion {
+        /// What was given, with control characters escaped.
+        name: String,
     },
     /// A column is named that is not there.
     #[error("unknown column `{column}`")]
@@ -110,6 +117,10 @@ impl QueryError {
             Self::UnknownTable { known, .. } => {
                 Some(format!("tables that exist: {}", listed(known)))
             }
+            Self::UnknownQuestion { .. } => {
+                let names = Question::ALL.map(Question::name);
+                Some(format!("questions: {}", names.join(", ")))
+            }
             Self::UnknownColumn { similar, .. } if !similar.is_empty() => {
                 Some(format!("did you mean: {}", listed(similar)))
             }
@@ -144,6 +155,7 @@ impl QueryError {
             Self::ReadOnly { .. }
                 | Self::Syntax { .. }
                 | Self::UnknownTable { .. }
+                | Self::UnknownQuestion { .. }
                 | Self::UnknownColumn { .. }
                 | Self::Plan { .. }
                 | Self::TooComplex { .. }

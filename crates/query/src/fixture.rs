@@ -313,7 +313,7 @@ pub(crate) fn engine_with(table: TestTable, limits: QueryLimits) -> QueryEngine 
 
 /// Runs a statement that knows the one table as `traces`.
 pub(crate) async fn ask(engine: &QueryEngine, sql: &str) -> Result<QueryOutput, QueryError> {
-    let options = QueryOptions { default_table: Some(table_name()), max_rows: None };
+    let options = QueryOptions { default_table: Some(table_name()), ..QueryOptions::default() };
     engine.query(sql, &options).await
 }
 

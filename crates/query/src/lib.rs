@@ -22,6 +22,7 @@ mod tables;
 
 pub use error::QueryError;
 pub use lake_tables::LakeTables;
+pub use leaves::payload_leaves;
 pub use session::{QueryEngine, QueryLimits, QueryOptions, QueryOutput, ScanMetrics};
 pub use source::{
     CreatedAtBounds, LiveFile, PendingRows, PendingSource, SourceError, TableLocation,

@@ -103,23 +103,6 @@ def counts_polars(path: Path) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(row[2])
 
 
-@contextmanager
-def sail_session():
-    """A Spark Connect session on Sail, in this process, on loopback."""
-    from pysail.spark import SparkConnectServer
-    from pyspark.sql import SparkSession
-
-    server = SparkConnectServer("127.0.0.1", 0)
-    server.start(background=True)
-    _, port = server.listening_address
-    session = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
-    try:
-        yield session
-    finally:
-        session.stop()
-        server.stop()
-
-
 def counts_sail(session, path: Path) -> tuple[int, int, int]:
     """The same by Sail through Spark Connect."""
     session.read.format("delta").load(str(path)).createOrReplaceTempView("archived")

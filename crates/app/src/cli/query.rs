@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tracelake_model::{Clock, SystemClock, TableName};
 use tracelake_query::QueryOptions;
-use tracelake_query::analyses::{self, Analysis, Grouping, TimeRange};
+use tracelake_query::analyses::{Grouping, Question, TimeRange};
 
 use super::output::{OutputArgs, print, print_text};
 use super::time::Instant;
@@ -115,32 +115,21 @@ pub(crate) struct SqlArgs {
 const TERMINAL_ROWS: u64 = 100;
 
 pub(crate) async fn traces(data_dir: &Path, args: &TracesArgs) -> anyhow::Result<()> {
-    answer(data_dir, &args.range, analyses::traces).await
+    answer(data_dir, &args.range, Question::Traces).await
 }
 
 pub(crate) async fn errors(data_dir: &Path, args: &ErrorsArgs) -> anyhow::Result<()> {
-    let analysis = if args.group { analyses::error_groups } else { analyses::errors };
-    answer(data_dir, &args.range, analysis).await
+    let question = if args.group { Question::ErrorGroups } else { Question::Errors };
+    answer(data_dir, &args.range, question).await
 }
 
 pub(crate) async fn performance(data_dir: &Path, args: &PerformanceArgs) -> anyhow::Result<()> {
-    match args.by {
-        Some(by) => {
-            answer(data_dir, &args.range, |table, range, limit| {
-                analyses::performance_by(table, by.into(), range, limit)
-            })
-            .await
-        }
-        None => answer(data_dir, &args.range, analyses::performance).await,
-    }
+    let question = args.by.map_or(Question::Performance, |by| Question::PerformanceBy(by.into()));
+    answer(data_dir, &args.range, question).await
 }
 
-/// Runs what `analysis` makes of the arguments and prints its rows.
-async fn answer(
-    data_dir: &Path,
-    args: &RangeArgs,
-    analysis: impl FnOnce(&TableName, TimeRange, Option<u64>) -> Analysis,
-) -> anyhow::Result<()> {
+/// Asks `question` with the arguments and prints the rows.
+async fn answer(data_dir: &Path, args: &RangeArgs, question: Question) -> anyhow::Result<()> {
     args.output.check()?;
     let table = default_table(args.table.as_ref())?;
     let now = SystemClock.now_unix_micro();
@@ -149,9 +138,8 @@ async fn answer(
         until_micros: (args.until != Instant::Now).then(|| args.until.to_micros(now)),
     };
     let limit = args.limit.or_else(|| args.output.for_a_person().then_some(TERMINAL_ROWS));
-    let Analysis { sql, .. } = analysis(&table, range, limit);
-    let output =
-        engine(data_dir)?.query(&sql, &QueryOptions::default()).await.map_err(with_hint)?;
+    let sql = question.analysis(&table, range, limit).sql;
+    let output = engine(data_dir)?.query(&sql, &question.options()).await.map_err(with_hint)?;
     print(&output.schema, &output.batches, &args.output)
 }
 

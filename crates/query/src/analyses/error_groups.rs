@@ -5,7 +5,7 @@ use tracelake_model::TableName;
 use super::{Analysis, AnalysisColumn, TimeRange, column, limit_clause};
 
 /// Columns of [`error_groups`].
-const COLUMNS: [AnalysisColumn; 8] = [
+pub(super) const COLUMNS: [AnalysisColumn; 8] = [
     column(
         "error_message",
         "status message of the failed spans, as sent; null where they have none",

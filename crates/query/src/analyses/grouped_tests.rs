@@ -431,3 +431,24 @@ fn ranges_and_limits_hold_for_every_grouping() {
         assert!(sql.ends_with(" LIMIT 7"), "{sql}");
     }
 }
+
+/// Scenario: a span of another writer that never ends, that is in the year 9999.
+/// Guarantees: its nanoseconds, which no integer holds, are unknown and not some other number.
+#[tokio::test(flavor = "multi_thread")]
+async fn times_centuries_apart_do_not_wrap() {
+    let endless = json!({
+        "name": "a", "status": "OK",
+        "start_time": START_MICROS, "end_time": 253_402_300_799_999_999_i64,
+    });
+    let row = row(1, START_MICROS, "OK", vec![endless], json!({}));
+    let engine = engine(TestTable::of(traces_schema()).with_file(&[row], 8));
+    let names = grouped(&engine, Grouping::SpanName).await;
+    assert_eq!(longs(&names, "total_duration_ns"), [Some(0)]);
+    assert_eq!(doubles(&names, "max_span_duration_ms"), [None]);
+    let experiments = grouped(&engine, Grouping::Experiment).await;
+    assert_eq!(longs(&experiments, "total_duration_ns"), [None]);
+    assert_eq!(
+        longs(&experiments, "max_trace_duration_ms"),
+        [Some(253_402_300_799_999 - START_MICROS / 1_000)]
+    );
+}

@@ -11,12 +11,16 @@
 mod error_groups;
 mod older_traces;
 mod performance_by;
+mod question;
+mod spark;
 
 use tracelake_model::TableName;
 
 pub use error_groups::error_groups;
 pub use older_traces::older_traces;
 pub use performance_by::{Grouping, performance_by};
+pub use question::Question;
+pub use spark::SparkTable;
 
 /// Microseconds in a day.
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -64,7 +68,7 @@ pub struct AnalysisColumn {
 pub struct Analysis {
     /// The statement.
     pub sql: String,
-    /// Its columns, in order.
+    /// Its columns, in order; empty where they are the table's own.
     pub columns: &'static [AnalysisColumn],
 }
 
@@ -108,6 +112,18 @@ const PERFORMANCE_COLUMNS: [AnalysisColumn; 5] = [
     column("total_duration_ms", "sum of the spans' durations in milliseconds, with fractions"),
     column("avg_span_duration_ms", "mean duration of a span in milliseconds, with fractions"),
 ];
+
+/// Whole rows of `range`, newest first by `created_at`: the columns are those of the table.
+#[must_use]
+pub fn archived_traces(table: &TableName, range: TimeRange, limit: Option<u64>) -> Analysis {
+    let sql = format!(
+        "SELECT * FROM {} WHERE {} ORDER BY created_at DESC, trace_id{}",
+        table.to_sql(),
+        range.to_sql(),
+        limit_clause(limit),
+    );
+    Analysis { sql, columns: &[] }
+}
 
 /// The traces of `range`, newest first by `created_at`.
 #[must_use]

@@ -88,13 +88,15 @@ const fn trace_columns(key: AnalysisColumn) -> [AnalysisColumn; 16] {
     ]
 }
 
-const BY_SPAN_NAME: [AnalysisColumn; 14] = span_columns(column("span_name", "name of the spans"));
-const BY_SPAN_TYPE: [AnalysisColumn; 14] =
+pub(super) const BY_SPAN_NAME: [AnalysisColumn; 14] =
+    span_columns(column("span_name", "name of the spans"));
+pub(super) const BY_SPAN_TYPE: [AnalysisColumn; 14] =
     span_columns(column("span_type", "type of the spans; null where they have none"));
-const BY_MODEL: [AnalysisColumn; 14] = span_columns(column("model", "model that answered"));
-const BY_EXPERIMENT: [AnalysisColumn; 16] =
+pub(super) const BY_MODEL: [AnalysisColumn; 14] =
+    span_columns(column("model", "model that answered"));
+pub(super) const BY_EXPERIMENT: [AnalysisColumn; 16] =
     trace_columns(column("experiment_id", "MLflow experiment id"));
-const BY_HOUR: [AnalysisColumn; 16] =
+pub(super) const BY_HOUR: [AnalysisColumn; 16] =
     trace_columns(column("hour", "start of the hour in which the requests were made, UTC"));
 
 /// How long the spans or traces of `range` took by `grouping`: most time first, hours newest
@@ -128,10 +130,12 @@ pub fn performance_by(
 }
 
 /// Nanoseconds between the ends of `span`, or null where one of them is unknown. Spans of other
-/// writers have no nanoseconds but timestamps in microseconds.
+/// writers have no nanoseconds but timestamps in microseconds, which may be further apart than an
+/// integer has nanoseconds: that counts as unknown.
 const SPAN_DURATION_NS: &str = "coalesce(\
      nullif(span['end_time_unix_nano'], 0) - nullif(span['start_time_unix_nano'], 0), \
-     (arrow_cast(span['end_time'], 'Int64') - arrow_cast(span['start_time'], 'Int64')) * 1000)";
+     TRY_CAST(CAST(arrow_cast(span['end_time'], 'Int64') - arrow_cast(span['start_time'], 'Int64') \
+     AS DECIMAL(20, 0)) * 1000 AS BIGINT))";
 
 /// One scan that unnests the spans and groups them by their field `key`.
 fn spans_by(
@@ -194,7 +198,7 @@ fn traces_by(
     };
     let own = traces(
         "CAST(span_count AS BIGINT) AS spans_of, CAST(error_span_count AS BIGINT) AS errors_of, \
-         total_span_duration_ns AS spans_ns, execution_duration_ms AS duration",
+         CAST(total_span_duration_ns AS DECIMAL(38, 0)) AS spans_ns, execution_duration_ms AS duration",
         "span_count IS NOT NULL",
     );
     let foreign = traces(&foreign_summaries(), "span_count IS NULL");
@@ -231,7 +235,7 @@ fn foreign_summaries() -> String {
     format!(
         "coalesce(CAST(cardinality(spans) AS BIGINT), 0) AS spans_of, \
          CAST({FAILED_COUNT} AS BIGINT) AS errors_of, \
-         CAST(array_sum(array_transform(spans, s -> {end} - {start})) AS BIGINT) * 1000 \
+         CAST(array_sum(array_transform(spans, s -> {end} - {start})) AS DECIMAL(20, 0)) * 1000 \
          AS spans_ns, \
          coalesce(execution_duration_ms, array_max(array_transform(spans, s -> {end})) / 1000 \
          - array_min(array_transform(spans, s -> {start})) / 1000) AS duration"

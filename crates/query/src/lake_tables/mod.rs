@@ -7,7 +7,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use object_store::path::Path;
-use tracelake_lake::{DataFolder, Lake, Preview, Table, TableSnapshot};
+use tracelake_lake::{
+    DataFolder, Lake, LakeError, Preview, Table, TableLocation as FolderOfTable, TableSnapshot,
+};
 use tracelake_model::TableName;
 use tracelake_model::schema::traces_schema;
 
@@ -16,19 +18,58 @@ use crate::source::{
     TableResolver, TableSource,
 };
 
-/// Finds the tables below a data folder, each at its newest version when asked.
+/// Finds the tables below a data folder, or one table anywhere, each at its newest version when
+/// asked.
 #[derive(Clone, Debug)]
 pub struct LakeTables {
     lake: Lake,
-    folder: DataFolder,
+    places: Places,
     pending: Option<Arc<dyn PendingSource>>,
+}
+
+/// Where the tables are.
+#[derive(Clone, Debug)]
+enum Places {
+    Folder(DataFolder),
+    Single(TableName, FolderOfTable),
+}
+
+impl Places {
+    fn names(&self) -> std::io::Result<Vec<TableName>> {
+        match self {
+            Self::Folder(folder) => folder.tables(),
+            Self::Single(name, _) => Ok(vec![name.clone()]),
+        }
+    }
+
+    /// A single table may be another writer's, which has no part in tracelake's columns: they are
+    /// there as nulls, as in the rows of other writers in a data folder. It need not hold traces.
+    fn schema(&self, snapshot: &TableSnapshot) -> Result<SchemaRef, LakeError> {
+        match self {
+            Self::Folder(_) => snapshot.schema(),
+            Self::Single(..) => snapshot.schema_of_traces().or_else(|_| snapshot.schema()),
+        }
+    }
+
+    fn of(&self, name: &TableName) -> FolderOfTable {
+        match self {
+            Self::Folder(folder) => folder.table(name),
+            Self::Single(_, place) => place.clone(),
+        }
+    }
 }
 
 impl LakeTables {
     /// The tables of `folder`.
     #[must_use]
     pub const fn new(lake: Lake, folder: DataFolder) -> Self {
-        Self { lake, folder, pending: None }
+        Self { lake, places: Places::Folder(folder), pending: None }
+    }
+
+    /// The one table at `place`, under `name`.
+    #[must_use]
+    pub const fn single(lake: Lake, name: TableName, place: FolderOfTable) -> Self {
+        Self { lake, places: Places::Single(name, place), pending: None }
     }
 
     /// The same tables and what `source` knows to be on its way into them.
@@ -48,21 +89,21 @@ impl LakeTables {
     ) -> Result<Option<LakeTable>, SourceError> {
         let written = wanted.to_string();
         let found = self
-            .folder
-            .tables()?
+            .places
+            .names()?
             .into_iter()
             .find(|table| table.to_string().eq_ignore_ascii_case(&written));
         let Some(found) = found else {
             let Some(pending) = pending else { return Ok(None) };
-            let table = Table::at(&self.lake, self.folder.table(wanted))?;
+            let table = Table::at(&self.lake, self.places.of(wanted))?;
             return Ok(Some(LakeTable { table, snapshot: None, schema: traces_schema(), pending }));
         };
-        let table = Table::at(&self.lake, self.folder.table(&found))?;
+        let table = Table::at(&self.lake, self.places.of(&found))?;
         let snapshot = match &pending {
             Some(pending) => table.snapshot_at(pending.version)?,
             None => table.snapshot(None)?,
         };
-        let schema = snapshot.schema()?;
+        let schema = self.places.schema(&snapshot)?;
         let pending = pending.unwrap_or_default();
         Ok(Some(LakeTable { table, snapshot: Some(snapshot), schema, pending }))
     }
@@ -84,7 +125,7 @@ impl TableResolver for LakeTables {
 
     fn names(&self) -> Vec<TableName> {
         // A folder that cannot be listed has no names to hint at; `resolve` reports the fault.
-        self.folder.tables().unwrap_or_default()
+        self.places.names().unwrap_or_default()
     }
 }
 

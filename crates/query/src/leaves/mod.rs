@@ -10,11 +10,14 @@
 
 mod dataflow;
 pub(crate) mod narrow;
+mod payloads;
 
 use std::collections::BTreeMap;
 
 pub(crate) use dataflow::used_columns;
 pub(crate) use narrow::narrow_schema;
+pub use payloads::payload_leaves;
+pub(crate) use payloads::without_payloads;
 
 /// One step from a nested value to a part of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

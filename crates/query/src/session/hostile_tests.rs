@@ -189,7 +189,7 @@ async fn a_step_that_does_not_pause_meets_the_time_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_statement_stops() {
     let engine = small_engine();
-    let options = QueryOptions { default_table: Some(table_name()), max_rows: None };
+    let options = QueryOptions { default_table: Some(table_name()), ..QueryOptions::default() };
     let sql =
         "select count(*) from (select value from generate_series(1, 100000000000) order by -value)";
     let begun = Instant::now();

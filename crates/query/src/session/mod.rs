@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::DataFusionError;
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionStateBuilder;
@@ -37,7 +37,7 @@ use tracelake_model::TableName;
 use crate::error::{QueryError, plain_message};
 use crate::functions;
 use crate::leaves::narrow::leaf_names;
-use crate::leaves::{narrow_schema, used_columns};
+use crate::leaves::{narrow_schema, used_columns, without_payloads};
 use crate::source::TableResolver;
 use crate::tables::TracesTable;
 use apart::run_apart;
@@ -72,6 +72,10 @@ pub struct QueryOptions {
     pub default_table: Option<TableName>,
     /// Stop after this many rows.
     pub max_rows: Option<usize>,
+    /// Declare the tables without the heavy texts that clients sent ([`crate::payload_leaves`]):
+    /// `SELECT *` has the columns that are left, and nothing else is read. A statement that names
+    /// one that is left out fails.
+    pub without_payloads: bool,
 }
 
 /// The answer to one statement.
@@ -175,13 +179,16 @@ impl QueryEngine {
             .template
             .resolve_table_references(&statement)
             .map_err(|error| QueryError::Syntax { message: plain_message(&error) })?;
-        let catalog =
+        let mut catalog =
             Catalog::open(self.resolver.as_ref(), references, options.default_table.as_ref())
                 .await?;
+        if options.without_payloads {
+            catalog = catalog.map_tables(|_, table| without_payloads(&table_schema(table)));
+        }
 
         let runtime = catalog.runtime(&self.runtime);
         let began = self.began();
-        let full_state = self.state(&runtime, &catalog, began.clone())?;
+        let mut full_state = self.state(&runtime, &catalog, began.clone())?;
         let full = full_state.statement_to_plan(statement.clone()).await.map_err(|error| {
             catalog
                 .missing_table()
@@ -194,12 +201,15 @@ impl QueryEngine {
             .verify_plan(&full)
             .map_err(|_| QueryError::ReadOnly { statement: statement_kind(&full) })?;
 
-        if let Some((state, logical, catalog, narrowed)) =
+        if let Some((mut state, logical, catalog, narrowed)) =
             self.plan_narrowed(&statement, &full, &catalog, &runtime, began).await
-            && let Ok(physical) = state.create_physical_plan(&logical).await
         {
-            return Ok(Planned { physical, state, catalog, narrowed });
+            sort_wide_rows_once(&mut state, &logical);
+            if let Ok(physical) = state.create_physical_plan(&logical).await {
+                return Ok(Planned { physical, state, catalog, narrowed });
+            }
         }
+        sort_wide_rows_once(&mut full_state, &full);
         let physical = full_state
             .create_physical_plan(&full)
             .await
@@ -324,6 +334,15 @@ fn session_config(limits: &QueryLimits) -> SessionConfig {
     options.execution.parquet.bloom_filter_on_read = true;
     options.execution.parquet.schema_force_view_types = false;
     config
+}
+
+/// Whole traces are dear to copy and cheap to compare: one sort over all partitions copies them once
+/// less than a sort in each and a merge.
+fn sort_wide_rows_once(state: &mut SessionState, plan: &LogicalPlan) {
+    let fields = plan.schema().fields();
+    if fields.iter().any(|field| matches!(field.data_type(), DataType::List(_))) {
+        state.config_mut().options_mut().optimizer.repartition_sorts = false;
+    }
 }
 
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {

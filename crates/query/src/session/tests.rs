@@ -189,7 +189,7 @@ async fn statements_may_ask_for_the_time() {
     let said = u64::try_from(number(&engine, sql).await).unwrap();
     let after = SystemClock.now_unix_nano() / 1_000_000_000;
     assert!((before..=after).contains(&said), "{before} {said} {after}");
-    let options = QueryOptions { default_table: Some(table_name()), max_rows: None };
+    let options = QueryOptions { default_table: Some(table_name()), ..QueryOptions::default() };
     let explained = engine.explain(&format!("{since}now()"), &options).await.unwrap();
     assert!(explained.contains("files scanned"), "{explained}");
 }
@@ -300,7 +300,11 @@ async fn limits_hold() {
     let error = ask(&series, "select sum(value) from generate_series(1, 1000000000000)").await;
     assert!(matches!(error, Err(QueryError::TimeLimit { .. })), "{error:?}");
 
-    let options = QueryOptions { default_table: Some(table_name()), max_rows: Some(7) };
+    let options = QueryOptions {
+        default_table: Some(table_name()),
+        max_rows: Some(7),
+        ..QueryOptions::default()
+    };
     let output = engine.query("select trace_id from traces", &options).await.unwrap();
     assert_eq!((rows(&output), output.truncated), (7, true));
     let output = engine.query("select trace_id from traces limit 7", &options).await.unwrap();
@@ -312,7 +316,7 @@ async fn limits_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_explanation_names_leaves_and_bytes() {
     let engine = engine(heavy_table());
-    let options = QueryOptions { default_table: Some(table_name()), max_rows: None };
+    let options = QueryOptions { default_table: Some(table_name()), ..QueryOptions::default() };
     let sql =
         "select count(*) from traces where array_any_match(spans, s -> s['status'] = 'ERROR')";
     let explained = engine.explain(sql, &options).await.unwrap();
