@@ -127,6 +127,23 @@ pub trait JournalFs: Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFs;
 
+/// A lock that ends when it is dropped, though a forked child may still have the file.
+#[derive(Debug)]
+struct HeldLock {
+    file: File,
+    /// Who took it. A forked child has it as well, and must not give it back.
+    pid: u32,
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            // Closing the file does the same, unless a child has it.
+            self.file.unlock().ok();
+        }
+    }
+}
+
 impl JournalFile for File {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         Write::write_vectored(self, slices)
@@ -163,7 +180,7 @@ impl JournalFs for RealFs {
         if let Err(error) = written {
             tracing::debug!(path = %path.display(), %error, "process id not noted in lock file");
         }
-        Ok(LockOutcome::Held(Box::new(file)))
+        Ok(LockOutcome::Held(Box::new(HeldLock { file, pid: std::process::id() })))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn JournalFile>> {

@@ -23,6 +23,22 @@ pub enum LakeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Tables lie on a share that is out of reach. Nothing was written; mount it and try again.
+    #[error("tables folder `{folder}` is out of reach: is the share not mounted?")]
+    NotMounted {
+        /// The folder.
+        folder: String,
+    },
+    /// A data folder has its tables elsewhere. Nothing was changed; use another data folder.
+    #[error("tables cannot be kept in `{wanted}`: `{link}` {place}")]
+    TablesElsewhere {
+        /// Where the data folder has its tables, or the link to them.
+        link: String,
+        /// What is there.
+        place: String,
+        /// The folder that was asked for.
+        wanted: String,
+    },
     /// The Delta kernel refused while doing `action`. The table's log is broken, or out of reach.
     #[error("{action} of table `{table}`: {source}")]
     Kernel {
@@ -95,10 +111,12 @@ impl LakeError {
     #[must_use]
     pub const fn retry(&self) -> Retry {
         match self {
-            Self::CommitConflict { .. } | Self::Storage { .. } | Self::Kernel { .. } => {
-                Retry::AfterBackoff
-            }
-            Self::SchemaMismatch { .. }
+            Self::CommitConflict { .. }
+            | Self::Storage { .. }
+            | Self::NotMounted { .. }
+            | Self::Kernel { .. } => Retry::AfterBackoff,
+            Self::TablesElsewhere { .. }
+            | Self::SchemaMismatch { .. }
             | Self::UnsupportedFeature { .. }
             | Self::Arrow { .. }
             | Self::Parquet { .. }

@@ -10,6 +10,9 @@ use tracelake_model::TableName;
 use url::Url;
 use uuid::Uuid;
 
+use crate::error::LakeError;
+use crate::shared_tables::{SharedTables, TablesEntry, link_tables, tables_entry};
+
 /// Characters kept in a folder name; a period is not, so that `..` cannot occur.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
@@ -17,18 +20,59 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 pub const LOG_FOLDER: &str = "_delta_log";
 
 /// The folder that a service owns.
+///
+/// Its tables lie in it, or where a link in place of their folder leads, such as to a mounted
+/// share. The link is followed once, so that tables have one path for all that share them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFolder {
     root: PathBuf,
+    shared: Option<SharedTables>,
 }
 
 impl DataFolder {
     /// The folder at `root`; made absolute so that it keeps its meaning.
     ///
     /// # Errors
-    /// When the current folder cannot be told.
+    /// When the current folder cannot be told, or the folder cannot be looked at.
     pub fn new(root: impl AsRef<Path>) -> std::io::Result<Self> {
-        Ok(Self { root: std::path::absolute(root)? })
+        let root = std::path::absolute(root)?;
+        let shared = match tables_entry(&tables_link(&root))? {
+            TablesEntry::Link(target) => Some(SharedTables::new(target)),
+            TablesEntry::Missing | TablesEntry::Folder => None,
+        };
+        Ok(Self { root, shared })
+    }
+
+    /// The same data folder with its tables at `tables`, a folder that is there. Noted as a link,
+    /// so that whoever opens the data folder finds them.
+    ///
+    /// # Errors
+    /// [`LakeError::TablesElsewhere`] when there are tables elsewhere, and nothing was changed;
+    /// [`LakeError::Storage`] when the folder is not there or has no hard links.
+    pub fn with_tables(&self, tables: &Path) -> Result<Self, LakeError> {
+        link_tables(&tables_link(&self.root), tables)?;
+        Self::new(&self.root).map_err(|source| LakeError::Storage {
+            action: "look at",
+            path: self.root.display().to_string(),
+            source,
+        })
+    }
+
+    /// Whether the tables are within reach: always, when they lie in the folder itself.
+    ///
+    /// # Errors
+    /// [`LakeError::NotMounted`] when they lie on a share that is not there.
+    pub fn check_tables(&self) -> Result<(), LakeError> {
+        self.shared.as_ref().map_or(Ok(()), SharedTables::check)
+    }
+
+    /// The folder that all tables lie in.
+    #[must_use]
+    pub fn tables_folder(&self) -> PathBuf {
+        match &self.shared {
+            Some(shared) => shared.folder().to_owned(),
+            None => tables_link(&self.root),
+        }
     }
 
     /// The folder itself.
@@ -83,10 +127,11 @@ impl DataFolder {
     /// Every table in the folder, by name.
     ///
     /// # Errors
-    /// When the folder cannot be read; a missing one has no tables.
+    /// When the folder cannot be read; a missing one has no tables, unless it is a share.
     pub fn tables(&self) -> std::io::Result<Vec<TableName>> {
+        self.check_tables().map_err(std::io::Error::other)?;
         let mut names = Vec::new();
-        for catalog in subfolders(&self.root.join("tables"))? {
+        for catalog in subfolders(&self.tables_folder())? {
             for schema in subfolders(&catalog.0)? {
                 for table in subfolders(&schema.0)? {
                     let name = TableName::new(&catalog.1, &schema.1, &table.1);
@@ -105,12 +150,17 @@ impl DataFolder {
     /// A table's folder.
     #[must_use]
     pub fn table(&self, name: &TableName) -> TableLocation {
-        let mut folder = self.root.join("tables");
+        let mut folder = self.tables_folder();
         for part in [name.catalog(), name.schema(), name.table()] {
             folder.push(folder_name(part));
         }
-        TableLocation { folder }
+        TableLocation { folder, shared: self.shared.clone() }
     }
+}
+
+/// Where a data folder has its tables, or the link that leads to them.
+fn tables_link(root: &Path) -> PathBuf {
+    root.join("tables")
 }
 
 /// True when the table at `folder` has a version. An empty log folder is what a crash leaves of a
@@ -178,13 +228,22 @@ fn subfolders(folder: &Path) -> std::io::Result<Vec<(PathBuf, String)>> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TableLocation {
     folder: PathBuf,
+    shared: Option<SharedTables>,
 }
 
 impl TableLocation {
     /// The table at `folder`, an absolute path.
     #[must_use]
     pub const fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, shared: None }
+    }
+
+    /// Whether the place of the table is within reach, be the table there or not.
+    ///
+    /// # Errors
+    /// [`LakeError::NotMounted`] when it is on a share that is not there.
+    pub(crate) fn check(&self) -> Result<(), LakeError> {
+        self.shared.as_ref().map_or(Ok(()), SharedTables::check)
     }
 
     /// The folder.

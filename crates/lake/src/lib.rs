@@ -9,6 +9,7 @@ mod data_file;
 pub mod error;
 pub mod layout;
 pub mod rows;
+mod shared_tables;
 mod storage;
 pub mod table;
 
@@ -16,4 +17,5 @@ pub use commit::{EpochOutcome, LocatedTraces, Preview, TableWriter, current_trac
 pub use error::{LakeError, Retry};
 pub use layout::{DataFolder, TableLocation};
 pub use rows::TraceDraft;
+pub use shared_tables::TABLES_MARKER;
 pub use table::{Lake, LiveFile, Table, TableFeatures, TableSnapshot, create_or_accept};

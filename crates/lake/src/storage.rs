@@ -1,16 +1,28 @@
-//! Writing the files of a table so that they survive a power cut.
+//! Writing the files of a table so that they survive a power cut, and so that of two writers one
+//! wins.
 //!
 //! A file exists under its name only when all its bytes are on disk: it is written under a
 //! temporary name, synced, linked to its name (which fails if the name is taken: put-if-absent),
 //! and its folder is synced. What a crash leaves behind before the link is an unreferenced file.
+//!
+//! The same holds for file systems that machines share. There `link` is atomic as well, but its
+//! answer may be lost and the call sent again, which then finds the name taken by itself: so after
+//! an error the links of the temporary file are counted (`open(2)`, `O_EXCL`). That the temporary
+//! file is made in the folder of its name also shows a client that caches the folder that others
+//! wrote to it.
+//!
+//! A table's folder is made when the table is, and never to write into a table that is known: a
+//! folder that vanished is a share that is not mounted.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use crate::error::LakeError;
+use crate::layout::TableLocation;
 
 /// Whether a file was written or its name was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,59 +33,78 @@ pub(crate) enum PutOutcome {
     Exists,
 }
 
-/// The files below one folder.
+/// The files of one table.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalFiles {
-    root: PathBuf,
+    location: TableLocation,
 }
 
 impl LocalFiles {
-    pub(crate) const fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub(crate) const fn new(location: TableLocation) -> Self {
+        Self { location }
     }
 
-    /// The file system's path of `path`, which is relative to the root.
+    /// The file system's path of `path`, which is relative to the table's folder.
     pub(crate) fn full_path(&self, path: &str) -> PathBuf {
-        self.root.join(path)
+        self.location.folder().join(path)
     }
 
-    /// Writes `bytes` to `path` unless it exists; durable when this returns.
+    /// Makes the table's folder with its parents, for a table that is to be.
+    pub(crate) fn create_folder(&self) -> Result<(), LakeError> {
+        self.location.check()?;
+        let folder = self.location.folder();
+        create_folder(folder).map_err(|source| self.fault("create", folder, source))
+    }
+
+    /// Writes `bytes` to `path` unless it exists; durable when this returns. The table's folder
+    /// must be there, one below it is made.
     pub(crate) fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<PutOutcome, LakeError> {
+        self.location.check()?;
         let target = self.full_path(path);
-        put(&target, bytes).map_err(|source| LakeError::Storage {
-            action: "write",
-            path: target.display().to_string(),
-            source,
-        })
+        put(self.location.folder(), &target, bytes, |from, to| std::fs::hard_link(from, to))
+            .map_err(|source| self.fault("write", &target, source))
     }
 
     pub(crate) fn open(&self, path: &str) -> Result<File, LakeError> {
         let target = self.full_path(path);
-        File::open(&target).map_err(|source| LakeError::Storage {
-            action: "open",
-            path: target.display().to_string(),
-            source,
-        })
+        File::open(&target).map_err(|source| self.fault("open", &target, source))
+    }
+
+    fn fault(&self, action: &'static str, path: &Path, source: io::Error) -> LakeError {
+        match self.location.check() {
+            Err(away) => away,
+            Ok(()) => LakeError::Storage { action, path: path.display().to_string(), source },
+        }
     }
 }
 
-fn put(target: &Path, bytes: &[u8]) -> io::Result<PutOutcome> {
+/// `link` is the system's call, or in tests one whose answer is lost.
+fn put(
+    root: &Path,
+    target: &Path,
+    bytes: &[u8],
+    link: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> io::Result<PutOutcome> {
     let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    create_folder(folder)?;
+    if folder != root && !folder.try_exists()? {
+        create_subfolder(folder)?;
+    }
     let temporary = folder.join(format!(".tmp-{}", Uuid::new_v4()));
     let written = (|| {
         let mut file = File::create_new(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        std::fs::hard_link(&temporary, target)
+        link(&temporary, target).or_else(|error| {
+            let linked = std::fs::metadata(&temporary).is_ok_and(|file| 1 < file.nlink());
+            if linked { Ok(()) } else { Err(error) }
+        })
     })();
     // A temporary file that stays behind is unreferenced; vacuum may take it.
-    let removed = std::fs::remove_file(&temporary);
+    std::fs::remove_file(&temporary).ok();
     match written {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(PutOutcome::Exists),
         Err(error) => Err(error),
         Ok(()) => {
-            removed?;
             File::open(folder)?.sync_all()?;
             Ok(PutOutcome::Written)
         }
@@ -87,27 +118,115 @@ fn create_folder(folder: &Path) -> io::Result<()> {
     }
     if let Some(parent) = folder.parent() {
         create_folder(parent)?;
-        match std::fs::create_dir(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => File::open(parent)?.sync_all()?,
-        }
+        create_subfolder(folder)?;
     }
     Ok(())
+}
+
+/// Creates `folder`, durable in its parent, which must be there.
+fn create_subfolder(folder: &Path) -> io::Result<()> {
+    let parent = folder.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(parent)?.sync_all(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn table(folder: &Path) -> LocalFiles {
+        let files = LocalFiles::new(TableLocation::new(folder.join("a/b")));
+        files.create_folder().unwrap();
+        files
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
     /// Scenario: the same name written twice, in a folder that does not exist yet.
     /// Guarantees: the first content stays, the second is told, nothing temporary remains.
     #[test]
     fn a_name_is_written_once() {
         let folder = tempfile::tempdir().unwrap();
-        let files = LocalFiles::new(folder.path().join("a/b"));
+        let files = table(folder.path());
         assert_eq!(files.put_if_absent("c/d.json", b"one").unwrap(), PutOutcome::Written);
         assert_eq!(files.put_if_absent("c/d.json", b"two").unwrap(), PutOutcome::Exists);
         assert_eq!(std::fs::read(files.full_path("c/d.json")).unwrap(), b"one");
-        assert_eq!(std::fs::read_dir(folder.path().join("a/b/c")).unwrap().count(), 1);
+        assert_eq!(names(&files.full_path("c")), ["d.json"]);
+    }
+
+    /// Scenario: `link` succeeds on the server and its answer is lost: sent again it finds the name
+    /// taken, or it fails otherwise. Then the same with a name that another writer took.
+    /// Guarantees: what was linked is known as written, what was not as lost or failed.
+    #[test]
+    fn a_lost_answer_is_looked_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for (name, kind) in
+            [("taken", io::ErrorKind::AlreadyExists), ("odd", io::ErrorKind::TimedOut)]
+        {
+            let target = root.join(name);
+            let lost = |from: &Path, to: &Path| {
+                std::fs::hard_link(from, to)?;
+                Err(kind.into())
+            };
+            assert_eq!(put(root, &target, b"mine", lost).unwrap(), PutOutcome::Written);
+            assert_eq!(std::fs::read(&target).unwrap(), b"mine");
+            let again = put(root, &target, b"other", |from, to| {
+                std::fs::hard_link(from, to).or(Err(kind.into()))
+            });
+            match kind {
+                io::ErrorKind::AlreadyExists => assert_eq!(again.unwrap(), PutOutcome::Exists),
+                _ => assert_eq!(again.unwrap_err().kind(), kind),
+            }
+            assert_eq!(std::fs::read(&target).unwrap(), b"mine");
+        }
+        assert_eq!(names(root).len(), 2);
+    }
+
+    /// Scenario: many threads write the same names, each its own content.
+    /// Guarantees: of each name one writer wins, and the content is that writer's.
+    #[test]
+    fn of_several_writers_one_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = table(folder.path());
+        let wins: Vec<Vec<bool>> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..8)
+                .map(|writer: u8| {
+                    let files = files.clone();
+                    scope.spawn(move || {
+                        let put =
+                            |name: usize| files.put_if_absent(&format!("log/{name}"), &[writer]);
+                        (0..40).map(|name| put(name).unwrap() == PutOutcome::Written).collect()
+                    })
+                })
+                .collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        for name in 0..40 {
+            let won = wins.iter().map(|wins| wins[name]);
+            let winners: Vec<usize> =
+                won.enumerate().filter(|(_, won)| *won).map(|w| w.0).collect();
+            let content = std::fs::read(files.full_path(&format!("log/{name}"))).unwrap();
+            assert_eq!(winners, [usize::from(content[0])]);
+        }
+        assert_eq!(names(&files.full_path("log")).len(), 40);
+    }
+
+    /// Scenario: a table's folder vanishes, as with a share that is no longer mounted.
+    /// Guarantees: nothing is written, and nothing is created in its place.
+    #[test]
+    fn a_table_that_vanished_is_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = table(folder.path());
+        files.put_if_absent("_delta_log/0.json", b"one").unwrap();
+        std::fs::rename(folder.path().join("a"), folder.path().join("away")).unwrap();
+        assert!(files.put_if_absent("_delta_log/1.json", b"two").is_err());
+        assert!(files.put_if_absent("part.parquet", b"two").is_err());
+        assert_eq!(names(folder.path()), ["away"]);
     }
 }

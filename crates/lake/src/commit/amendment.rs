@@ -17,12 +17,15 @@ use tracelake_model::TraceId;
 
 use super::actions::{Action, Add, Cdc, Remove};
 use super::merge::{Age, Amended, amend, fold};
-use super::{Found, Step, TableWriter};
+use super::{Found, MAX_ATTEMPTS, Step, TableWriter};
 use crate::data_file::{EncodedFile, encode_file, read_rows};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, deletion_vector_file};
 use crate::rows::{RebuildError, TraceDraft, conform, encode, rebuild_traces};
 use crate::table::{DeletionVector, LiveFile, RowAddress};
+
+/// Rows to delete, by live file.
+pub(super) type Deletions = BTreeMap<usize, BTreeSet<u64>>;
 
 /// Rows that are not committed yet, against a version of the table.
 #[derive(Clone, Debug)]
@@ -47,8 +50,7 @@ struct Plan {
     traces: Vec<TraceDraft>,
     /// Traces whose rows go for good.
     deleted_traces: usize,
-    /// Rows to delete, by live file.
-    deletions: BTreeMap<usize, BTreeSet<u64>>,
+    deletions: Deletions,
 }
 
 /// What an amendment round did.
@@ -69,38 +71,46 @@ impl TableWriter {
         age: Age,
         txn: Option<Action>,
     ) -> Result<Step<RoundOutcome>, LakeError> {
-        let files = self.live_files()?;
-        let Some(plan) = self.plan_amendment(late, found, age, &files)? else {
+        let mut files = self.live_files()?;
+        let Some(mut plan) = self.plan_amendment(late, found, age, &files)? else {
             return Ok(Step::Done(RoundOutcome::default()));
         };
         let operation = if plan.traces.is_empty() { "DELETE" } else { "UPDATE" };
-        let mut actions = vec![self.commit_info(operation, false)];
-        actions.extend(txn);
-        actions.extend(self.delete_rows(&files, &plan.deletions)?);
         let mut written = None;
         if !plan.traces.is_empty() {
             let (path, file) = self.write_rows(&plan.postimages)?;
-            actions.push(self.add(&path, &file));
-            written = Some(path);
+            written = Some((self.add(&path, &file), path));
         }
-        actions.push(self.write_changes(&plan)?);
-        match self.write_version(&actions)? {
-            Step::Lost => Ok(Step::Lost),
-            Step::Done(()) => {
-                if let Some(path) = written {
+        let changes = self.write_changes(&plan)?;
+        for _ in 0..MAX_ATTEMPTS {
+            let mut actions = vec![self.commit_info(operation, false)];
+            actions.extend(txn.clone());
+            actions.extend(self.delete_rows(&files, &plan.deletions)?);
+            actions.extend(written.as_ref().map(|(add, _)| add.clone()));
+            actions.push(changes.clone());
+            if let Step::Done(()) = self.write_version(&actions)? {
+                if let Some((_, path)) = written {
                     self.index.note(&path, plan.traces.iter().map(|trace| trace.trace_id));
                 }
                 let (amended, deleted) = (plan.traces.len(), plan.deleted_traces);
-                Ok(Step::Done(RoundOutcome { amended, deleted }))
+                return Ok(Step::Done(RoundOutcome { amended, deleted }));
+            }
+            match self.rebase(late, found, &files, &plan.deletions)? {
+                Some(rebased) => {
+                    files = rebased.files;
+                    plan.deletions = rebased.deletions;
+                }
+                None => return Ok(Step::Lost),
             }
         }
+        Ok(Step::Lost)
     }
 
     /// Deletes rows for good, in one version.
     pub(super) fn delete(
         &mut self,
         files: &[LiveFile],
-        deletions: &BTreeMap<usize, BTreeSet<u64>>,
+        deletions: &Deletions,
     ) -> Result<Step<()>, LakeError> {
         let schema = self.snapshot.schema()?;
         let addresses = deletions
@@ -168,7 +178,7 @@ impl TableWriter {
         let mut replaced: Vec<u32> = Vec::new();
         let mut removed: Vec<u32> = Vec::new();
         let mut first_rows: Vec<u32> = Vec::new();
-        let mut deletions: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
+        let mut deletions: Deletions = BTreeMap::new();
         for piece in late {
             let rows = by_trace.get(&piece.trace_id).map(Vec::as_slice).unwrap_or_default();
             let indexes = rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX));
@@ -238,7 +248,7 @@ impl TableWriter {
         files: &[LiveFile],
         schema: &SchemaRef,
     ) -> Result<(RecordBatch, Vec<(usize, u64)>), LakeError> {
-        let mut wanted: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
+        let mut wanted: Deletions = BTreeMap::new();
         for address in found.values().flatten() {
             wanted.entry(address.file).or_default().insert(address.row);
         }
@@ -315,7 +325,7 @@ impl TableWriter {
     fn delete_rows(
         &self,
         files: &[LiveFile],
-        deletions: &BTreeMap<usize, BTreeSet<u64>>,
+        deletions: &Deletions,
     ) -> Result<Vec<Action>, LakeError> {
         let fault = |source| self.table.kernel("write deletion vector", source);
         let (path, encoded_id) = deletion_vector_file();

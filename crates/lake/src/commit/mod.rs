@@ -27,10 +27,13 @@
 //! A version is written with put-if-absent, so of two writers one wins; the other reads what the
 //! winner did and decides anew. Every decision is made against the version right before the one
 //! that is written: a trace that another archiver has appended meanwhile is amended, not appended.
+//! So no version has two rows for a trace, however many archivers got parts of it. What an amendment
+//! merged stands when the winner left its traces alone (`rebase`).
 
 pub(crate) mod actions;
 mod amendment;
 pub(crate) mod merge;
+mod rebase;
 mod relocation;
 
 pub use amendment::Preview;
@@ -250,6 +253,10 @@ impl TableWriter {
             if fresh.is_empty() && txn.is_none() {
                 return Ok(self.finish(outcome));
             }
+            if !late.is_empty() && self.has_any(&fresh)? {
+                // Others were first while this amended: what they appended is late by this.
+                continue;
+            }
             // Nothing new and nothing changed still ends the epoch, with a commit of the txn
             // alone, so that a replay of it need not look again.
             let ids: HashSet<TraceId> = fresh.iter().map(|trace| trace.trace_id).collect();
@@ -272,6 +279,12 @@ impl TableWriter {
             table: self.table.name(),
             version: self.snapshot.version() + 1,
         })
+    }
+
+    /// Whether one of `traces` has a row in the version that is known.
+    fn has_any(&mut self, traces: &[&TraceDraft]) -> Result<bool, LakeError> {
+        let wanted = traces.iter().map(|trace| trace.trace_id).collect();
+        Ok(!self.find(&wanted)?.is_empty())
     }
 
     /// Amends in as many versions as memory asks for; the last one carries `txn`, unless there was

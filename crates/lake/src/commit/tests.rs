@@ -132,6 +132,109 @@ fn two_archivers_share_a_table() {
     assert_eq!(fixture.rows(), [(1, 1, 1), (2, 1, 1), (3, 4, 2)]);
 }
 
+/// Scenario: two archivers get the spans of one trace in turn, beside traces of their own.
+/// Guarantees: the trace is looked for in the files that had it, not in all of the table, however
+/// often the other archiver moved its row.
+#[test]
+fn a_shared_trace_is_looked_for_where_it_was() {
+    let fixture = Fixture::new();
+    let mut writers = [fixture.writer("one"), fixture.writer("two")];
+    for epoch in 1..=8_u64 {
+        for (writer, own) in writers.iter_mut().zip([100, 200]) {
+            let spans = (2 * epoch + own / 200)..(2 * epoch + own / 200 + 1);
+            let traces = [draft(u128::from(own + epoch), 0..1), draft(7, spans)];
+            writer.commit_epoch(i64::try_from(epoch).unwrap(), &traces).unwrap();
+        }
+    }
+    let rows = fixture.rows();
+    assert_eq!(rows[0], (7, 16, 16));
+    assert_eq!(rows.len(), 17);
+    for writer in &mut writers {
+        let shared = HashSet::from([TraceId(8_u128.to_be_bytes())]);
+        writer.refresh().unwrap();
+        assert_eq!(writer.find(&shared).unwrap().len(), 1);
+        let files = writer.live_files().unwrap();
+        let looked_at = writer.index.candidates(&files, &shared).len();
+        assert!(looked_at <= 2 && 15 < files.len(), "{looked_at} of {}", files.len());
+    }
+}
+
+/// Scenario: between plan and commit of an amendment another archiver appends, and amends another
+/// trace of the same file; then it amends the same trace.
+/// Guarantees: the plan is committed on the version that came first, with all deletions of both;
+/// where the trace changed it is not, and the next attempt has the spans of both.
+#[test]
+fn an_amendment_that_comes_second_stands_beside_other_traces() {
+    let fixture = Fixture::new();
+    let mut one = fixture.writer("one");
+    let mut two = fixture.writer("two");
+    one.commit_epoch(1, &[draft(1, 0..1), draft(2, 0..1), draft(3, 0..1)]).unwrap();
+    let late = draft(1, 1..2);
+    let wanted = HashSet::from([late.trace_id]);
+    let found = one.find(&wanted).unwrap();
+    two.commit_epoch(1, &[draft(2, 1..3), draft(4, 0..1)]).unwrap();
+    let done = one.amend(&[&late], &found, Age::Younger, None).unwrap();
+    assert!(matches!(done, Step::Done(RoundOutcome { amended: 1, deleted: 0 })), "{done:?}");
+    assert_eq!(fixture.rows(), [(1, 2, 2), (2, 3, 2), (3, 1, 1), (4, 1, 1)]);
+
+    let later = draft(1, 2..3);
+    one.refresh().unwrap();
+    let found = one.find(&wanted).unwrap();
+    two.commit_epoch(2, &[draft(1, 3..4)]).unwrap();
+    let lost = one.amend(&[&later], &found, Age::Younger, None).unwrap();
+    assert!(matches!(lost, Step::Lost), "{lost:?}");
+    one.commit_epoch(2, &[later]).unwrap();
+    assert_eq!(fixture.rows(), [(1, 4, 4), (2, 3, 2), (3, 1, 1), (4, 1, 1)]);
+}
+
+/// Scenario: three archivers at the same moment, each with spans of the same traces in another
+/// order: late ones of traces that have a row, and the first ones of traces that have none.
+/// Guarantees: each version leaves one row per trace, and at the end every span is in it.
+#[test]
+fn archivers_at_the_same_moment_leave_one_row() {
+    const EPOCHS: u64 = 8;
+    let fixture = Fixture::new();
+    let start = std::sync::Barrier::new(3);
+    std::thread::scope(|scope| {
+        for archiver in 0..3_u64 {
+            let mut writer = fixture.writer(&format!("archiver {archiver}"));
+            let start = &start;
+            scope.spawn(move || {
+                for epoch in 0..EPOCHS {
+                    let shared = 2 * (epoch + 1);
+                    let traces: Vec<TraceDraft> = (0..shared)
+                        .map(|step| (step + archiver) % shared)
+                        .map(|trace| {
+                            let span = archiver * EPOCHS + epoch;
+                            draft(u128::from(trace), span..span + 1)
+                        })
+                        .collect();
+                    start.wait();
+                    writer.commit_epoch(i64::try_from(epoch).unwrap(), &traces).unwrap();
+                }
+            });
+        }
+    });
+    let newest = fixture.table.snapshot(None).unwrap().version();
+    for version in 0..=newest {
+        let snapshot = fixture.table.snapshot_at(version).unwrap();
+        let mut traces = HashSet::new();
+        let mut rows = 0;
+        snapshot
+            .for_each_trace(None, &mut |trace| {
+                rows += 1;
+                traces.insert(trace.trace_id);
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(rows, traces.len(), "version {version}");
+    }
+    let rows: Vec<(u128, usize)> = fixture.rows().iter().map(|row| (row.0, row.1)).collect();
+    let expected =
+        |trace: u64| (u128::from(trace), 3 * usize::try_from(EPOCHS - trace / 2).unwrap());
+    assert_eq!(rows, (0..2 * EPOCHS).map(expected).collect::<Vec<_>>());
+}
+
 fn changes(trace: u128, changes: Vec<TraceChange>) -> TraceDraft {
     let mut info = TraceInfo::new(TraceId((trace + 1).to_be_bytes()));
     let replaces = changes.contains(&TraceChange::Delete);

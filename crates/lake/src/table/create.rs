@@ -45,6 +45,7 @@ pub fn create_or_accept(table: &Table, clock: &dyn Clock) -> Result<TableSnapsho
                 Some(actions) => (snapshot.version() + 1, actions),
             }
         } else {
+            table.files.create_folder()?;
             (0, plan_creation(table, clock)?)
         };
         let lines = to_lines(&actions).map_err(|error| row_error(table, &error))?;
@@ -195,7 +196,11 @@ fn row_error(table: &Table, error: &serde_json::Error) -> LakeError {
 }
 
 /// `existing` with the columns of `ours` that it lacks behind its own, at each level.
-fn merge_schema(existing: &Schema, ours: &Schema, table: &str) -> Result<Arc<Schema>, LakeError> {
+pub(super) fn merge_schema(
+    existing: &Schema,
+    ours: &Schema,
+    table: &str,
+) -> Result<Arc<Schema>, LakeError> {
     let fields = merge_fields(existing.fields(), ours.fields(), table, "")?;
     for field in ours.fields().iter().take(CONTRACT_COLUMNS) {
         if existing.field_with_name(field.name()).is_err() {

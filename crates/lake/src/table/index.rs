@@ -3,6 +3,9 @@
 //! The index maps 64-bit fingerprints of trace ids to data files. A fingerprint that is absent
 //! proves that the trace is not there; one that is present is verified against the file. Past the
 //! bound the index gives up its memory, and every lookup reads the `trace_id` columns instead.
+//!
+//! When other archivers amend traces too, their rows turn up in further files; then each of the
+//! files that had one is looked at, not the whole table.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -14,8 +17,8 @@ use super::files::LiveFile;
 use crate::data_file::read_trace_ids;
 use crate::error::LakeError;
 
-/// In place of a file: rows of this fingerprint are in more than one file, look everywhere.
-const SEVERAL: u32 = u32::MAX;
+/// What the files of a fingerprint in several files weigh, in fingerprints.
+const SEVERAL_WEIGHT: usize = 3;
 
 /// Where a trace's row lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +35,19 @@ pub(crate) struct TraceIndex {
     /// Most fingerprints held; 24 bytes each.
     limit: usize,
     fingerprints: Option<HashMap<u64, u32>>,
+    /// All files of the fingerprints that were found in more than one.
+    several: HashMap<u64, Vec<u32>>,
     files: HashMap<String, u32>,
 }
 
 impl TraceIndex {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, fingerprints: Some(HashMap::new()), files: HashMap::new() }
+        Self {
+            limit,
+            fingerprints: Some(HashMap::new()),
+            several: HashMap::new(),
+            files: HashMap::new(),
+        }
     }
 
     /// Finds the live rows of `traces` among `files`, the live files of `snapshot`. A trace may
@@ -49,26 +59,7 @@ impl TraceIndex {
         traces: &HashSet<TraceId>,
     ) -> Result<HashMap<TraceId, Vec<RowAddress>>, LakeError> {
         self.learn(snapshot, files)?;
-        let candidates: Vec<usize> = match &self.fingerprints {
-            None => (0..files.len()).collect(),
-            Some(fingerprints) => {
-                let wanted: HashSet<u32> = traces
-                    .iter()
-                    .filter_map(|trace| fingerprints.get(&fingerprint(*trace)).copied())
-                    .collect();
-                let everywhere = wanted.contains(&SEVERAL);
-                let named = |file: &LiveFile| self.files.get(&file.path);
-                (0..files.len())
-                    .filter(|index| {
-                        everywhere
-                            || files
-                                .get(*index)
-                                .and_then(named)
-                                .is_some_and(|id| wanted.contains(id))
-                    })
-                    .collect()
-            }
-        };
+        let candidates = self.candidates(files, traces);
         let mut found: HashMap<TraceId, Vec<RowAddress>> = HashMap::new();
         for index in candidates {
             let Some(file) = files.get(index) else { continue };
@@ -82,17 +73,36 @@ impl TraceIndex {
         Ok(found)
     }
 
+    /// Which of `files` may have rows of `traces`, by their place; all files were learned.
+    pub(crate) fn candidates(&self, files: &[LiveFile], traces: &HashSet<TraceId>) -> Vec<usize> {
+        let Some(fingerprints) = &self.fingerprints else { return (0..files.len()).collect() };
+        let mut wanted: HashSet<u32> = HashSet::new();
+        for key in traces.iter().map(|trace| fingerprint(*trace)) {
+            match self.several.get(&key) {
+                Some(several) => wanted.extend(several),
+                None => wanted.extend(fingerprints.get(&key)),
+            }
+        }
+        let is_wanted =
+            |file: &LiveFile| self.files.get(&file.path).is_some_and(|id| wanted.contains(id));
+        (0..files.len()).filter(|index| files.get(*index).is_some_and(is_wanted)).collect()
+    }
+
     /// Notes the traces of a file that this process committed: their rows are there and nowhere
     /// else, as an amendment deletes the row that it replaces.
     pub(crate) fn note(&mut self, path: &str, traces: impl Iterator<Item = TraceId>) {
         let id = self.file_id(path);
         for trace in traces {
-            self.insert(trace, |_| id);
+            let Some(fingerprints) = &mut self.fingerprints else { return };
+            let key = fingerprint(trace);
+            fingerprints.insert(key, id);
+            self.several.remove(&key);
+            self.keep_bound();
         }
     }
 
     fn file_id(&mut self, path: &str) -> u32 {
-        let next = u32::try_from(self.files.len()).unwrap_or(SEVERAL);
+        let next = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
         *self.files.entry(path.to_owned()).or_insert(next)
     }
 
@@ -112,20 +122,33 @@ impl TraceIndex {
                 })?;
                 let id = self.file_id(&file.path);
                 for trace in traces {
-                    self.insert(trace, |known| known.filter(|k| *k != id).map_or(id, |_| SEVERAL));
+                    self.add(trace, id);
                 }
             }
         }
         Ok(())
     }
 
-    fn insert(&mut self, trace: TraceId, file: impl FnOnce(Option<u32>) -> u32) {
+    /// Notes one more file that has a row of the trace.
+    fn add(&mut self, trace: TraceId, file: u32) {
         let Some(fingerprints) = &mut self.fingerprints else { return };
         let key = fingerprint(trace);
-        let file = file(fingerprints.get(&key).copied());
-        fingerprints.insert(key, file);
-        if self.limit < fingerprints.len() {
+        let first = *fingerprints.entry(key).or_insert(file);
+        if first != file {
+            let several = self.several.entry(key).or_insert_with(|| vec![first]);
+            if !several.contains(&file) {
+                several.push(file);
+            }
+        }
+        self.keep_bound();
+    }
+
+    /// Gives the memory up when it is past the bound.
+    fn keep_bound(&mut self) {
+        let held = self.fingerprints.as_ref().map_or(0, HashMap::len);
+        if self.limit < held.saturating_add(self.several.len().saturating_mul(SEVERAL_WEIGHT)) {
             self.fingerprints = None;
+            self.several = HashMap::new();
         }
     }
 

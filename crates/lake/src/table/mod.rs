@@ -101,7 +101,7 @@ impl Table {
             path: location.folder().display().to_string(),
             source: std::io::ErrorKind::InvalidInput.into(),
         })?;
-        let files = LocalFiles::new(location.folder().to_owned());
+        let files = LocalFiles::new(location.clone());
         Ok(Self { location, url, lake: lake.clone(), files })
     }
 
@@ -126,8 +126,10 @@ impl Table {
     /// True when there is a version.
     ///
     /// # Errors
-    /// [`LakeError::Storage`] when the folder cannot be looked at.
+    /// [`LakeError::Storage`] when the folder cannot be looked at, [`LakeError::NotMounted`] when
+    /// the share that it is on is not there.
     pub fn exists(&self) -> Result<bool, LakeError> {
+        self.location.check()?;
         has_log(self.location.folder()).map_err(|source| LakeError::Storage {
             action: "look for the log of",
             path: self.name(),
@@ -173,7 +175,10 @@ impl Table {
         action: &'static str,
         source: delta_kernel::KernelError,
     ) -> LakeError {
-        LakeError::Kernel { action, table: self.name(), source: Box::new(source) }
+        match self.location.check() {
+            Err(away) => away,
+            Ok(()) => LakeError::Kernel { action, table: self.name(), source: Box::new(source) },
+        }
     }
 }
 
@@ -209,6 +214,16 @@ impl TableSnapshot {
             .try_into_arrow()
             .map_err(|source| LakeError::Arrow { action: "convert schema", source })?;
         Ok(Arc::new(schema))
+    }
+
+    /// The table's columns, and behind them at each level those that it would have if tracelake
+    /// wrote to it: they read as null.
+    ///
+    /// # Errors
+    /// [`LakeError::SchemaMismatch`] when it cannot hold traces.
+    pub fn schema_of_traces(&self) -> Result<SchemaRef, LakeError> {
+        let ours = tracelake_model::schema::traces_schema();
+        create::merge_schema(self.schema()?.as_ref(), &ours, &self.table().name())
     }
 
     /// The table's comment.

@@ -1,0 +1,63 @@
+//! An amendment that came second: the same plan on the version of whoever came first.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use tracelake_model::TraceId;
+
+use super::amendment::Deletions;
+use super::{Found, TableWriter};
+use crate::error::LakeError;
+use crate::rows::TraceDraft;
+use crate::table::{LiveFile, RowAddress};
+
+/// A plan's rows to delete, by the live files of a newer version.
+pub(super) struct Rebased {
+    pub(super) files: Arc<Vec<LiveFile>>,
+    pub(super) deletions: Deletions,
+}
+
+impl TableWriter {
+    /// The plan's rows to delete in the newest version, which another writer made; `None` when
+    /// that one changed one of the late traces, so that they must be merged anew.
+    ///
+    /// Most versions of others have other traces. Then what was merged and written stands, so that
+    /// a large round is not begun again each time that it comes second.
+    pub(super) fn rebase(
+        &mut self,
+        late: &[&TraceDraft],
+        found: &Found,
+        files: &[LiveFile],
+        deletions: &Deletions,
+    ) -> Result<Option<Rebased>, LakeError> {
+        let checked = self.checked.clone();
+        self.refresh()?;
+        if checked != self.checked {
+            return Ok(None);
+        }
+        let wanted: HashSet<TraceId> = late.iter().map(|piece| piece.trace_id).collect();
+        let found_anew = self.find(&wanted)?;
+        let files_anew = self.live_files()?;
+        let same = wanted.iter().all(|trace| {
+            places(found.get(trace), files) == places(found_anew.get(trace), &files_anew)
+        });
+        if !same {
+            return Ok(None);
+        }
+        let mut moved = Deletions::new();
+        for (index, rows) in deletions {
+            let path = files.get(*index).map(|file| &file.path);
+            match files_anew.iter().position(|file| Some(&file.path) == path) {
+                Some(index) => moved.insert(index, rows.clone()),
+                None => return Ok(None),
+            };
+        }
+        Ok(Some(Rebased { files: files_anew, deletions: moved }))
+    }
+}
+
+/// Where rows are, by the path of their file.
+fn places<'a>(rows: Option<&Vec<RowAddress>>, files: &'a [LiveFile]) -> BTreeSet<(&'a str, u64)> {
+    let place = |row: &RowAddress| Some((files.get(row.file)?.path.as_str(), row.row));
+    rows.into_iter().flatten().filter_map(place).collect()
+}

@@ -1,0 +1,281 @@
+//! A folder of tables outside of the data folder, such as a mounted share that several archivers
+//! write to.
+//!
+//! The data folder leads there by a symbolic link in place of its own folder of tables. Where a
+//! share is not mounted its mount point is mostly there, as an empty local folder. So that no
+//! table is ever made in it, the folder of the tables has a file that marks it: without the file
+//! nothing is written, and what is missing is not taken for a table that does not exist.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::error::LakeError;
+
+/// Name of the file by which a mounted folder of tables is known.
+pub const TABLES_MARKER: &str = ".tracelake-tables";
+
+const MARKER_TEXT: &str = "Tables of tracelake lie below this folder. Where this file is missing the \
+     folder is taken for a mount point whose share is not mounted.\n";
+
+/// The folder that a data folder's link leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SharedTables {
+    folder: PathBuf,
+}
+
+impl SharedTables {
+    pub(crate) const fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// # Errors
+    /// [`LakeError::NotMounted`] when the folder or its marker is not there.
+    pub(crate) fn check(&self) -> Result<(), LakeError> {
+        let marker = self.folder.join(TABLES_MARKER);
+        match std::fs::symlink_metadata(&marker) {
+            Ok(_) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Err(LakeError::NotMounted { folder: self.folder.display().to_string() })
+            }
+            Err(source) => Err(storage("look at", &marker, source)),
+        }
+    }
+}
+
+/// What stands where a data folder has its tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TablesEntry {
+    Missing,
+    /// A folder of its own.
+    Folder,
+    /// A link that leads to this folder, whether that is there or not.
+    Link(PathBuf),
+}
+
+/// Looks at `link`, an absolute path.
+pub(crate) fn tables_entry(link: &Path) -> io::Result<TablesEntry> {
+    match std::fs::read_link(link) {
+        Ok(target) => {
+            let parent = link.parent().unwrap_or(link);
+            // Of a link that dangles the words are all that is known.
+            let resolved = std::fs::canonicalize(link);
+            Ok(TablesEntry::Link(resolved.unwrap_or_else(|_| parent.join(target))))
+        }
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(TablesEntry::Missing),
+            io::ErrorKind::InvalidInput => Ok(TablesEntry::Folder),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Makes `link` lead to `wanted`, which must be there. Changes nothing when it does already.
+pub(crate) fn link_tables(link: &Path, wanted: &Path) -> Result<(), LakeError> {
+    let shown = |path: &Path| path.display().to_string();
+    let entry = tables_entry(link).map_err(|source| storage("look at", link, source))?;
+    if let TablesEntry::Link(known) = &entry {
+        let absolute = std::path::absolute(wanted);
+        let same = std::fs::canonicalize(wanted).or(absolute).is_ok_and(|path| path == *known);
+        return if same {
+            // Its marker was made together with the link: that it is missing means something.
+            Ok(())
+        } else {
+            Err(LakeError::TablesElsewhere {
+                link: shown(link),
+                place: format!("leads to `{}`", shown(known)),
+                wanted: shown(wanted),
+            })
+        };
+    }
+    let folder = std::fs::canonicalize(wanted)
+        .map_err(|source| storage("look for the tables folder", wanted, source))?;
+    if folder.as_os_str().as_encoded_bytes().contains(&b'%') {
+        let reason =
+            "a percent sign in a path is decoded by some readers of tables and not by others";
+        let source = io::Error::new(io::ErrorKind::InvalidFilename, reason);
+        return Err(storage("keep tables in", &folder, source));
+    }
+    if entry == TablesEntry::Folder {
+        // Only an empty folder goes.
+        std::fs::remove_dir(link).map_err(|source| match source.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+                LakeError::TablesElsewhere {
+                    link: shown(link),
+                    place: "has tables of its own".to_owned(),
+                    wanted: shown(wanted),
+                }
+            }
+            _ => storage("replace", link, source),
+        })?;
+    }
+    check_hard_links(&folder)?;
+    let marker = folder.join(TABLES_MARKER);
+    write_marker(&marker).map_err(|source| storage("write", &marker, source))?;
+    make_link(&folder, link).map_err(|source| storage("make the link", link, source))
+}
+
+/// Writes the marker unless another archiver did.
+fn write_marker(marker: &Path) -> io::Result<()> {
+    let mut file = match File::create_new(marker) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        file => file?,
+    };
+    file.write_all(MARKER_TEXT.as_bytes())?;
+    file.sync_all()?;
+    sync_parent(marker)
+}
+
+fn make_link(folder: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(folder, link)?;
+    sync_parent(link)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+/// Commits are hard links: a file system without them is told apart before anything depends on
+/// it.
+fn check_hard_links(folder: &Path) -> Result<(), LakeError> {
+    let (one, two) = (probe(folder), probe(folder));
+    let linked = File::create_new(&one)
+        .and_then(|_| std::fs::hard_link(&one, &two))
+        .and_then(|()| std::fs::metadata(&one));
+    for path in [&one, &two] {
+        std::fs::remove_file(path).ok();
+    }
+    match linked {
+        Ok(metadata) if metadata.nlink() == 2 => Ok(()),
+        Ok(_) => Err(storage("count hard links in", folder, io::ErrorKind::Unsupported.into())),
+        Err(source) => Err(storage("make a hard link in", folder, source)),
+    }
+}
+
+fn probe(folder: &Path) -> PathBuf {
+    folder.join(format!(".tmp-{}", Uuid::new_v4()))
+}
+
+fn storage(action: &'static str, path: &Path, source: io::Error) -> LakeError {
+    LakeError::Storage { action, path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::DataFolder;
+    use tracelake_model::TableName;
+
+    use super::*;
+
+    fn name() -> TableName {
+        TableName::new("c", "s", "t").unwrap()
+    }
+
+    /// Scenario: two data folders with one tables folder, whose path has spaces and dots; then a
+    /// percent sign, which the Delta kernel would decode once more.
+    /// Guarantees: both name the same table folder, by its canonical path; saying it again is fine;
+    /// the percent sign is refused.
+    #[test]
+    fn data_folders_share_one_tables_folder() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().canonicalize().unwrap();
+        let shared = root.join("part of a share/tables here");
+        let percent = shared.join("20%25");
+        std::fs::create_dir_all(&percent).unwrap();
+        let mut urls = Vec::new();
+        for data in ["a", "b"] {
+            let folder = DataFolder::new(root.join(data)).unwrap();
+            std::fs::create_dir(folder.root()).unwrap();
+            let dotted = root.join("part of a share/../part of a share/tables here");
+            assert!(folder.with_tables(&percent).is_err());
+            let linked = folder.with_tables(&dotted).unwrap();
+            assert_eq!(linked, folder.with_tables(&shared).unwrap());
+            assert_eq!(linked, DataFolder::new(root.join(data)).unwrap());
+            linked.check_tables().unwrap();
+            assert_eq!(linked.table(&name()).folder(), shared.join("c/s/t"));
+            urls.push(linked.table(&name()).url().unwrap());
+        }
+        assert_eq!(urls[0], urls[1]);
+        assert!(urls[0].as_str().ends_with("/part%20of%20a%20share/tables%20here/c/s/t/"));
+    }
+
+    /// Scenario: a data folder with tables of its own; one that leads elsewhere; a tables folder
+    /// that is not there.
+    /// Guarantees: each is refused and nothing is changed.
+    #[test]
+    fn tables_are_never_hidden_behind_a_link() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().canonicalize().unwrap();
+        let (one, two) = (root.join("one"), root.join("two"));
+        std::fs::create_dir(&one).unwrap();
+        std::fs::create_dir(&two).unwrap();
+        let own = DataFolder::new(root.join("own")).unwrap();
+        std::fs::create_dir_all(own.root().join("tables/c/s/t")).unwrap();
+        let refused = own.with_tables(&one).unwrap_err();
+        assert!(matches!(refused, LakeError::TablesElsewhere { .. }), "{refused}");
+        assert!(own.root().join("tables/c/s/t").is_dir());
+        assert_eq!(std::fs::read_dir(&one).unwrap().count(), 0);
+
+        let linked = DataFolder::new(root.join("linked")).unwrap();
+        std::fs::create_dir_all(linked.root().join("tables")).unwrap();
+        let linked = linked.with_tables(&one).unwrap();
+        let refused = linked.with_tables(&two).unwrap_err();
+        assert!(matches!(refused, LakeError::TablesElsewhere { .. }), "{refused}");
+        assert_eq!(linked, DataFolder::new(root.join("linked")).unwrap());
+        assert_eq!(std::fs::read_dir(&two).unwrap().count(), 0);
+
+        let fresh = DataFolder::new(root.join("fresh")).unwrap();
+        std::fs::create_dir(fresh.root()).unwrap();
+        assert!(fresh.with_tables(&root.join("missing")).is_err());
+        assert_eq!(std::fs::read_dir(fresh.root()).unwrap().count(), 0);
+    }
+
+    /// Scenario: the share is away: as a missing folder, and as an empty mount point.
+    /// Guarantees: the link still says where the tables are, and every look at them says that they
+    /// are out of reach, not that there are none.
+    #[test]
+    fn a_share_that_is_away_is_told_from_an_empty_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().canonicalize().unwrap();
+        let share = root.join("mount/tables");
+        std::fs::create_dir_all(&share).unwrap();
+        let folder = DataFolder::new(root.join("data")).unwrap();
+        std::fs::create_dir(folder.root()).unwrap();
+        let linked = folder.with_tables(&share).unwrap();
+        assert_eq!(linked.tables().unwrap(), []);
+        for leave_mount_point in [false, true] {
+            let away = root.join("away");
+            std::fs::rename(root.join("mount"), &away).unwrap();
+            if leave_mount_point {
+                std::fs::create_dir_all(&share).unwrap();
+            }
+            let known = DataFolder::new(root.join("data")).unwrap();
+            assert_eq!(known, linked);
+            for refused in [known.check_tables(), known.with_tables(&share).map(|_| ())] {
+                // Saying it again must not mark the mount point.
+                if let Err(error) = refused {
+                    assert!(error.to_string().contains("not mounted?"), "{error}");
+                }
+            }
+            assert!(known.check_tables().is_err());
+            assert!(known.tables().unwrap_err().to_string().contains("not mounted?"));
+            if leave_mount_point {
+                std::fs::remove_dir_all(root.join("mount")).unwrap();
+            }
+            std::fs::rename(&away, root.join("mount")).unwrap();
+            known.check_tables().unwrap();
+        }
+    }
+}
