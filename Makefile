@@ -23,12 +23,23 @@ VENV_STAMP := $(VENV)/.complete-$(LOCK_HASH)
 PYTHON3 ?= $(shell command -v python3.11 || command -v python3)
 PYTHON := $(VENV)/bin/python
 
-# The mock server that the Unity Catalog client is tested against, from npm.
+# The Python package. Wheel and installed tree lie in the clone, so that clones that share a cache folder
+# do not test one another's. A wheel given by hand is taken as it is: TRACELAKE_WHEEL=path make e2e
+PROFILE ?= release
+PACKAGE_DIR := $(CURDIR)/target/python
+WHEELS_DIR := $(CURDIR)/target/wheels
+GIVEN_WHEEL := $(abspath $(TRACELAKE_WHEEL))
+WHEEL := $(if $(GIVEN_WHEEL),'$(GIVEN_WHEEL)','$(WHEELS_DIR)'/dev/*.whl)
+PACKAGE_INPUTS := $(if $(GIVEN_WHEEL),printf '%s\0' '$(GIVEN_WHEEL)',find \
+  '$(CARGO_TARGET_DIR)'/debug/lib_tracelake.* crates/py -not -name '*.d' -not -name '*.pyc' -type f -print0)
+
+# From npm: the mock server that the Unity Catalog client is tested against, a type checker of Python.
 NPM_LOCK := tests/contract/package-lock.json
 NPM_HASH := $(firstword $(shell sha256sum $(NPM_LOCK) | cut -c1-16))
 NPM_DIR := $(if $(HAS_CACHE),$(CACHE_DIR)/npm-$(NPM_HASH),$(CARGO_TARGET_DIR)/npm-$(NPM_HASH))
 NPM_STAMP := $(NPM_DIR)/.complete
 export TRACELAKE_PRISM ?= $(NPM_DIR)/node_modules/.bin/prism
+export TRACELAKE_PYRIGHT ?= $(NPM_DIR)/node_modules/.bin/pyright
 
 # Extra arguments for the test runners: make e2e PYTEST_ARGS='-k crash'
 PYTEST_ARGS ?=
@@ -40,6 +51,13 @@ COLD := $(if $(wildcard $(CARGO_TARGET_DIR)/debug/deps/libdatafusion-*.rlib),,ye
 estimate = printf '\033[1m%s\033[0m %s\n' '==>' \
   '$(1) on two cores: about $(if $(COLD),$(2),$(3)) this time ($(2) on a fresh machine, $(3) after that).'
 step = printf '\033[1m%s\033[0m %s\n' '==>' '$(1)'
+COLD_RELEASE := $(if $(wildcard $(CARGO_TARGET_DIR)/release/deps/libdatafusion-*.rlib),,yes)
+RELEASE_ESTIMATE = $(call step,make wheel on two cores: about $(if $(COLD_RELEASE),25 minutes,3 minutes) this \
+  time (25 minutes when nothing is built$(,) 3 minutes after that$(,) seconds with PROFILE=dev after make build).)
+
+# What the end-to-end tests run in: their folder, the package of this clone, the wheel it is from.
+TEST_ENV = export TRACELAKE_WHEEL="$$(ls $(WHEEL))"; cd tests/e2e && \
+  PYTHONDONTWRITEBYTECODE=1 PYTHONPATH='$(PACKAGE_DIR)'
 
 .PHONY: help
 help: ## List the commands
@@ -78,14 +96,14 @@ test-rust: ## Rust tests only (nextest when it is installed)
 	cargo test --locked --quiet --workspace --doc
 
 .PHONY: e2e
-e2e: venv contract-tools ## End-to-end tests only (needs a built binary)
+e2e: venv contract-tools package ## End-to-end tests only (builds what changed)
 	@test -x '$(TRACELAKE_BIN)' || { echo 'no binary at $(TRACELAKE_BIN)'; echo 'hint: run make build'; exit 1; }
-	@cd tests/e2e && PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -v -p no:cacheprovider $(PYTEST_ARGS)
+	@$(TEST_ENV) $(PYTHON) -m pytest -v -p no:cacheprovider $(PYTEST_ARGS)
 
 .PHONY: crash
-crash: build venv ## Kill the service at random moments, CRASH_ROUNDS times (default 200)
+crash: package ## Kill the service at random moments, CRASH_ROUNDS times (default 200)
 	@$(call step,$(CRASH_ROUNDS) rounds of kill -9: about $$(( $(CRASH_ROUNDS) * 3 / 60 + 1 )) minutes)
-	@cd tests/e2e && PYTHONDONTWRITEBYTECODE=1 CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTHON) -m pytest -s -v \
+	@$(TEST_ENV) CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTHON) -m pytest -s -v \
 	  -p no:cacheprovider --timeout 0 test_crash.py $(PYTEST_ARGS)
 
 .PHONY: fuzz
@@ -97,6 +115,31 @@ fuzz: ## Coverage-guided fuzzing of everything that reads bytes: make fuzz [MINU
 .PHONY: build
 build: ## Build the binary (dev profile: the one that demo and tests use)
 	cargo build --locked -p tracelake-app
+
+.PHONY: wheel
+wheel: venv ## Build the Python package into target/wheels/PROFILE: make wheel [PROFILE=dev], default release
+	@$(if $(filter release,$(PROFILE)),$(RELEASE_ESTIMATE),$(call step,wheel of profile $(PROFILE)))
+	@rm -rf '$(WHEELS_DIR)/$(PROFILE).part'
+	@'$(VENV)/bin/maturin' build --locked --profile '$(PROFILE)' --interpreter '$(PYTHON)' \
+	  --manifest-path crates/py/Cargo.toml --out '$(WHEELS_DIR)/$(PROFILE).part' \
+	  $(if $(filter dev,$(PROFILE)),--compression-method stored) $(ARGS)
+	@rm -rf '$(WHEELS_DIR)/$(PROFILE)' && mv '$(WHEELS_DIR)/$(PROFILE).part' '$(WHEELS_DIR)/$(PROFILE)'
+	@ls -lh '$(WHEELS_DIR)/$(PROFILE)'/*.whl | awk '{ print $$5, $$NF }'
+
+# The tests take the package from PACKAGE_DIR, by PYTHONPATH. What is up to date is left alone, so that a run
+# of the tests does not pull the package from under another. Content tells, not file times: clones that
+# share a cache folder overwrite one another's build.
+.PHONY: package
+package: venv
+	@$(if $(GIVEN_WHEEL),,cargo build --locked -p tracelake-app -p tracelake-py)
+	@hash="$$({ $(PACKAGE_INPUTS); } | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)"; \
+	if ! test -e "$(PACKAGE_DIR)/.complete-$$hash" || ! test -e $(WHEEL); then \
+	  $(if $(GIVEN_WHEEL),,$(MAKE) wheel PROFILE=dev ARGS=;) \
+	  rm -rf '$(PACKAGE_DIR)'; \
+	  '$(PYTHON)' -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --no-index \
+	    --target '$(PACKAGE_DIR)' $(WHEEL); \
+	  touch "$(PACKAGE_DIR)/.complete-$$hash"; \
+	fi
 
 .PHONY: run
 run: ## Start the service here: make run ARGS='--listen 127.0.0.1:5000'
@@ -143,10 +186,10 @@ $(VENV_STAMP):
 	@touch '$@'
 
 .PHONY: contract-tools
-contract-tools: $(NPM_STAMP) ## The mock server of Unity Catalog's API, made once per package-lock.json
+contract-tools: $(NPM_STAMP) ## What tests need from npm, made once per package-lock.json
 
 $(NPM_STAMP):
-	@$(call step,mock server of Unity Catalog in $(NPM_DIR) (about 20 seconds$(,) once))
+	@$(call step,mock server and type checker in $(NPM_DIR) (about 25 seconds$(,) once))
 	@command -v npm >/dev/null || { echo 'npm is needed for the contract tests'; echo 'hint: install Node.js 18 or newer'; exit 1; }
 	@rm -rf '$(NPM_DIR)' && mkdir -p '$(NPM_DIR)'
 	@cp tests/contract/package.json $(NPM_LOCK) '$(NPM_DIR)'
@@ -169,6 +212,6 @@ cache-dir: ## Keep builds and the Python environment outside the clone from now 
 .PHONY: clean
 clean: ## Remove what was built and made
 	cargo clean
-	rm -rf .venv tracelake-data
+	rm -rf .venv tracelake-data '$(PACKAGE_DIR)' '$(WHEELS_DIR)'
 
 , := ,

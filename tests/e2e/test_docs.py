@@ -18,7 +18,7 @@ import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from support import generate, otlp, reference, table
+from support import generate, otlp, reference, spark, table
 from support.documents import DocumentedServer, Example, Terminal, documents, examples
 from support.otlp import ExportTraceServiceRequest
 from support.server import DEFAULT_TABLE, REPOSITORY, Server
@@ -36,9 +36,10 @@ ELSEWHERE = {
 STARTS = {
     "README.md": "make build\ntarget/debug/tracelake serve\n",
     "docs/quickstart.md": "make build\ntarget/debug/tracelake serve\n",
+    "docs/scale-out.md": "tracelake serve --tables-dir share/tables\n",
 }
-# Drawings and pasted output.
-NOT_RUN = ("", "text")
+# Drawings and pasted output; settings of the OpenTelemetry Collector, which test_scale_out.py reads.
+NOT_RUN = ("", "text", "yaml")
 SETTINGS = "toml"
 # Documents whose pasted output is compared with what the example before it prints, but for numbers.
 PICTURED = ("docs/quickstart.md", "docs/mapping.md")
@@ -51,6 +52,7 @@ SHOWS = [
     ("README.md", "--since 7d", ["POST /order", '"span_count"', "| traces | spans |"]),
     ("README.md", "tracelake show", ["POST /order", "1 span", ", 0 failed", "Journal"]),
     ("README.md", "tracelake import", ["already_imported"]),
+    ("README.md", "set_uri", ["tr-5b8efff798038103d269b633813fc60c", "1 row"]),
     ("README.md", "QueryBuilder", ["tr-5b8efff798038103d269b633813fc60c"]),
     ("README.md", "scan_delta", ["POST /order"]),
     ("README.md", "delta_scan", ["('tr-5b8efff798038103d269b633813fc60c', 1)"]),
@@ -64,6 +66,8 @@ SHOWS = [
     ("docs/commands.md", "head -1", ['{"trace_id":"tr-']),
     ("docs/mlflow.md", "tracelake enable", [AGENT_TABLE, "Moved: 1 earlier traces"]),
     ("docs/mlflow.md", "get-by-name", ["tracelake.archive.enabledAt", AGENT_TABLE]),
+    ("docs/mlflow.md", "delta_table_fullname", ["production.monitoring.support_traces"]),
+    ("docs/mlflow.md", 'catalog="production"', ["bound to production.monitoring.support_traces"]),
     ("docs/mlflow.md", "link_traces_to_run", ["yes False 1"]),
     ("docs/mlflow.md", "linked_run_ids FROM", ["yes", '{"value":false}', "0123456789abcdef"]),
     ("docs/mlflow.md", "delete-traces", ['"traces_deleted":1']),
@@ -75,6 +79,18 @@ SHOWS = [
     ("docs/unity-catalog.md", "DeltaTable", ["version 0 with "]),
     ("docs/table.md", "session_id", ["remember", "checkout", "mean_ms", "helpful"]),
     ("docs/table.md", "load_cdf", ["'_change_type': 'insert'", "'_change_type': 'update_postimage'"]),
+    ("docs/scale-out.md", "tracelake status", [AGENT_TABLE, "share/tables"]),
+    ("docs/scale-out.md", "--data-dir second --tables-dir", ["share/tables"]),
+    ("docs/scale-out.md", "tracelake import", ["agent", '"span_count":2', '"revision":2']),
+    ("docs/scale-out.md", "current_timestamp", ["agent", "3.0"]),
+    ("docs/scale-out.md", "storage_location", ["share/tables/production/monitoring", "version 2"]),
+    ("docs/python.md", "notebook-data", ["1 row", "2 rows", ", 0 failed"]),
+    ("docs/python.md", "configure_trace", [f"Trace archival enabled: {AGENT_TABLE}"]),
+    ("docs/python.md", "timedelta", ["1 ['trace_id'", "look up", "TOOL", "trace_id"]),
+    ("docs/python.md", "import duckdb", ["span_count", "map<"]),
+    ("docs/python.md", "as_mlflow", ["agent AGENT", "look up TOOL"]),
+    ("docs/python.md", "`spark` is", ["SELECT", "look up", "AGENT"]),
+    ("docs/python.md", "no.such.table", ["unknown table `no.such.table`"]),
     ("docs/operations.md", "/health", ["OK"]),
     ("docs/operations.md", "du -sb", ["tracelake-data/journal"]),
     ("docs/operations.md", "max(created_at)", ["1 row"]),
@@ -90,7 +106,7 @@ TOML = [example for found in RUN.values() for example in found if example.langua
 @pytest.fixture(scope="module")
 def sail():
     """One Spark Connect session for the module."""
-    with table.sail_session() as session:
+    with spark.sail() as session:
         yield session
 
 
@@ -102,7 +118,7 @@ def test_every_example_is_known() -> None:
     started = {(e.document, e.text) for e in every if e.starts_the_service}
     assert started == set(STARTS.items())
     makes = {e.text for e in every if e.language == "sh" and re.search(r"^make ", e.text, re.M)}
-    assert makes == {*ELSEWHERE, *STARTS.values()}
+    assert makes == {*ELSEWHERE, *(text for text in STARTS.values() if text.startswith("make "))}
     assert set(RUNNABLE) == AFTERWARDS.keys(), "a document whose tables nobody looks at"
     for document, words, _ in SHOWS:
         assert len(about(document, words)) == 1, f"{words!r} is not in one example of {document}"
@@ -172,7 +188,7 @@ def test_examples_run_as_written(
     """From top to bottom; then the tables hold what the examples sent."""
     folder = tmp_path / "reader"
     folder.mkdir()
-    terminal = Terminal(folder, installed=document not in STARTS)
+    terminal = Terminal(folder, installed=not STARTS.get(document, "").startswith("make "))
     if about(document, "`spark` is your session"):
         terminal.spark = request.getfixturevalue("sail")
     if document not in STARTS:
@@ -345,6 +361,7 @@ def after_quickstart(terminal: Terminal) -> None:
 def after_mlflow(terminal: Terminal) -> None:
     assert names(terminal, AGENT_TABLE) == ["answer"], "moved"
     assert names(terminal, DEFAULT_TABLE) == [], "moved, and deleted"
+    assert names(terminal, "production.monitoring.support_traces") == ["reply"]
 
 
 def after_mapping(terminal: Terminal) -> None:
@@ -383,6 +400,13 @@ def after_otlp(terminal: Terminal) -> None:
     assert names(terminal, DEFAULT_TABLE) == ["by variables", "hello"]
 
 
+def after_scale_out(terminal: Terminal) -> None:
+    assert names(terminal, AGENT_TABLE) == ["agent"]
+    shared = (terminal.folder / "share" / "tables").resolve()
+    for data_dir in (terminal.data_dir, terminal.folder / "second"):
+        assert (data_dir / "tables").resolve() == shared
+
+
 def after_table(terminal: Terminal) -> None:
     assert names(terminal, DEFAULT_TABLE) == ["remember"]
 
@@ -412,6 +436,14 @@ def after_operations(terminal: Terminal) -> None:
     assert sent.resource_spans[0].scope_spans[0].spans[0].name == "POST /order"
 
 
+def after_python(terminal: Terminal) -> None:
+    assert names(terminal, AGENT_TABLE) == ["agent"]
+    notebook = terminal.folder / "notebook-data"
+    rows = table.rows(notebook.joinpath("tables", *AGENT_TABLE.split(".")))
+    assert {row["trace_name"] for row in rows.values()} <= {"agent"}
+    assert not (notebook / "server.json").exists()
+
+
 AFTERWARDS: dict[str, Callable[[Terminal], None]] = {
     "README.md": after_readme,
     "docs/analyses.md": after_analyses,
@@ -420,7 +452,9 @@ AFTERWARDS: dict[str, Callable[[Terminal], None]] = {
     "docs/mlflow.md": after_mlflow,
     "docs/operations.md": after_operations,
     "docs/otlp.md": after_otlp,
+    "docs/python.md": after_python,
     "docs/quickstart.md": after_quickstart,
+    "docs/scale-out.md": after_scale_out,
     "docs/table.md": after_table,
     "docs/unity-catalog.md": after_unity_catalog,
 }

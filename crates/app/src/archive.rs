@@ -1,16 +1,23 @@
 //! A data folder, opened: what every command needs of it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tracelake_catalog::EmbeddedCatalog;
-use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot, create_or_accept};
+use tracelake_lake::{
+    DataFolder, Lake, LakeError, TABLES_MARKER, Table, TableSnapshot, create_or_accept,
+};
+use tracelake_model::names::printable;
 use tracelake_model::{Clock, ExperimentId, SystemClock, TableName};
 use tracelake_registry::{
-    EarlierTraces, Experiment, LifecycleStage, NewExperiment, Registry, RegistryErrorKind,
+    EarlierTraces, Experiment, LifecycleStage, NewExperiment, REGISTRY_FILE, Registry,
+    RegistryErrorKind,
 };
+
+use crate::fault::{Fault, FaultKind};
 
 /// The folder, its registry and the lake over its tables.
 #[derive(Clone, Debug)]
@@ -25,9 +32,20 @@ pub(crate) struct Archive {
 impl Archive {
     /// Opens the folder, creating it when it is not there.
     pub(crate) async fn open(data_dir: &Path) -> anyhow::Result<Self> {
-        let folder = data_folder(data_dir)?;
+        Self::open_with_tables(data_dir, None).await
+    }
+
+    /// Opens the folder with its tables in `tables_dir`, which it leads to from then on.
+    pub(crate) async fn open_with_tables(
+        data_dir: &Path,
+        tables_dir: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let mut folder = data_folder(data_dir)?;
         std::fs::create_dir_all(folder.root())
             .with_context(|| format!("create data folder `{}`", folder.root().display()))?;
+        if let Some(tables_dir) = tables_dir {
+            folder = folder.with_tables(tables_dir).map_err(|error| no_such_tables(&error))?;
+        }
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let registry = Registry::open(folder.root(), Arc::clone(&clock)).await?;
         let catalog = EmbeddedCatalog::open(&folder.catalog()).await?;
@@ -66,6 +84,21 @@ impl Archive {
         experiment_id: &ExperimentId,
         earlier: EarlierTraces,
     ) -> anyhow::Result<SetupOutcome> {
+        let made = self.ensure_table(name).await?;
+        let now = self.clock.now_unix_micro();
+        self.registry.bind(experiment_id, name, now, earlier).await?;
+        Ok(SetupOutcome {
+            table: made.table,
+            location: made.location,
+            version: made.version,
+            experiment_id: experiment_id.clone(),
+            experiment_created: false,
+        })
+    }
+
+    /// Creates or accepts the table and enters it in the catalog.
+    pub(crate) async fn ensure_table(&self, name: &TableName) -> anyhow::Result<TableOutcome> {
+        check_tables(&self.folder)?;
         let table = Table::at(&self.lake, self.folder.table(name))?;
         let location = table.url().clone();
         let clock = Arc::clone(&self.clock);
@@ -73,15 +106,37 @@ impl Archive {
             tokio::task::spawn_blocking(move || create_or_accept(&table, &*clock)).await??;
         self.registry.register_table(name, location.as_str()).await?;
         self.ensure_in_catalog(name, &snapshot).await?;
-        let now = self.clock.now_unix_micro();
-        self.registry.bind(experiment_id, name, now, earlier).await?;
-        Ok(SetupOutcome {
+        Ok(TableOutcome {
             table: name.clone(),
             location: location.to_string(),
             version: snapshot.version(),
-            experiment_id: experiment_id.clone(),
-            experiment_created: false,
         })
+    }
+
+    /// Sends the experiment's traces to the default table again. Returns the experiment and the
+    /// table that it was archived to, which must be `expected` if that is given.
+    pub(crate) async fn disable(
+        &self,
+        experiment: &str,
+        expected: Option<&TableName>,
+    ) -> anyhow::Result<(Option<TableName>, Experiment)> {
+        let experiment = self.existing_experiment(experiment).await?;
+        let id = &experiment.experiment_id;
+        if let Some(expected) = expected {
+            let bound = self.registry.binding(id).await?;
+            if let Some(bound) = bound.filter(|bound| bound != expected) {
+                return Err(Fault::new(
+                    FaultKind::Conflict,
+                    format!(
+                        "experiment `{}` is archived to `{bound}`, not to `{expected}`",
+                        printable(&experiment.name)
+                    ),
+                )
+                .with_hint("leave the table out to disable it wherever it goes")
+                .into());
+            }
+        }
+        Ok((self.registry.unbind(id).await?, experiment))
     }
 
     /// Notes the table of experiments without a binding, so that their traces are found there
@@ -104,23 +159,28 @@ impl Archive {
             found => found,
         };
         match found {
-            Err(error) if error.kind() == RegistryErrorKind::NotFound => bail!(
-                "no experiment `{0}`\nhint: `tracelake setup TABLE --experiment NAME` creates one, \
-                 as does mlflow.set_experiment(NAME)",
-                tracelake_model::names::printable(text)
-            ),
+            Err(error) if error.kind() == RegistryErrorKind::NotFound => Err(Fault::new(
+                FaultKind::ExperimentNotFound,
+                format!("no experiment `{}`", printable(text)),
+            )
+            .with_hint(
+                "`tracelake setup TABLE --experiment NAME` creates one, as does \
+                 mlflow.set_experiment(NAME)",
+            )
+            .into()),
             found => Ok(found?),
         }
     }
 
-    /// The experiment of that name, created when there is none.
-    async fn experiment(&self, name: &str) -> anyhow::Result<(ExperimentId, bool)> {
+    /// The experiment of that name, created when there is none, and whether it was.
+    pub(crate) async fn experiment(&self, name: &str) -> anyhow::Result<(ExperimentId, bool)> {
         match self.registry.experiment_by_name(name).await {
-            Ok(found) if found.lifecycle_stage == LifecycleStage::Deleted => bail!(
-                "experiment `{}` is deleted\nhint: restore it with the MLflow client, or choose \
-                 another name",
-                tracelake_model::names::printable(name)
-            ),
+            Ok(found) if found.lifecycle_stage == LifecycleStage::Deleted => Err(Fault::new(
+                FaultKind::ExperimentNotFound,
+                format!("experiment `{}` is deleted", printable(name)),
+            )
+            .with_hint("restore it with the MLflow client, or choose another name")
+            .into()),
             Ok(found) => Ok((found.experiment_id, false)),
             Err(error) if error.kind() == RegistryErrorKind::NotFound => {
                 let new = NewExperiment { name: name.to_owned(), ..Default::default() };
@@ -134,6 +194,57 @@ impl Archive {
 /// The data folder at a path, without touching it.
 pub(crate) fn data_folder(path: &Path) -> anyhow::Result<DataFolder> {
     DataFolder::new(path).with_context(|| format!("data folder `{}`", path.display()))
+}
+
+/// The registry, if the folder has one: looking must not make one.
+pub(crate) async fn open_registry(folder: &DataFolder) -> anyhow::Result<Option<Registry>> {
+    if !folder.root().join(REGISTRY_FILE).try_exists()? {
+        return Ok(None);
+    }
+    Ok(Some(Registry::open(folder.root(), Arc::new(SystemClock)).await?))
+}
+
+/// A table that is there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableOutcome {
+    /// Its name.
+    pub table: TableName,
+    /// URL of its folder.
+    pub location: String,
+    /// Its Delta version.
+    pub version: u64,
+}
+
+/// Refuses to go on while the tables are on a share that is not there.
+pub(crate) fn check_tables(folder: &DataFolder) -> anyhow::Result<()> {
+    folder.check_tables().map_err(|error| {
+        Fault::new(FaultKind::TemporarilyUnavailable, error.to_string())
+            .with_hint(format!(
+                "mount it; a mounted tables folder is known by its file `{TABLES_MARKER}`"
+            ))
+            .into()
+    })
+}
+
+fn no_such_tables(error: &LakeError) -> anyhow::Error {
+    let (kind, hint) = match error {
+        LakeError::TablesElsewhere { .. } => (
+            FaultKind::Conflict,
+            "leave --tables-dir out to use those tables, or name another data folder with \
+             --data-dir",
+        ),
+        LakeError::Storage { source, .. } if source.kind() == ErrorKind::NotFound => {
+            (FaultKind::InvalidParameterValue, "mount the share, then make the folder in it")
+        }
+        LakeError::Storage { source, .. } if source.kind() == ErrorKind::InvalidFilename => {
+            (FaultKind::InvalidParameterValue, "choose a folder without it")
+        }
+        _ => (
+            FaultKind::InvalidParameterValue,
+            "the tables need a file system with hard links that this process may write to",
+        ),
+    };
+    Fault::new(kind, error.to_string()).with_hint(hint).into()
 }
 
 /// What `setup` did.

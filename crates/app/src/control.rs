@@ -153,7 +153,7 @@ async fn uncommitted(
 }
 
 /// Media type of an Arrow IPC stream, as registered with IANA.
-const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+pub(crate) const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 
 /// Schema metadata of an uncommitted stream: table version, and replaced rows by data file.
 pub(crate) const VERSION_KEY: &str = "tracelake.version";

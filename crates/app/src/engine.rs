@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tracelake_lake::Lake;
+use tracelake_lake::{Lake, Table, TableLocation};
 use tracelake_model::TableName;
 use tracelake_query::{LakeTables, QueryEngine, QueryError, QueryLimits};
 
-use crate::archive::data_folder;
+use crate::archive::{check_tables, data_folder};
 use crate::config::{Overrides, Settings};
 use crate::control::ServerFile;
+use crate::fault::{Fault, FaultKind};
 use crate::uncommitted::RunningService;
 
 /// The table named, or the one that the settings name for experiments without a binding.
@@ -20,24 +21,47 @@ pub(crate) fn default_table(named: Option<&TableName>) -> anyhow::Result<TableNa
     }
 }
 
+/// The engine with the limits of a command or service.
 pub(crate) fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {
+    engine_with(data_dir, QueryLimits::default())
+}
+
+pub(crate) fn engine_with(data_dir: &Path, limits: QueryLimits) -> anyhow::Result<QueryEngine> {
     let folder = data_folder(data_dir)?;
-    anyhow::ensure!(
-        folder.root().try_exists()?,
-        "no data folder at `{}`\nhint: name it with --data-dir, or start `tracelake serve`",
-        folder.root().display()
-    );
+    if !folder.root().try_exists()? {
+        let fault = Fault::new(
+            FaultKind::InvalidParameterValue,
+            format!("no data folder at `{}`", folder.root().display()),
+        );
+        return Err(fault.with_hint("name it with --data-dir, or start `tracelake serve`").into());
+    }
+    check_tables(&folder)?;
     let service = ServerFile::running(&folder.server_file());
     let mut tables = LakeTables::new(Lake::new()?, folder);
     if let Some(service) = service {
         tables = tables.with_pending(Arc::new(RunningService(service)));
     }
-    QueryEngine::new(Arc::new(tables), QueryLimits::default()).map_err(with_hint)
+    QueryEngine::new(Arc::new(tables), limits).map_err(with_hint)
 }
 
-pub(crate) fn with_hint(error: QueryError) -> anyhow::Error {
-    match error.hint() {
-        Some(hint) => anyhow::anyhow!("{error}\nhint: {hint}"),
-        None => anyhow::anyhow!("{error}"),
+/// The engine over one table, wherever it lies, which is called `name` in statements.
+pub(crate) fn engine_of_table(
+    name: &TableName,
+    folder: &Path,
+    limits: QueryLimits,
+) -> anyhow::Result<QueryEngine> {
+    let place = TableLocation::new(std::path::absolute(folder)?);
+    let lake = Lake::new()?;
+    if !Table::at(&lake, place.clone())?.exists()? {
+        let fault =
+            Fault::new(FaultKind::TableNotFound, format!("no table at `{}`", folder.display()));
+        return Err(fault.with_hint("name the folder that has `_delta_log` in it").into());
     }
+    let tables = LakeTables::single(lake, name.clone(), place);
+    QueryEngine::new(Arc::new(tables), limits).map_err(with_hint)
+}
+
+/// The error with its hint, still of its kind.
+pub(crate) fn with_hint(error: QueryError) -> anyhow::Error {
+    Fault::from(error).into()
 }

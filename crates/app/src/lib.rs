@@ -3,18 +3,24 @@
 //! Comes in: arguments, environment, a settings file. Goes out: an exit code. This is the one
 //! place that knows all rooms; it decides nothing about spans, rows or commits.
 //!
-//! The binary is [`run_command_line`] and nothing else.
+//! The binary is [`run_command_line`] and nothing else. Programs use [`client`].
 
+mod api;
 mod archive;
 mod catalog;
 mod check;
 mod cli;
+pub mod client;
 mod config;
 mod control;
 mod engine;
+mod fault;
 mod import;
+mod lookup;
+mod moves;
 mod pipeline;
 mod service;
+mod serving;
 mod tasks;
 mod trace_store;
 mod uncommitted;
@@ -26,6 +32,9 @@ use clap::Parser as _;
 use tracelake_model::names::printable_lines;
 use tracing_subscriber::EnvFilter;
 
+pub use archive::TableOutcome;
+pub use fault::{Fault, FaultKind};
+
 /// Parses the arguments of this process, runs the command, and maps the outcome to an exit code: 0
 /// done, 1 failed, 2 wrong arguments, 130 broken off by the user.
 #[must_use]
@@ -34,15 +43,7 @@ pub fn run_command_line() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let filter = EnvFilter::try_from_env("TRACELAKE_LOG").unwrap_or_else(|_| {
-        let level = cli.log_level();
-        EnvFilter::new(format!("warn,tracelake={level},tracelake_intake={level},tracelake_catalog={level},tracelake_journal={level},tracelake_lake={level}"))
-    });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(cli::color_on_stderr())
-        .init();
+    log_to_stderr(cli.log_level());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("start threads")),
@@ -53,12 +54,26 @@ pub fn run_command_line() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has seen enough, such as `head`, is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) if error.is::<cli::import::Interrupted>() => {
+        Err(error) if is_interrupted(&error) => {
             fail(&error);
             ExitCode::from(130)
         }
         Err(error) => fail(&error),
     }
+}
+
+/// Sends the log of this process to standard error: warnings of libraries, of tracelake what
+/// `level` says, or what `TRACELAKE_LOG` says. Does nothing where a log is set up already.
+pub(crate) fn log_to_stderr(level: tracing::Level) {
+    let filter = EnvFilter::try_from_env("TRACELAKE_LOG").unwrap_or_else(|_| {
+        EnvFilter::new(format!("warn,tracelake_app={level},tracelake_intake={level},tracelake_catalog={level},tracelake_journal={level},tracelake_lake={level}"))
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(cli::color_on_stderr())
+        .try_init()
+        .ok();
 }
 
 /// Help and version as they are; of wrong arguments only what is safe to show, since the message
@@ -78,6 +93,11 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     // Nothing is left to tell when standard error is gone.
     writeln!(std::io::stderr().lock(), "{}", printable_lines(&format!("error: {error:#}"))).ok();
     ExitCode::FAILURE
+}
+
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<Fault>());
+    kinds.map(|fault| fault.kind).any(|kind| kind == FaultKind::Interrupted)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -11,9 +11,11 @@ use tracelake_intake::{Admission, Intake, IntakeParts, IntakeSettings};
 use tracelake_journal::{Journal, JournalError, JournalOptions};
 use tracelake_lake::Preview;
 use tracelake_model::TableName;
+use tracing::error;
 
 use crate::archive::Archive;
 use crate::config::Settings;
+use crate::fault::{Fault, FaultKind};
 use crate::pipeline::{
     Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule, journal_id,
 };
@@ -35,7 +37,11 @@ impl Service {
     /// Takes the data folder and starts the pipeline; requests may come in when this returns,
     /// the replay of an earlier process's journal goes on behind.
     pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
-        let archive = Archive::open(data_dir).await?;
+        let archive = Archive::open_with_tables(data_dir, settings.tables_dir.as_deref()).await?;
+        if let Err(error) = archive.folder.check_tables() {
+            // Requests are taken in all the same: the journal is here.
+            error!(%error, "nothing can be committed until it is mounted");
+        }
         archive.register_default_table(&settings.default_table).await?;
         let mut options = JournalOptions::new(archive.folder.journal());
         options.budget_bytes = settings.journal_budget_bytes;
@@ -149,11 +155,10 @@ fn in_use(data_dir: &Path, error: JournalError) -> anyhow::Error {
     match error {
         JournalError::InUse { pid, .. } => {
             let by = pid.map_or_else(String::new, |pid| format!(" by process {pid}"));
-            anyhow::anyhow!(
-                "data folder `{}` is in use{by}\nhint: stop that service, or choose another \
-                 folder with --data-dir",
-                data_dir.display()
-            )
+            let message = format!("data folder `{}` is in use{by}", data_dir.display());
+            Fault::new(FaultKind::Conflict, message)
+                .with_hint("stop that service, or choose another folder with --data-dir")
+                .into()
         }
         other => anyhow::Error::new(other).context("open the journal"),
     }

@@ -87,29 +87,31 @@ pub fn same_location(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
 
     /// Scenario: locations of tables, and text that is none or that would lead elsewhere.
     /// Guarantees: each is refused or taken as it stands.
-    #[rstest]
-    #[case("file:///data/tables/a/b/c", true)]
-    #[case("s3://bucket/a/b", true)]
-    #[case("abfss://container@account.dfs.core.windows.net/a", true)]
-    #[case("file:///data/../etc", false)]
-    #[case("file:///data/%2e%2e/etc", false)]
-    #[case("file:///data/..%2fetc", false)]
-    #[case("file://host/data", false)]
-    #[case("file:///", false)]
-    #[case("/data/tables", false)]
-    #[case("javascript:alert(1)", false)]
-    #[case("http://127.0.0.1:5000/api/v1/flush", false)]
-    #[case("s3://key:secret@bucket/a", false)]
-    #[case("s3://bucket/a?x=1", false)]
-    #[case("s3://bucket/\n", false)]
-    fn locations_are_urls_of_storage(#[case] location: &str, #[case] good: bool) {
-        assert_eq!(check_location("storage_location", location).is_ok(), good, "{location}");
+    #[test]
+    fn locations_are_urls_of_storage() {
+        let cases = [
+            ("file:///data/tables/a/b/c", true),
+            ("s3://bucket/a/b", true),
+            ("abfss://container@account.dfs.core.windows.net/a", true),
+            ("file:///data/../etc", false),
+            ("file:///data/%2e%2e/etc", false),
+            ("file:///data/..%2fetc", false),
+            ("file://host/data", false),
+            ("file:///", false),
+            ("/data/tables", false),
+            ("javascript:alert(1)", false),
+            ("http://127.0.0.1:5000/api/v1/flush", false),
+            ("s3://key:secret@bucket/a", false),
+            ("s3://bucket/a?x=1", false),
+            ("s3://bucket/\n", false),
+        ];
+        for (location, good) in cases {
+            assert_eq!(check_location("storage_location", location).is_ok(), good, "{location}");
+        }
     }
 
     /// Scenario: a folder's URL with and without the slash at its end.

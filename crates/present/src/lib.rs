@@ -9,6 +9,7 @@ mod binary;
 mod csv;
 mod error;
 mod hostile;
+mod html;
 mod json;
 mod records;
 mod render;
@@ -19,5 +20,6 @@ mod value;
 mod width;
 
 pub use error::PresentError;
+pub use html::render_html;
 pub use render::{OutputFormat, RenderOptions, render};
 pub use trace::{TraceContext, needed_span_fields, needed_trace_columns, render_trace};

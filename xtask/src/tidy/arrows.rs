@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 /// The allowed arrows between crates of ours. An arrow that is not here needs a decision record.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("decode", &["model"]),
     ("journal", &[]),
@@ -23,6 +23,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "present",
         ],
     ),
+    ("py", &["app", "model", "query"]),
     ("testkit", &["model", "decode"]),
     ("xtask", &[]),
 ];
@@ -176,7 +177,7 @@ mod tests {
             1 + to.iter().map(|next| depth(next, left - 1)).max().unwrap_or(0)
         }
         for (room, _) in ALLOWED {
-            assert!(depth(room, ALLOWED.len()) <= 6);
+            assert!(depth(room, ALLOWED.len()) <= 7);
         }
     }
 }

@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 
 /// Folders that hold sources of ours. Everything else in the clone is made or borrowed.
 const SOURCE_FOLDERS: [&str; 4] = ["crates", "xtask", "tests", "demo"];
+const SOURCE_ENDINGS: [&str; 5] = [".rs", ".toml", ".py", ".pyi", ".sh"];
 const SKIPPED_FOLDERS: [&str; 4] = ["target", ".venv", "__pycache__", "proptest-regressions"];
 
 /// Runs every rule over the workspace.
@@ -33,10 +34,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let name = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
         let content = read(&path)?;
         faults.extend(text::check_ascii(&name, &content));
-        if name.ends_with(".rs") {
-            faults.extend(text::check_module_doc(&name, &content));
-            remarks.extend(sizes::remarks(&name, &content));
-        }
+        faults.extend(text::check_history(&name, &content));
+        faults.extend(text::check_module_doc(&name, &content));
+        remarks.extend(sizes::remarks(&name, &content));
     }
     report(&faults, &remarks)
 }
@@ -100,7 +100,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
             if !SKIPPED_FOLDERS.contains(&name.as_str()) {
                 collect(&path, files)?;
             }
-        } else if [".rs", ".toml", ".py", ".sh"].iter().any(|ending| name.ends_with(ending)) {
+        } else if SOURCE_ENDINGS.iter().any(|ending| name.ends_with(ending)) {
             files.push(path);
         }
     }

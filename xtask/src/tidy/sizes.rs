@@ -10,18 +10,27 @@ pub(crate) fn remarks(name: &str, content: &str) -> Vec<String> {
     }
     let lines: Vec<&str> = production_lines(content).collect();
     let mut remarks = Vec::new();
-    if lines.len() > MAX_FILE_LINES {
+    if sized(name) && lines.len() > MAX_FILE_LINES {
         remarks.push(format!("{name}: {} production lines (over {MAX_FILE_LINES})", lines.len()));
     }
-    let long = functions(&lines).into_iter().filter(|f| f.lines > MAX_FUNCTION_LINES);
+    let found =
+        if name.ends_with(".rs") { functions(&lines) } else { python_functions(name, &lines) };
+    let long = found.into_iter().filter(|f| f.lines > MAX_FUNCTION_LINES);
     remarks.extend(long.map(|f| {
         format!("{name}:{}: `{}` has {} lines (over {MAX_FUNCTION_LINES})", f.at, f.name, f.lines)
     }));
     remarks
 }
 
+fn sized(name: &str) -> bool {
+    [".rs", ".py", ".pyi"].iter().any(|ending| name.ends_with(ending))
+}
+
 fn is_test_file(name: &str) -> bool {
-    name.ends_with("/tests.rs") || name.contains("/tests/") || name.contains("/benches/")
+    name.starts_with("tests/")
+        || name.ends_with("/tests.rs")
+        || name.contains("/tests/")
+        || name.contains("/benches/")
 }
 
 /// The lines before the tests of a file; by the house style those come last.
@@ -52,6 +61,30 @@ fn functions(lines: &[&str]) -> Vec<Function> {
         }
     }
     found
+}
+
+/// Finds functions of Python: a body ends before the next line that is indented no deeper.
+fn python_functions(name: &str, lines: &[&str]) -> Vec<Function> {
+    if !name.ends_with(".py") {
+        return Vec::new();
+    }
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let Some(name) = python_function_name(line) else { continue };
+        let body = lines.iter().skip(index + 1).take_while(|next| {
+            // A signature over several lines closes as far left as it began.
+            next.trim().is_empty() || indent(next) > indent(line) || next.trim().starts_with(')')
+        });
+        found.push(Function { name, at: index + 1, lines: body.count() + 1 });
+    }
+    found
+}
+
+fn python_function_name(line: &str) -> Option<String> {
+    let rest = line.trim_start();
+    let rest = rest.strip_prefix("async ").unwrap_or(rest).strip_prefix("def ")?;
+    rest.split_once('(').map(|(name, _)| name.to_owned())
 }
 
 fn function_name(line: &str) -> Option<String> {
@@ -93,6 +126,15 @@ mod tests {
         assert_eq!(remarks("a.rs", &source), Vec::<String>::new());
         assert_eq!(remarks("crates/a/src/tests.rs", &body(700)), Vec::<String>::new());
         assert_eq!(remarks("crates/a/src/a.rs", &body(700)).len(), 1);
+    }
+
+    #[test]
+    fn remarks_on_a_long_function_of_python() {
+        let source =
+            format!("def short():\n    pass\n\n\ndef long(\n    a\n) -> int:\n{}", body(90));
+        let found = remarks("crates/py/python/tracelake/a.py", &source);
+        assert_eq!(found, ["crates/py/python/tracelake/a.py:5: `long` has 93 lines (over 80)"]);
+        assert_eq!(remarks("Cargo.toml", &"a = 1\n".repeat(700)), Vec::<String>::new());
     }
 
     #[test]

@@ -18,15 +18,14 @@ mod trace;
 pub(crate) mod units;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use tracelake_catalog::EmbeddedCatalog;
 use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
-use tracelake_model::{SystemClock, TableName};
-use tracelake_registry::{REGISTRY_FILE, Registry};
+use tracelake_model::TableName;
+use tracelake_registry::Registry;
 
-use crate::archive::data_folder;
+use crate::archive::{data_folder, open_registry};
 use crate::config::Settings;
 
 pub(crate) use service::{ServiceState, journal_use, look_for_service};
@@ -164,14 +163,6 @@ pub(crate) async fn check_table(
         catalog.close().await;
     }
     Ok(judged?.0)
-}
-
-/// The registry, if the folder has one: looking must not make one.
-pub(crate) async fn open_registry(folder: &DataFolder) -> anyhow::Result<Option<Registry>> {
-    if !folder.root().join(REGISTRY_FILE).try_exists()? {
-        return Ok(None);
-    }
-    Ok(Some(Registry::open(folder.root(), Arc::new(SystemClock)).await?))
 }
 
 async fn open_catalog(folder: &DataFolder) -> anyhow::Result<Option<EmbeddedCatalog>> {

@@ -11,8 +11,8 @@ use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
 use tracelake_model::{Clock as _, ExperimentId, SystemClock, TableName};
 use tracelake_registry::{LifecycleStage, MoveState, Registry};
 
-use super::{ServiceState, journal_use, look_for_service, open_registry};
-use crate::archive::data_folder;
+use super::{ServiceState, journal_use, look_for_service};
+use crate::archive::{data_folder, open_registry};
 use crate::config::Settings;
 use crate::pipeline::TableStatus;
 
@@ -20,6 +20,8 @@ use crate::pipeline::TableStatus;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Overview {
     pub data_dir: String,
+    /// Folder of the tables.
+    pub tables_dir: String,
     /// Null when none runs.
     pub service: Option<ServiceOverview>,
     /// Why the service that should run does not answer.
@@ -158,7 +160,10 @@ pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Re
             service_fault = Some(reason.clone());
         }
     }
-    let mut names: BTreeSet<TableName> = folder.tables()?.into_iter().collect();
+    // Of a share that is away the tables that are known have a fault each.
+    let within_reach = folder.check_tables().is_ok();
+    let listed = if within_reach { folder.tables()? } else { Vec::new() };
+    let mut names: BTreeSet<TableName> = listed.into_iter().collect();
     names.extend(known.tables);
     names.extend(waiting.keys().cloned());
     let lake = Lake::new()?;
@@ -168,10 +173,11 @@ pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Re
         let is_default = name == default_table;
         tables.push(table_overview(&lake, &folder, name, is_default, waits).await?);
     }
-    let root = folder.root().to_owned();
-    let disk = tokio::task::spawn_blocking(move || disk_overview(&root)).await?;
+    let looked_at = folder.clone();
+    let disk = tokio::task::spawn_blocking(move || disk_overview(&looked_at)).await?;
     Ok(Overview {
         data_dir: folder.root().display().to_string(),
+        tables_dir: folder.tables_folder().display().to_string(),
         service,
         service_fault,
         default_table,
@@ -286,13 +292,16 @@ fn measure(
     Ok(())
 }
 
-fn disk_overview(root: &Path) -> DiskOverview {
-    let room = rustix::fs::statvfs(root).ok();
+fn disk_overview(folder: &DataFolder) -> DiskOverview {
+    let room = rustix::fs::statvfs(folder.root()).ok();
+    let tables = folder.tables_folder();
+    let tables_bytes = size_of(&tables);
+    let elsewhere = if tables.starts_with(folder.root()) { 0 } else { tables_bytes };
     DiskOverview {
         free_bytes: room.map(|room| room.f_bavail.saturating_mul(room.f_frsize)),
-        total_bytes: size_of(root),
-        tables_bytes: size_of(&root.join("tables")),
-        journal_bytes: size_of(&root.join("journal")),
+        total_bytes: size_of(folder.root()).saturating_add(elsewhere),
+        tables_bytes,
+        journal_bytes: size_of(&folder.journal()),
     }
 }
 

@@ -2,20 +2,18 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use tracelake_model::names::printable;
 use tracelake_model::{ExperimentId, TableName};
-use tracelake_registry::{EarlierTraces, MoveState};
+use tracelake_registry::EarlierTraces;
 
-use crate::archive::{Archive, data_folder};
+use crate::archive::Archive;
 use crate::config::{Overrides, Settings};
-use crate::control::ServerFile;
-use crate::service::Service;
-
-/// How often the progress of a move is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+use crate::moves::{self, Watch};
+use crate::tasks;
 
 /// Sends an experiment's traces to a table.
 ///
@@ -48,7 +46,11 @@ pub(crate) struct MovingArgs {
     no_wait: bool,
     /// Settings file [default: tracelake.toml, if it is there]
     #[arg(long, env = "TRACELAKE_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    config: Option<PathBuf>,
+    /// Folder of the tables, such as a mounted share; noted in the data folder for every other
+    /// command [default: tables in the data folder]
+    #[arg(long, env = "TRACELAKE_TABLES_DIR", value_name = "FOLDER")]
+    tables_dir: Option<PathBuf>,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -57,6 +59,11 @@ pub(crate) struct MovingArgs {
 impl MovingArgs {
     pub(crate) const fn earlier(&self) -> EarlierTraces {
         if self.from_now { EarlierTraces::Stay } else { EarlierTraces::Move }
+    }
+
+    pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
+        let flags = Overrides { tables_dir: self.tables_dir.clone(), ..Overrides::default() };
+        Settings::load(self.config.as_deref(), flags)
     }
 }
 
@@ -78,8 +85,8 @@ pub(crate) struct DisableArgs {
 }
 
 pub(crate) async fn enable(data_dir: &Path, args: &EnableArgs) -> anyhow::Result<()> {
-    let settings = Settings::load(args.moving.config.as_deref(), Overrides::default())?;
-    let archive = Archive::open(data_dir).await?;
+    let settings = args.moving.settings()?;
+    let archive = Archive::open_with_tables(data_dir, settings.tables_dir.as_deref()).await?;
     let enabled = async {
         archive.register_default_table(&settings.default_table).await?;
         let experiment = archive.existing_experiment(&args.experiment).await?;
@@ -118,23 +125,7 @@ pub(crate) async fn enable(data_dir: &Path, args: &EnableArgs) -> anyhow::Result
 
 pub(crate) async fn disable(data_dir: &Path, args: &DisableArgs) -> anyhow::Result<()> {
     let archive = Archive::open(data_dir).await?;
-    let disabled = async {
-        let experiment = archive.existing_experiment(&args.experiment).await?;
-        let id = &experiment.experiment_id;
-        if let Some(expected) = &args.table {
-            let bound = archive.registry.binding(id).await?;
-            if let Some(bound) = bound.filter(|bound| bound != expected) {
-                anyhow::bail!(
-                    "experiment `{}` is archived to `{bound}`, not to `{expected}`\nhint: leave \
-                     the table out to disable it wherever it goes",
-                    printable(&experiment.name)
-                );
-            }
-        }
-        let was = archive.registry.unbind(id).await?;
-        anyhow::Ok((was, experiment))
-    };
-    let disabled = disabled.await;
+    let disabled = archive.disable(&args.experiment, args.table.as_ref()).await;
     archive.close().await;
     let (was, experiment) = disabled?;
     let mut out = std::io::stdout().lock();
@@ -155,8 +146,8 @@ pub(crate) async fn disable(data_dir: &Path, args: &DisableArgs) -> anyhow::Resu
     Ok(())
 }
 
-/// Waits until the earlier traces of the experiment are moved, and does it here when no service
-/// runs. Returns how many were moved.
+/// Waits until the earlier traces of the experiment are moved, and shows how far that is. Returns
+/// how many were moved. What is left at `Ctrl-C` is moved by the next service.
 pub(crate) async fn finish_moves(
     data_dir: &Path,
     experiment_id: &ExperimentId,
@@ -165,63 +156,27 @@ pub(crate) async fn finish_moves(
     if args.from_now || args.no_wait {
         return Ok(0);
     }
-    let folder = data_folder(data_dir)?;
-    if ServerFile::running(&folder.server_file()).is_some() {
-        let archive = Archive::open(data_dir).await?;
-        let moved = watch_moves(&archive, experiment_id, &|| Ok(())).await;
-        archive.close().await;
-        return moved;
-    }
-    let settings = Settings::load(args.config.as_deref(), Overrides::default())?;
-    let service = Service::start(data_dir, &settings).await?;
-    let alive = || {
-        anyhow::ensure!(!service.has_ended(), "the pipeline has ended\nhint: see the log above");
-        Ok(())
-    };
-    let moved = watch_moves(&service.archive, experiment_id, &alive).await;
-    service.stop().await?;
-    moved
-}
-
-/// Shows the progress of an experiment's moves until they are done. What is left at `Ctrl-C` is
-/// moved by the next service.
-async fn watch_moves(
-    archive: &Archive,
-    experiment_id: &ExperimentId,
-    alive: &dyn Fn() -> anyhow::Result<()>,
-) -> anyhow::Result<u64> {
+    let settings = args.settings()?;
+    let cancel = CancellationToken::new();
+    let interrupted = cancel.clone();
+    let interrupt = tasks::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.cancel();
+        }
+    });
     let on_terminal = std::io::stderr().is_terminal();
-    let mut shown = 0;
-    loop {
-        alive()?;
-        let mut moves = archive.registry.moves(Some(experiment_id)).await?;
-        moves.retain(|one| one.state != MoveState::Cancelled);
-        if let Some(fault) = moves.iter().find_map(|one| one.fault.as_ref()) {
-            anyhow::bail!(
-                "enabled, but earlier traces cannot be moved: {fault}\nhint: mend that and give \
-                 the command again, or leave them where they are with --from-now"
-            );
+    let shown = AtomicU64::new(0);
+    let progress = |moved| {
+        if on_terminal && shown.swap(moved, Ordering::Relaxed) != moved {
+            // Nothing is left to tell when standard error is gone.
+            write!(std::io::stderr(), "\rmoving earlier traces: {moved}").ok();
         }
-        let moved: u64 = moves.iter().map(|one| one.moved_traces).sum();
-        if on_terminal && moved != shown {
-            shown = moved;
-            write!(std::io::stderr(), "\rmoving earlier traces: {moved}")?;
-        }
-        if moves.iter().all(|one| one.state == MoveState::Done) {
-            if 0 < shown {
-                writeln!(std::io::stderr())?;
-            }
-            return Ok(moved);
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                anyhow::bail!(
-                    "stopped with {moved} traces moved\nhint: nothing is lost; `tracelake serve` \
-                     goes on with it, or the same command again"
-                );
-            }
-        }
+    };
+    let watch = Watch { cancel: &cancel, progress: &progress };
+    let moved = moves::finish_moves(data_dir, experiment_id, &settings, watch).await;
+    interrupt.abort();
+    if 0 < shown.load(Ordering::Relaxed) {
+        writeln!(std::io::stderr())?;
     }
+    moved
 }

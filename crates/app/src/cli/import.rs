@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
-use tracelake_model::ExperimentId;
-use tracelake_model::names::printable;
-use tracelake_registry::{LifecycleStage, NewExperiment, Registry, RegistryErrorKind};
+use tokio_util::sync::CancellationToken;
 
 use super::output::{OutputArgs, print};
-use crate::archive::Archive;
 use crate::config::{Overrides, Settings};
-use crate::import::{ImportOptions, ImportReport, PlannedFile, plan, run as run_import};
+use crate::fault::{Fault, FaultKind};
+use crate::import::{
+    ImportOptions, ImportReport, PlannedFile, experiment, plan, run as run_import,
+};
+use crate::tasks;
 
 /// Files that are named one by one on standard error.
 const MAX_LISTED: usize = 20;
@@ -55,11 +56,6 @@ pub(crate) struct ImportArgs {
     output: OutputArgs,
 }
 
-/// The import was broken off by the user, who has been told how it goes on.
-#[derive(Debug, thiserror::Error)]
-#[error("broken off; what was imported stays\nhint: give the same command again to go on")]
-pub(crate) struct Interrupted;
-
 pub(crate) async fn run(data_dir: &Path, args: ImportArgs) -> anyhow::Result<()> {
     args.output.check()?;
     let settings = Settings::load(args.config.as_deref(), Overrides::default())?;
@@ -83,7 +79,11 @@ pub(crate) async fn run(data_dir: &Path, args: ImportArgs) -> anyhow::Result<()>
         quiet: args.quiet,
         flush: !args.no_flush,
     };
-    let report = run_import(data_dir, &settings, options).await?;
+    let cancel = CancellationToken::new();
+    let interrupt = tasks::spawn(wait_for_interrupt(cancel.clone()));
+    let report = run_import(data_dir, &settings, options, cancel).await;
+    interrupt.abort();
+    let report = report?;
     tell(&report, args.quiet)?;
     let batch = report_batch(&report)?;
     print(&batch.schema(), std::slice::from_ref(&batch), &args.output)?;
@@ -93,7 +93,8 @@ pub(crate) async fn run(data_dir: &Path, args: ImportArgs) -> anyhow::Result<()>
         ));
     }
     if report.interrupted {
-        return Err(Interrupted.into());
+        let fault = Fault::new(FaultKind::Interrupted, "broken off; what was imported stays");
+        return Err(fault.with_hint("give the same command again to go on").into());
     }
     anyhow::ensure!(
         report.failed.is_empty(),
@@ -105,49 +106,17 @@ pub(crate) async fn run(data_dir: &Path, args: ImportArgs) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The experiment that the user means; made if there is none of that name, unless `look` only.
-async fn experiment(
-    data_dir: &Path,
-    text: &str,
-    look: bool,
-) -> anyhow::Result<Option<ExperimentId>> {
-    let archive = Archive::open(data_dir).await?;
-    let found = find_experiment(&archive.registry, text, look).await;
-    archive.registry.close().await;
-    found
-}
-
-async fn find_experiment(
-    registry: &Registry,
-    text: &str,
-    look: bool,
-) -> anyhow::Result<Option<ExperimentId>> {
-    let by_id = text.parse::<ExperimentId>().ok();
-    let found = match &by_id {
-        Some(id) => registry.experiment(id).await,
-        None => registry.experiment_by_name(text).await,
-    };
-    match found {
-        Ok(found) if found.lifecycle_stage == LifecycleStage::Deleted => anyhow::bail!(
-            "experiment `{}` is deleted\nhint: restore it with the MLflow client, or choose \
-             another",
-            printable(text)
-        ),
-        Ok(found) => Ok(Some(found.experiment_id)),
-        Err(error) if error.kind() == RegistryErrorKind::NotFound => match by_id {
-            Some(id) => {
-                anyhow::bail!(
-                    "no experiment has the id {id}\nhint: name one by its name to make it"
-                )
-            }
-            None if look => Ok(None),
-            None => {
-                let new = NewExperiment { name: text.to_owned(), ..Default::default() };
-                Ok(Some(registry.create_experiment(&new).await?))
-            }
-        },
-        Err(error) => Err(error.into()),
+/// Cancels on Ctrl-C or SIGTERM.
+async fn wait_for_interrupt(cancel: CancellationToken) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
+    cancel.cancel();
+    Ok(())
 }
 
 /// Says on standard error what is odd about single files.

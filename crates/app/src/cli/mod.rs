@@ -3,7 +3,7 @@
 mod check;
 mod enable;
 mod flush;
-pub(crate) mod import;
+mod import;
 mod man;
 mod output;
 mod query;

@@ -7,7 +7,6 @@ use tracelake_model::TableName;
 
 use super::enable::{MovingArgs, finish_moves};
 use crate::archive::Archive;
-use crate::config::{Overrides, Settings};
 
 /// Creates a table and sends an experiment's traces to it.
 ///
@@ -29,8 +28,8 @@ pub(crate) struct SetupArgs {
 }
 
 pub(crate) async fn run(data_dir: &Path, args: &SetupArgs) -> anyhow::Result<()> {
-    let archive = Archive::open(data_dir).await?;
-    let settings = Settings::load(args.moving.config.as_deref(), Overrides::default())?;
+    let settings = args.moving.settings()?;
+    let archive = Archive::open_with_tables(data_dir, settings.tables_dir.as_deref()).await?;
     let outcome = async {
         archive.register_default_table(&settings.default_table).await?;
         archive.setup(&args.table, &args.experiment, args.moving.earlier()).await

@@ -91,6 +91,9 @@ fn page(seen: &Overview, out: &mut dyn Write, options: &RenderOptions) -> anyhow
     };
     let free = seen.disk.free_bytes.map_or("unknown".to_owned(), units::bytes);
     writeln!(out, "Data folder  {}", printable_lines(&seen.data_dir))?;
+    if !Path::new(&seen.tables_dir).starts_with(&seen.data_dir) {
+        writeln!(out, "Tables in    {}", printable_lines(&seen.tables_dir))?;
+    }
     writeln!(out, "Service      {service}")?;
     writeln!(
         out,

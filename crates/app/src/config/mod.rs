@@ -16,6 +16,8 @@ use tracelake_model::{ExperimentId, Limits, TableName};
 
 pub(crate) use units::{ByteSize, Span};
 
+use crate::fault::{Fault, FaultKind};
+
 /// Name of the file that is read when none is named.
 const CONFIG_FILE: &str = "tracelake.toml";
 
@@ -33,6 +35,10 @@ pub(crate) struct Overrides {
     /// Table of experiments without a binding [default: tracelake.default.traces]
     #[arg(long, env = "TRACELAKE_DEFAULT_TABLE", value_name = "CATALOG.SCHEMA.TABLE")]
     pub default_table: Option<TableName>,
+    /// Folder of the tables, such as a mounted share; noted in the data folder for every other
+    /// command [default: tables in the data folder]
+    #[arg(long, env = "TRACELAKE_TABLES_DIR", value_name = "FOLDER")]
+    pub tables_dir: Option<PathBuf>,
     /// Experiment of spans that name none [default: 0]
     #[arg(long, env = "TRACELAKE_DEFAULT_EXPERIMENT", value_name = "ID")]
     pub default_experiment: Option<ExperimentId>,
@@ -80,12 +86,25 @@ pub(crate) struct Overrides {
     pub services: Option<BTreeMap<String, ExperimentId>>,
 }
 
+impl Overrides {
+    /// The settings of a text like `tracelake.toml`.
+    pub(crate) fn from_toml(text: &str) -> Result<Self, Fault> {
+        toml::from_str(text).map_err(|error| {
+            let message = format!("settings: {}", error.message());
+            Fault::new(FaultKind::InvalidParameterValue, message)
+                .with_hint("docs/settings.md lists them")
+        })
+    }
+}
+
 /// The settings of a service.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub listen: SocketAddr,
     pub otlp_grpc: SocketAddr,
     pub default_table: TableName,
+    /// Folder of the tables, when it is not to be where the data folder has it.
+    pub tables_dir: Option<PathBuf>,
     pub default_experiment: ExperimentId,
     pub settle: SettleRules,
     pub commit_every: Duration,
@@ -137,6 +156,7 @@ impl Settings {
                 Some(table) => table,
                 None => default_table()?,
             },
+            tables_dir: flags.tables_dir.or(file.tables_dir),
             default_experiment: pick!(default_experiment, ExperimentId::default_experiment()),
             settle: SettleRules {
                 settle_after: pick!(settle_after, Span(rules.settle_after)).0,

@@ -9,6 +9,7 @@
 //! document, which `max_decompressed` bounds.
 
 mod content;
+mod experiment;
 mod frames;
 mod inputs;
 mod layout;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracelake_model::ExperimentId;
@@ -42,6 +44,7 @@ use reading::{Job, ReadOutcome, Reading};
 use tracker::Pending;
 use transport::{HttpTransport, SendFault, Transport};
 
+pub(crate) use experiment::experiment;
 pub(crate) use plan::{PlannedFile, plan};
 
 /// Folder of the ledger in the data folder.
@@ -70,7 +73,7 @@ pub(crate) struct ImportOptions {
 
 /// What an import did.
 #[derive(Debug, Default)]
-pub(crate) struct ImportReport {
+pub struct ImportReport {
     /// Files that are wholly in.
     pub imported: u64,
     /// Files that were so before.
@@ -81,20 +84,54 @@ pub(crate) struct ImportReport {
     pub failed: Vec<(String, String)>,
     /// Files with rejected spans: (what, how many, why).
     pub rejected: Vec<(String, u64, String)>,
+    /// Spans that were taken in.
     pub accepted_spans: u64,
+    /// Spans that were not.
     pub rejected_spans: u64,
+    /// Traces that these spans are of.
     pub traces: u64,
     /// There were more traces than are counted.
     pub more_traces: bool,
+    /// Bytes that were read.
     pub read_bytes: u64,
+    /// How long it took.
     pub elapsed: Duration,
-    /// Ctrl-C, or SIGTERM.
+    /// It was cancelled.
     pub interrupted: bool,
     /// Nothing more could be taken in.
     pub stopped: Option<anyhow::Error>,
 }
 
-/// Imports. What is wrong with single files is in the report.
+impl ImportReport {
+    /// The report as a JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let files = |files: &[(String, String)]| -> serde_json::Value {
+            files.iter().map(|(file, reason)| json!({"file": file, "reason": reason})).collect()
+        };
+        let rejected: serde_json::Value = self
+            .rejected
+            .iter()
+            .map(|(file, spans, reason)| json!({"file": file, "spans": spans, "reason": reason}))
+            .collect();
+        json!({
+            "imported": self.imported,
+            "already_imported": self.already,
+            "skipped": files(&self.skipped),
+            "failed": files(&self.failed),
+            "rejected": rejected,
+            "spans": self.accepted_spans,
+            "rejected_spans": self.rejected_spans,
+            "traces": self.traces,
+            "bytes": self.read_bytes,
+            "seconds": self.elapsed.as_secs_f64(),
+            "stopped": self.stopped.as_ref().map(|error| format!("{error:#}")),
+        })
+        .to_string()
+    }
+}
+
+/// Imports until done or cancelled. What is wrong with single files is in the report.
 ///
 /// # Errors
 /// When nothing can be imported at all, or the ledger cannot be written.
@@ -102,6 +139,7 @@ pub(crate) async fn run(
     data_dir: &Path,
     settings: &Settings,
     options: ImportOptions,
+    cancel: CancellationToken,
 ) -> anyhow::Result<ImportReport> {
     let begun = Instant::now();
     let folder = data_folder(data_dir)?;
@@ -111,8 +149,6 @@ pub(crate) async fn run(
         Some(server) => Transport::Http(HttpTransport::new(server, &folder.server_file())),
         None => Transport::Local(Box::new(Service::start(data_dir, settings).await?)),
     };
-    let cancel = CancellationToken::new();
-    let interrupt = tasks::spawn(wait_for_interrupt(cancel.clone()));
     let counters = Arc::new(Counters::default());
     let total = found.files.iter().map(|file| file.size_bytes).sum();
     counters.total_bytes.store(total, Ordering::Relaxed);
@@ -146,7 +182,6 @@ pub(crate) async fn run(
         None => Ok(()),
     };
     let interrupted = cancel.is_cancelled();
-    interrupt.abort();
     let Carried { outcome, stopped } = carried?;
     let mut report = report_of(outcome, &counters);
     report.interrupted = interrupted && stopped.is_none();
@@ -300,19 +335,6 @@ async fn record(
             return Ok(());
         }
     }
-}
-
-/// Cancels on Ctrl-C or SIGTERM.
-async fn wait_for_interrupt(cancel: CancellationToken) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    cancel.cancel();
-    Ok(())
 }
 
 fn report_of(outcome: ReadOutcome, counters: &Counters) -> ImportReport {

@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
-use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
@@ -138,41 +137,50 @@ async fn parents_come_first_and_leave_last() {
 
 /// Scenario: names and paths that are no names, bodies that are no calls.
 /// Guarantees: a client's error in the API's form, with a message, and never a success.
-#[rstest]
-#[case(Method::GET, "/tables/..%2f..%2fetc.b.c", None)]
-#[case(Method::GET, "/tables/a/b", None)]
-#[case(Method::GET, "/tables/a.b", None)]
-#[case(Method::GET, "/tables/a.b.c%00", None)]
-#[case(Method::GET, "/tables/a.b.%ff", None)]
-#[case(Method::GET, "/catalogs/%27%3B%20drop%20table%20objects", None)]
-#[case(Method::GET, "/catalogs/%E2%80%AEabc", None)]
-#[case(Method::GET, "/schemas?catalog_name=a&catalog_name=b", None)]
-#[case(Method::GET, "/catalogs?max_results=-1", None)]
-#[case(Method::GET, "/catalogs?max_results=9999999999", None)]
-#[case(Method::GET, "/catalogs?page_token=x", None)]
-#[case(Method::GET, "/tables?catalog_name=a", None)]
-#[case(Method::PUT, "/catalogs", None)]
-#[case(Method::GET, "/volumes", None)]
-#[case(Method::POST, "/catalogs", None)]
-#[case(Method::POST, "/catalogs", Some(json!([])))]
-#[case(Method::POST, "/catalogs", Some(json!({"name": 1})))]
-#[case(Method::POST, "/catalogs", Some(json!({"name": "a/b"})))]
-#[case(Method::POST, "/catalogs", Some(json!({"name": "ok", "storage_root": "file:///a/../b"})))]
-#[case(Method::POST, "/temporary-table-credentials", Some(json!({"table_id": "x", "operation": "READ"})))]
-#[case(Method::POST, "/temporary-path-credentials", Some(json!({"url": "file:///a", "operation": "X"})))]
 #[tokio::test]
-async fn hostile_calls_are_refused(
-    #[case] method: Method,
-    #[case] path: &str,
-    #[case] body: Option<Value>,
-) {
+async fn hostile_calls_are_refused() {
+    let cases = [
+        (Method::GET, "/tables/..%2f..%2fetc.b.c", None),
+        (Method::GET, "/tables/a/b", None),
+        (Method::GET, "/tables/a.b", None),
+        (Method::GET, "/tables/a.b.c%00", None),
+        (Method::GET, "/tables/a.b.%ff", None),
+        (Method::GET, "/catalogs/%27%3B%20drop%20table%20objects", None),
+        (Method::GET, "/catalogs/%E2%80%AEabc", None),
+        (Method::GET, "/schemas?catalog_name=a&catalog_name=b", None),
+        (Method::GET, "/catalogs?max_results=-1", None),
+        (Method::GET, "/catalogs?max_results=9999999999", None),
+        (Method::GET, "/catalogs?page_token=x", None),
+        (Method::GET, "/tables?catalog_name=a", None),
+        (Method::PUT, "/catalogs", None),
+        (Method::GET, "/volumes", None),
+        (Method::POST, "/catalogs", None),
+        (Method::POST, "/catalogs", Some(json!([]))),
+        (Method::POST, "/catalogs", Some(json!({"name": 1}))),
+        (Method::POST, "/catalogs", Some(json!({"name": "a/b"}))),
+        (Method::POST, "/catalogs", Some(json!({"name": "ok", "storage_root": "file:///a/../b"}))),
+        (
+            Method::POST,
+            "/temporary-table-credentials",
+            Some(json!({"table_id": "x", "operation": "READ"})),
+        ),
+        (
+            Method::POST,
+            "/temporary-path-credentials",
+            Some(json!({"url": "file:///a", "operation": "X"})),
+        ),
+    ];
     let folder = TempDir::new().unwrap();
     let catalog = open(&folder).await;
-    let (status, answer) = call(&catalog, method, path, body).await;
-    assert!(status.is_client_error(), "{status} {answer}");
-    assert!(answer["error_code"].is_string(), "{answer}");
-    assert!(!answer["message"].as_str().unwrap().is_empty(), "{answer}");
-    assert!(!answer.to_string().contains(&folder.path().display().to_string()), "{answer}");
+    for (method, path, body) in cases {
+        let call_text = format!("{method} {path}");
+        let (status, answer) = call(&catalog, method, path, body).await;
+        assert!(status.is_client_error(), "{call_text}: {status} {answer}");
+        assert!(answer["error_code"].is_string(), "{call_text}: {answer}");
+        assert!(!answer["message"].as_str().unwrap().is_empty(), "{call_text}: {answer}");
+        let shown = answer.to_string();
+        assert!(!shown.contains(&folder.path().display().to_string()), "{call_text}: {answer}");
+    }
 }
 
 /// Scenario: three catalogs, listed two at a time.

@@ -18,7 +18,7 @@ use crate::error::IntakeError;
 use crate::intake::Intake;
 use admission::{Reservation, read_body};
 
-pub use mlflow_rest::MLFLOW_VERSION;
+pub use mlflow_rest::{MLFLOW_VERSION, mlflow_trace_json};
 pub use otlp_grpc::grpc_service;
 
 /// Every HTTP endpoint of this room: `/v1/traces`, `/health`, `/version`, `/api/...` and

@@ -25,6 +25,8 @@ use crate::intake::Intake;
 use reads::SpanReads;
 use reply::{endpoint_not_found, method_not_allowed};
 
+pub use reads::mlflow_trace_json;
+
 /// The MLflow version whose calls are spoken here: the answer to `GET /version`.
 ///
 /// Clients gate one thing on it: from 3.4 on they send spans by OTLP, below it, or without an

@@ -7,13 +7,14 @@ use axum::Extension;
 use axum::extract::State;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use tracelake_decode::mlflow_json::write_trace_info;
 use tracelake_model::names::printable;
 use tracelake_model::{ExperimentId, TraceId};
 
 use super::parameters::{Parameters, missing};
 use super::reply::{Answer, JsonText, MlflowError, Reply};
 use super::spans::write_spans;
-use super::trace_info::{found_info, found_json, version_2};
+use super::trace_info::{found_info, found_json, info_at, usual_location, version_2};
 use super::trace_path::{TracePath, find, parse_trace_id, trace_id};
 use crate::error::IntakeError;
 use crate::intake::Intake;
@@ -136,13 +137,27 @@ async fn write_trace(
     trace: &FoundTrace,
     out: &mut String,
 ) -> Result<(), MlflowError> {
-    let info: Value = found_json(intake, trace).await?;
+    write_parts(&found_json(intake, trace).await?, trace, out);
+    Ok(())
+}
+
+fn write_parts(info: &Value, trace: &FoundTrace, out: &mut String) {
     out.push_str("{\"trace_info\":");
     out.push_str(&info.to_string());
     out.push_str(",\"spans\":");
     write_spans(&trace.spans, out);
     out.push('}');
-    Ok(())
+}
+
+/// A trace as the answers of MLflow's tracking server have it, for callers in this process:
+/// `{"trace_info": ..., "spans": [...]}`.
+#[must_use]
+pub fn mlflow_trace_json(trace: &FoundTrace) -> String {
+    let id = &trace.route.experiment_id;
+    let info = write_trace_info(&info_at(trace, &usual_location(id)), Some(id));
+    let mut out = String::new();
+    write_parts(&info, trace, &mut out);
+    out
 }
 
 /// True when all spans are there that the client announced, and at least one.

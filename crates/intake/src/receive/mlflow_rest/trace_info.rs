@@ -38,13 +38,22 @@ pub(super) async fn found_info(
     let id = &trace.route.experiment_id;
     let known = intake.registry().experiment_route(id).await?;
     // A table may come with traces of experiments that this registry has never had.
-    let location =
-        known.map_or_else(|| format!("mlflow-artifacts:/{id}"), |known| known.artifact_location);
-    let mut info = with_bookkeeping(trace.info.clone(), &location);
+    let location = known.map_or_else(|| usual_location(id), |known| known.artifact_location);
+    Ok(info_at(trace, &location))
+}
+
+/// Where the artifacts of an experiment are unless it says otherwise.
+pub(super) fn usual_location(id: &ExperimentId) -> String {
+    format!("mlflow-artifacts:/{id}")
+}
+
+/// All that is known of the trace, its artifacts being below those of its experiment.
+pub(super) fn info_at(trace: &FoundTrace, artifact_location: &str) -> TraceInfo {
+    let mut info = with_bookkeeping(trace.info.clone(), artifact_location);
     if !trace.spans.is_empty() {
         add_derived_metadata(&mut info.trace_metadata, &trace.spans);
     }
-    Ok(info)
+    info
 }
 
 /// MLflow shows what it reads from spans as metadata, where the client has not said the same

@@ -1,0 +1,108 @@
+//! A service with its doors open: HTTP and gRPC around a [`Service`].
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tracelake_intake::{grpc_service, http_router};
+use tracing::info;
+
+use crate::api;
+use crate::config::Settings;
+use crate::control::{self, ServerFile};
+use crate::service::Service;
+use crate::tasks;
+
+/// How long connections may take to end after a stop was asked for.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A service that answers on its addresses.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub server: ServerFile,
+    service: Service,
+    stop: CancellationToken,
+    http: JoinHandle<anyhow::Result<()>>,
+    grpc: JoinHandle<anyhow::Result<()>>,
+    filling: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Takes the data folder, opens the doors, and writes the file by which others find it.
+    pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
+        let http = bind("listen", settings.listen).await?;
+        let grpc = bind("otlp-grpc", settings.otlp_grpc).await?;
+        let service = Service::start(data_dir, settings).await?;
+        let server = ServerFile {
+            pid: std::process::id(),
+            http: http.local_addr()?,
+            grpc: grpc.local_addr()?,
+        };
+        let stop = CancellationToken::new();
+        let router = http_router(Arc::clone(&service.intake))
+            .merge(control::router(service.commands.clone()))
+            .merge(api::router(&service, data_dir, settings)?)
+            .merge(Arc::clone(&service.archive.catalog).router());
+        let http_stop = stop.clone();
+        let http = tasks::spawn(async move {
+            axum::serve(http, router)
+                .with_graceful_shutdown(async move { http_stop.cancelled().await })
+                .await
+                .context("serve HTTP")
+        });
+        let grpc_stop = stop.clone();
+        let grpc_routes = grpc_service(Arc::clone(&service.intake));
+        let grpc = tasks::spawn(async move {
+            tonic::transport::Server::builder()
+                .add_routes(grpc_routes)
+                .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), async move {
+                    grpc_stop.cancelled().await;
+                })
+                .await
+                .context("serve gRPC")
+        });
+        let archive = service.archive.clone();
+        let default_table = settings.default_table.clone();
+        let filling = tasks::spawn(async move { archive.fill_catalog(&default_table).await });
+        server.write(&service.archive.folder.server_file())?;
+        info!(http = %server.http, grpc = %server.grpc, data_dir = %data_dir.display(), "serving");
+        Ok(Self { server, service, stop, http, grpc, filling })
+    }
+
+    /// True when the pipeline has ended by itself, which it does only when the journal failed.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.service.has_ended()
+    }
+
+    /// Closes the doors, commits what has settled, and gives the folder back.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        info!("stopping: no more requests, committing what has settled");
+        let file = self.service.archive.folder.server_file();
+        self.stop.cancel();
+        // It changes nothing that the next start would not do again.
+        self.filling.abort();
+        let (http, grpc) = (self.http, self.grpc);
+        let doors = [http.abort_handle(), grpc.abort_handle()];
+        let drained = async { (http.await, grpc.await) };
+        if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            info!("connections still open, closing them");
+            doors.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+        let ended = self.service.stop().await;
+        // Missing is as good as removed.
+        std::fs::remove_file(&file).ok();
+        ended
+    }
+}
+
+async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{name} on {address}\nhint: choose another port with --{name} 127.0.0.1:0")
+    })
+}

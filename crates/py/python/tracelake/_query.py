@@ -1,0 +1,530 @@
+"""Questions to the tables, answered here, by a service, or by Spark."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, overload
+
+from tracelake import _archival, _place
+from tracelake._tracelake import QueryResult, question_sql
+from tracelake.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Trace
+    from pyspark.sql import DataFrame, SparkSession
+
+__all__ = [
+    "Grouping",
+    "analyze_trace_errors",
+    "analyze_trace_performance",
+    "get_trace",
+    "list_traces",
+    "query_archived_traces",
+    "sql",
+]
+
+Grouping = Literal["span_name", "span_type", "model", "experiment", "hour"]
+"""What ``analyze_trace_performance`` groups by."""
+
+Path = Union[str, "os.PathLike[str]"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# Where a Spark DataFrame notes what it is about.
+_SCOPE = "_tracelake_scope"
+
+
+class _Scope(NamedTuple):
+    """What a question is about."""
+
+    table: str | None
+    since: int | None
+    until: int | None
+
+
+@overload
+def query_archived_traces(
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    trace_table: Path | None = ...,
+    *,
+    limit: int | None = ...,
+    payloads: bool = ...,
+    as_mlflow: Literal[False] = ...,
+    spark: None = ...,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> QueryResult: ...
+
+
+@overload
+def query_archived_traces(
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    trace_table: Path | None = ...,
+    *,
+    limit: int | None = ...,
+    as_mlflow: Literal[True],
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> list[Trace]: ...
+
+
+@overload
+def query_archived_traces(
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    trace_table: Path | None = ...,
+    *,
+    limit: int | None = ...,
+    payloads: bool = ...,
+    spark: SparkSession,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> DataFrame: ...
+
+
+def query_archived_traces(
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+    trace_table: Path | None = None,
+    *,
+    limit: int | None = None,
+    payloads: bool = True,
+    as_mlflow: bool = False,
+    spark: SparkSession | None = None,
+    explain: bool = False,
+    uri: Path | None = None,
+) -> QueryResult | list[Trace] | DataFrame:
+    """Archived traces, whole rows, newest first.
+
+    Args:
+        start_time: Archived at or after this (default: 24 hours ago). Without a time zone it is local
+            time.
+        end_time: Archived at or before this (default: no end).
+        trace_table: ``catalog.schema.table`` or the path of a table's folder; by default the one that
+            this process enabled archival to, or the table of experiments that are archived nowhere else.
+        limit: Rows at the most.
+        payloads: With the texts that clients sent. Without them ``request_preview``,
+            ``response_preview`` and ``trace_metadata`` are left out, and of each span inputs, outputs,
+            tags, metadata, events, links, scope, resource and bytes: most of what there is to read.
+        as_mlflow: Return MLflow's ``Trace`` objects.
+        spark: A Spark session to run the query on; the answer is its DataFrame.
+        explain: Print the SQL before it runs.
+        uri: Where, if not as ``get_uri`` says.
+
+    Raises:
+        TableNotFoundError: no such table.
+        QueryLimitError: more rows than fit; narrow the range, or leave the payloads out.
+    """
+    question = "archived_traces" if payloads else "archived_traces_without_payloads"
+    if as_mlflow and (spark is not None or not payloads):
+        raise InvalidArgumentError(
+            "MLflow traces are made of whole rows in this process",
+            "leave out spark= and payloads=, or as_mlflow=",
+        )
+    scope = _scope(None, trace_table, start_time, end_time, uri)
+    if spark is not None:
+        return _on_spark(spark, question, scope, limit, explain)
+    result = _here(question, scope, limit, explain, uri)
+    if as_mlflow:
+        from tracelake._client import traces_of
+
+        return traces_of(result)
+    return result
+
+
+@overload
+def list_traces(
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    trace_table: Path | None = ...,
+    *,
+    limit: int | None = ...,
+    spark: None = ...,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> QueryResult: ...
+
+
+@overload
+def list_traces(
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    trace_table: Path | None = ...,
+    *,
+    limit: int | None = ...,
+    spark: SparkSession,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> DataFrame: ...
+
+
+def list_traces(
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+    trace_table: Path | None = None,
+    *,
+    limit: int | None = None,
+    spark: SparkSession | None = None,
+    explain: bool = False,
+    uri: Path | None = None,
+) -> QueryResult | DataFrame:
+    """One short row for each archived trace, newest first. Arguments are those of
+    ``query_archived_traces``."""
+    scope = _scope(None, trace_table, start_time, end_time, uri)
+    return _answer("traces", scope, limit, spark, explain, uri)
+
+
+@overload
+def analyze_trace_errors(
+    traces_df: QueryResult | None = ...,
+    trace_table: Path | None = ...,
+    *,
+    group: bool = ...,
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    limit: int | None = ...,
+    spark: None = ...,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> QueryResult: ...
+
+
+@overload
+def analyze_trace_errors(
+    traces_df: DataFrame,
+    trace_table: Path | None = ...,
+    *,
+    group: bool = ...,
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    limit: int | None = ...,
+    spark: SparkSession | None = ...,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> DataFrame: ...
+
+
+@overload
+def analyze_trace_errors(
+    traces_df: None = ...,
+    trace_table: Path | None = ...,
+    *,
+    group: bool = ...,
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    limit: int | None = ...,
+    spark: SparkSession,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> DataFrame: ...
+
+
+def analyze_trace_errors(
+    traces_df: QueryResult | DataFrame | None = None,
+    trace_table: Path | None = None,
+    *,
+    group: bool = False,
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+    limit: int | None = None,
+    spark: SparkSession | None = None,
+    explain: bool = False,
+    uri: Path | None = None,
+) -> QueryResult | DataFrame:
+    """What failed: traces with status ERROR or with a span that has it, newest first.
+
+    Args:
+        traces_df: What ``query_archived_traces`` returned: its table, range and Spark session are those
+            of the analysis, unless said otherwise.
+        trace_table: As for ``query_archived_traces``.
+        group: One row for each message and exception type, those with most traces first.
+        start_time: As for ``query_archived_traces``.
+        end_time: Likewise.
+        limit: Rows at the most.
+        spark: A Spark session to run the analysis on; the answer is its DataFrame.
+        explain: Print the SQL before it runs.
+        uri: Where, if not as ``get_uri`` says.
+    """
+    scope = _scope(traces_df, trace_table, start_time, end_time, uri)
+    session = spark if spark is not None else _session_of(traces_df)
+    return _answer("error_groups" if group else "errors", scope, limit, session, explain, uri)
+
+
+@overload
+def analyze_trace_performance(
+    traces_df: QueryResult | None = ...,
+    trace_table: Path | None = ...,
+    *,
+    by: Grouping | None = ...,
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    limit: int | None = ...,
+    spark: None = ...,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> QueryResult: ...
+
+
+@overload
+def analyze_trace_performance(
+    traces_df: DataFrame,
+    trace_table: Path | None = ...,
+    *,
+    by: Grouping | None = ...,
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    limit: int | None = ...,
+    spark: SparkSession | None = ...,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> DataFrame: ...
+
+
+@overload
+def analyze_trace_performance(
+    traces_df: None = ...,
+    trace_table: Path | None = ...,
+    *,
+    by: Grouping | None = ...,
+    start_time: datetime | None = ...,
+    end_time: datetime | None = ...,
+    limit: int | None = ...,
+    spark: SparkSession,
+    explain: bool = ...,
+    uri: Path | None = ...,
+) -> DataFrame: ...
+
+
+def analyze_trace_performance(
+    traces_df: QueryResult | DataFrame | None = None,
+    trace_table: Path | None = None,
+    *,
+    by: Grouping | None = None,
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+    limit: int | None = None,
+    spark: SparkSession | None = None,
+    explain: bool = False,
+    uri: Path | None = None,
+) -> QueryResult | DataFrame:
+    """What is slow: span count, total and mean span duration in milliseconds per trace, newest first.
+
+    Args:
+        traces_df: What ``query_archived_traces`` returned: its table, range and Spark session are those
+            of the analysis, unless said otherwise.
+        trace_table: As for ``query_archived_traces``.
+        by: One row for each of these, with percentiles, errors and tokens; most time first.
+        start_time: As for ``query_archived_traces``.
+        end_time: Likewise.
+        limit: Rows at the most.
+        spark: A Spark session to run the analysis on; the answer is its DataFrame.
+        explain: Print the SQL before it runs.
+        uri: Where, if not as ``get_uri`` says.
+    """
+    scope = _scope(traces_df, trace_table, start_time, end_time, uri)
+    session = spark if spark is not None else _session_of(traces_df)
+    if by is not None and by not in get_args(Grouping):
+        raise InvalidArgumentError(
+            f"by {by!r} is nothing to group by", f"one of {', '.join(get_args(Grouping))}"
+        )
+    question = "performance" if by is None else f"performance_by_{by}"
+    return _answer(question, scope, limit, session, explain, uri)
+
+
+@overload
+def sql(
+    statement: str,
+    *,
+    trace_table: Path | None = ...,
+    spark: None = ...,
+    uri: Path | None = ...,
+) -> QueryResult: ...
+
+
+@overload
+def sql(
+    statement: str,
+    *,
+    trace_table: Path | None = ...,
+    spark: SparkSession,
+    uri: Path | None = ...,
+) -> DataFrame: ...
+
+
+def sql(
+    statement: str,
+    *,
+    trace_table: Path | None = None,
+    spark: SparkSession | None = None,
+    uri: Path | None = None,
+) -> QueryResult | DataFrame:
+    """Runs one read-only SQL statement over the tables.
+
+    Args:
+        statement: The statement. Tables are ``catalog.schema.table``.
+        trace_table: What the bare name ``traces`` stands for, when Spark does not run it; the default
+            is that of ``query_archived_traces``.
+        spark: A Spark session to run it on, as it is.
+        uri: Where, if not as ``get_uri`` says.
+
+    Raises:
+        SqlSyntaxError: it is no SQL.
+        ReadOnlyError: it would change something.
+        QueryError: it cannot be answered.
+    """
+    if spark is not None:
+        return spark.sql(statement)
+    archive = _place.archive(uri)
+    table = _table_text(trace_table) or _archival.enabled_table(archive)
+    return archive.sql(statement, table)
+
+
+@overload
+def get_trace(
+    trace_id: str,
+    *,
+    trace_table: Path | None = ...,
+    as_mlflow: Literal[False] = ...,
+    uri: Path | None = ...,
+) -> QueryResult: ...
+
+
+@overload
+def get_trace(
+    trace_id: str,
+    *,
+    trace_table: Path | None = ...,
+    as_mlflow: Literal[True],
+    uri: Path | None = ...,
+) -> Trace: ...
+
+
+def get_trace(
+    trace_id: str,
+    *,
+    trace_table: Path | None = None,
+    as_mlflow: bool = False,
+    uri: Path | None = None,
+) -> QueryResult | Trace:
+    """One trace, wherever it is archived or on its way to.
+
+    Args:
+        trace_id: 32 hex digits, with or without ``tr-`` before them.
+        trace_table: The only table to look into.
+        as_mlflow: Return MLflow's ``Trace`` object.
+        uri: Where, if not as ``get_uri`` says.
+
+    Raises:
+        TraceNotFoundError: no such trace.
+    """
+    result = _place.archive(uri).trace(trace_id, _table_text(trace_table))
+    if as_mlflow:
+        from tracelake._client import traces_of
+
+        return traces_of(result)[0]
+    return result
+
+
+def _scope(
+    frame: object,
+    trace_table: Path | None,
+    start_time: datetime | None,
+    end_time: datetime | None,
+    uri: Path | None,
+) -> _Scope:
+    """What a question is about: what is said, or else what the frame is about, or else the last day of
+    the table that archival was enabled to."""
+    if isinstance(frame, QueryResult):
+        noted = None if frame.scope is None else _Scope(*frame.scope)
+    else:
+        noted = getattr(frame, _SCOPE, None)
+    table = _table_text(trace_table)
+    if table is None and isinstance(noted, _Scope):
+        table = noted.table
+    if table is None:
+        table = _archival.enabled_table(_place.archive(uri))
+    since, until = _micros(start_time), _micros(end_time)
+    if start_time is None and end_time is None and isinstance(noted, _Scope):
+        since, until = noted.since, noted.until
+    elif start_time is None:
+        since = _micros(datetime.now(timezone.utc) - timedelta(days=1))
+    return _Scope(table, since, until)
+
+
+def _table_text(table: Path | None) -> str | None:
+    """A name or a folder. What is a path by its type is never taken for a name."""
+    if isinstance(table, os.PathLike):
+        return os.path.abspath(os.fsdecode(table))
+    return table
+
+
+def _micros(moment: datetime | None) -> int | None:
+    """Microseconds since the Unix epoch, exactly."""
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        raise InvalidArgumentError(f"{moment!r} is no datetime", "write datetime(2026, 11, 22, 10, 0)")
+    if moment.tzinfo is None:
+        try:
+            moment = moment.astimezone()
+        except (OverflowError, ValueError):
+            # A day off the first or last year, where the zone makes no difference.
+            moment = moment.replace(tzinfo=timezone.utc)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _rows(limit: int | None) -> int | None:
+    """A limit as 63 bits; no answer has as many rows as a greater one allows."""
+    if limit is None:
+        return None
+    if not isinstance(limit, int) or limit < 0:
+        raise InvalidArgumentError(f"limit {limit!r} is no number of rows", "write limit=100")
+    return min(limit, 2**63 - 1)
+
+
+def _session_of(frame: object) -> Any:
+    """The Spark session of a DataFrame; None for other frames."""
+    if frame is None or isinstance(frame, QueryResult):
+        return None
+    session = getattr(frame, "sparkSession", None)
+    if session is None:
+        raise InvalidArgumentError(
+            f"traces_df is a {type(frame).__name__}",
+            "give what query_archived_traces returned, or leave it out",
+        )
+    return session
+
+
+def _answer(
+    question: str,
+    scope: _Scope,
+    limit: int | None,
+    spark: SparkSession | None,
+    explain: bool,
+    uri: Path | None,
+) -> QueryResult | DataFrame:
+    if spark is not None:
+        return _on_spark(spark, question, scope, limit, explain)
+    return _here(question, scope, limit, explain, uri)
+
+
+def _here(
+    question: str, scope: _Scope, limit: int | None, explain: bool, uri: Path | None
+) -> QueryResult:
+    limit = _rows(limit)
+    if explain:
+        print(question_sql(question, scope, limit, False))
+    return _place.archive(uri).ask(question, scope, limit)
+
+
+def _on_spark(
+    spark: SparkSession, question: str, scope: _Scope, limit: int | None, explain: bool
+) -> DataFrame:
+    statement = question_sql(question, scope, _rows(limit), True)
+    if explain:
+        print(statement)
+    frame = spark.sql(statement)
+    setattr(frame, _SCOPE, scope)
+    return frame
