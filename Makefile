@@ -146,8 +146,22 @@ run: ## Start the service here: make run ARGS='--listen 127.0.0.1:5000'
 	cargo run --locked -p tracelake-app -- serve $(ARGS)
 
 .PHONY: bench
-bench: ## Benchmarks: make bench [NAME=ack]
+bench: bench-rust bench-python bench-scale-out ## All benchmarks, in release (25 minutes of building, once)
+
+.PHONY: bench-rust
+bench-rust: ## Benchmarks of the crates: make bench-rust [NAME=append]
 	cargo bench --locked --workspace $(if $(NAME),--bench $(NAME)) $(ARGS)
+
+.PHONY: bench-python
+bench-python: wheel ## One million spans into Python: time, memory, copies (3 minutes)
+	@rm -rf '$(CURDIR)/target/python-release'
+	@'$(PYTHON)' -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --no-index \
+	  --target '$(CURDIR)/target/python-release' '$(WHEELS_DIR)'/release/*.whl
+	@PYTHONDONTWRITEBYTECODE=1 PYTHONPATH='$(CURDIR)/target/python-release' $(PYTHON) tests/bench/python_query.py $(ARGS)
+
+.PHONY: bench-scale-out
+bench-scale-out: build venv ## Whole traces against split ones on two archivers (2 minutes)
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/scale_out.py $(ARGS)
 
 .PHONY: fmt
 fmt: ## Format the Rust sources

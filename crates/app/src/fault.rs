@@ -158,10 +158,14 @@ fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<FaultKind> {
             _ => FaultKind::Internal,
         });
     }
-    if let Some(LakeError::SchemaMismatch { .. } | LakeError::UnsupportedFeature { .. }) =
-        cause.downcast_ref()
-    {
-        return Some(FaultKind::Conflict);
+    if let Some(error) = cause.downcast_ref::<LakeError>() {
+        return match error {
+            LakeError::SchemaMismatch { .. }
+            | LakeError::UnsupportedFeature { .. }
+            | LakeError::TablesElsewhere { .. } => Some(FaultKind::Conflict),
+            LakeError::NotMounted { .. } => Some(FaultKind::TemporarilyUnavailable),
+            _ => None,
+        };
     }
     cause.downcast_ref::<NameError>().map(|_| FaultKind::InvalidParameterValue)
 }

@@ -3,7 +3,7 @@
 //! Names from outside become paths here and nowhere else, encoded so that no name can leave its
 //! folder or collide with another.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tracelake_model::TableName;
@@ -35,7 +35,7 @@ impl DataFolder {
     /// # Errors
     /// When the current folder cannot be told, or the folder cannot be looked at.
     pub fn new(root: impl AsRef<Path>) -> std::io::Result<Self> {
-        let root = std::path::absolute(root)?;
+        let root = resolved(std::path::absolute(root)?);
         let shared = match tables_entry(&tables_link(&root))? {
             TablesEntry::Link(target) => Some(SharedTables::new(target)),
             TablesEntry::Missing | TablesEntry::Folder => None,
@@ -257,6 +257,15 @@ impl TableLocation {
     pub fn url(&self) -> Option<Url> {
         Url::from_directory_path(&self.folder).ok()
     }
+}
+
+/// The path without `..`, with which one folder would have tables at two addresses.
+fn resolved(path: PathBuf) -> PathBuf {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return path;
+    }
+    let made_later = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize().ok().or_else(made_later).unwrap_or(path)
 }
 
 /// A fresh data file's name.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::place::checked_text;
+use crate::archive::data_folder;
 use crate::config::{Overrides, Settings};
 use crate::control::ServerFile;
 use crate::fault::{Fault, FaultKind};
@@ -43,7 +44,8 @@ impl EmbeddedService {
         let settings = Settings::load(None, overrides)
             .map_err(|error| Fault { kind: FaultKind::InvalidParameterValue, ..error.into() })?;
         let serving = Serving::start(data_dir, &settings).await?;
-        Ok(Self { serving, data_dir: std::path::absolute(data_dir).map_err(anyhow::Error::new)? })
+        let data_dir = data_folder(data_dir)?.root().to_owned();
+        Ok(Self { serving, data_dir })
     }
 
     /// Address of HTTP.

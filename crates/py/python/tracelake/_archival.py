@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from tracelake import _place
 from tracelake._reports import CheckItem, CheckReport, ImportReport, import_report
 from tracelake._tracelake import Archive
 from tracelake.errors import ImportFailedError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from tracelake._client import MlflowClient
 
 __all__ = [
     "check",
@@ -258,8 +262,7 @@ def import_traces(
     Raises:
         ImportFailedError: some files could not be imported wholly; its ``report`` names them.
     """
-    single = isinstance(paths, (str, os.PathLike))
-    listed = [paths] if single else list(paths)  # type: ignore[list-item, arg-type]
+    listed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     shown = sys.stderr.isatty() if progress is None else progress
     archive = _place.archive(uri)
     names = [os.fsdecode(path) for path in listed]
@@ -320,7 +323,7 @@ def _chosen_experiment(archive: Archive) -> str | None:
     return None if client is None else client.chosen_experiment()
 
 
-def _mlflow_client(archive: Archive) -> _client.MlflowClient | None:
+def _mlflow_client(archive: Archive) -> MlflowClient | None:
     """MLflow's client in this process, if it is in use and talks to the archive's service."""
     if "mlflow" not in sys.modules:
         return None

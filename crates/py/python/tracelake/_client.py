@@ -52,6 +52,6 @@ def traces_of(result: QueryResult) -> list[Trace]:
     traces = []
     for text in result.mlflow_json():
         message = service_pb2.Trace()
-        parse_dict(json.loads(text), message)
+        parse_dict(json.loads(text), message)  # type: ignore[no-untyped-call]
         traces.append(Trace.from_proto(message))
     return traces

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
+__all__ = ["Archive", "EmbeddedService", "QueryResult", "question_sql", "questions", "version"]
+
 def version() -> str: ...
 def questions() -> list[str]: ...
 def question_sql(
