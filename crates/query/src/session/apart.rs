@@ -1,14 +1,15 @@
-//! Runs a statement on a thread of its own, and stops waiting for it at a limit.
+//! Runs a statement on threads of its own, and stops waiting for it at a limit.
 //!
-//! The thread has a stack that planning does not exhaust within the limits of `complexity`. The
-//! clock is a thread as well: a single step of a statement may occupy every thread of the runtime
-//! for as long as it takes, and no timer of the runtime would go off then.
+//! The first has a stack that planning does not exhaust within the limits of `complexity`; the
+//! others carry the partitions. A single step of a statement may occupy all of them for as long as
+//! it takes, so the caller's runtime, which takes requests in, is not among them, and the clock is a
+//! thread as well: no timer of theirs would go off then.
 
 use std::future::Future;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use super::QueryLimits;
@@ -39,7 +40,12 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, QueryError>>,
 {
-    let runtime = Handle::current();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(limits.partitions.max(1))
+        .thread_name("statement-part")
+        .enable_all()
+        .build()
+        .map_err(|error| no_thread(&error))?;
     let (mut reply, answer) = oneshot::channel();
     spawn("statement", STACK_BYTES, move || {
         let outcome = runtime.block_on(async {
@@ -48,6 +54,8 @@ where
                 () = reply.closed() => None,
             }
         });
+        // A step that is under way ends in its own time; nobody waits for it.
+        runtime.shutdown_background();
         if let Some(outcome) = outcome {
             // Nobody waits any more when this fails.
             reply.send(outcome).ok();
@@ -76,8 +84,12 @@ fn spawn(
     let builder = std::thread::Builder::new().name(name.into()).stack_size(stack_bytes);
     match builder.spawn(work) {
         Ok(_) => Ok(()),
-        Err(error) => Err(QueryError::Setup { message: format!("cannot start a thread: {error}") }),
+        Err(error) => Err(no_thread(&error)),
     }
+}
+
+fn no_thread(error: &std::io::Error) -> QueryError {
+    QueryError::Setup { message: format!("cannot start a thread: {error}") }
 }
 
 /// Waits until the other end of `running` is dropped, or a limit is met.

@@ -200,3 +200,25 @@ async fn a_dropped_statement_stops() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Scenario: a statement that occupies each of its threads for as long as it may run, asked on a
+/// runtime with as few threads as it has partitions.
+/// Guarantees: the caller's runtime goes on, since requests come in there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_statement_leaves_the_callers_runtime_alone() {
+    let limits =
+        QueryLimits { memory_bytes: 64 << 20, time: Duration::from_secs(3), partitions: 2 };
+    let engine = engine_with(TestTable::new().with_file(&traces(0..20, 10), 10), limits);
+    let sql = "select count(*) from generate_series(1, 200000) a, generate_series(1, 20000) b \
+               where a.value * b.value = -3";
+    #[expect(clippy::disallowed_methods, reason = "awaited below")]
+    let asked = tokio::spawn(async move { ask(&engine, sql).await });
+    let mut longest = Duration::ZERO;
+    while !asked.is_finished() {
+        let begun = Instant::now();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        longest = longest.max(begun.elapsed());
+    }
+    assert!(matches!(asked.await.unwrap(), Err(QueryError::TimeLimit { .. })));
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+}
