@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tracelake_lake::{Lake, Table, TableLocation};
+use tracelake_lake::{DataFolder, Lake, Table, TableLocation};
 use tracelake_model::TableName;
 use tracelake_query::{LakeTables, QueryEngine, QueryError, QueryLimits};
 
@@ -27,6 +27,17 @@ pub(crate) fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {
 }
 
 pub(crate) fn engine_with(data_dir: &Path, limits: QueryLimits) -> anyhow::Result<QueryEngine> {
+    let folder = existing_folder(data_dir)?;
+    let service = ServerFile::running(&folder.server_file());
+    let mut tables = LakeTables::new(Lake::new()?, folder);
+    if let Some(service) = service {
+        tables = tables.with_pending(Arc::new(RunningService(service)));
+    }
+    QueryEngine::new(Arc::new(tables), limits).map_err(with_hint)
+}
+
+/// The data folder at a path, which must be there: a question must not make one.
+pub(crate) fn existing_folder(data_dir: &Path) -> anyhow::Result<DataFolder> {
     let folder = data_folder(data_dir)?;
     if !folder.root().try_exists()? {
         let fault = Fault::new(
@@ -36,12 +47,7 @@ pub(crate) fn engine_with(data_dir: &Path, limits: QueryLimits) -> anyhow::Resul
         return Err(fault.with_hint("name it with --data-dir, or start `tracelake serve`").into());
     }
     check_tables(&folder)?;
-    let service = ServerFile::running(&folder.server_file());
-    let mut tables = LakeTables::new(Lake::new()?, folder);
-    if let Some(service) = service {
-        tables = tables.with_pending(Arc::new(RunningService(service)));
-    }
-    QueryEngine::new(Arc::new(tables), limits).map_err(with_hint)
+    Ok(folder)
 }
 
 /// The engine over one table, wherever it lies, which is called `name` in statements.

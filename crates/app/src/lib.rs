@@ -7,6 +7,7 @@
 
 mod api;
 mod archive;
+mod arrow_stream;
 mod catalog;
 mod check;
 mod cli;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::middleware::from_fn;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -14,6 +15,7 @@ use tracelake_intake::{grpc_service, http_router};
 use tracing::info;
 
 use crate::api;
+use crate::api::guard::{refuse_foreign_names, refuse_foreign_pages};
 use crate::config::Settings;
 use crate::control::{self, ServerFile};
 use crate::service::Service;
@@ -45,10 +47,13 @@ impl Serving {
             grpc: grpc.local_addr()?,
         };
         let stop = CancellationToken::new();
-        let router = http_router(Arc::clone(&service.intake))
-            .merge(control::router(service.commands.clone()))
+        let own = control::router(service.commands.clone())
             .merge(api::router(&service, data_dir, settings)?)
-            .merge(Arc::clone(&service.archive.catalog).router());
+            .layer(from_fn(refuse_foreign_names));
+        let router = http_router(Arc::clone(&service.intake))
+            .merge(own)
+            .merge(Arc::clone(&service.archive.catalog).router())
+            .layer(from_fn(refuse_foreign_pages));
         let http_stop = stop.clone();
         let http = tasks::spawn(async move {
             axum::serve(http, router)

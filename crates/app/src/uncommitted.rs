@@ -1,18 +1,17 @@
 //! Uncommitted rows of a running service, for queries in this process or in another.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use arrow::array::RecordBatch;
-use arrow::ipc::reader::StreamReader;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tracelake_model::TableName;
 use tracelake_query::{PendingRows, PendingSource, SourceError};
 
+use crate::arrow_stream::ArrowStream;
 use crate::control::{REPLACED_KEY, ServerFile, VERSION_KEY, agent};
 use crate::pipeline::Command;
 use crate::service::Service;
@@ -82,12 +81,13 @@ fn fetch(server: &ServerFile, table: &TableName) -> anyhow::Result<Option<Pendin
         "uncommitted rows of `{table}`: {}",
         String::from_utf8_lossy(body.get(..body.len().min(300)).unwrap_or_default())
     );
-    read_stream(body).map(Some)
+    read_stream(&body).map(Some)
 }
 
-fn read_stream(body: Vec<u8>) -> anyhow::Result<PendingRows> {
-    let reader = StreamReader::try_new(Cursor::new(body), None)?;
-    let schema = reader.schema();
+fn read_stream(body: &[u8]) -> anyhow::Result<PendingRows> {
+    let mut stream = ArrowStream::default();
+    stream.push(body)?;
+    let (schema, rows) = stream.finish()?;
     let metadata = |key: &str| {
         schema.metadata().get(key).with_context(|| format!("uncommitted rows without `{key}`"))
     };
@@ -95,8 +95,8 @@ fn read_stream(body: Vec<u8>) -> anyhow::Result<PendingRows> {
     let hidden_rows: BTreeMap<String, Vec<u64>> = serde_json::from_str(metadata(REPLACED_KEY)?)?;
     let plain = Arc::new(schema.as_ref().clone().with_metadata([].into()));
     let mut batches = Vec::new();
-    for batch in reader {
-        batches.push(RecordBatch::try_new(Arc::clone(&plain), batch?.columns().to_vec())?);
+    for batch in rows {
+        batches.push(RecordBatch::try_new(Arc::clone(&plain), batch.columns().to_vec())?);
     }
     Ok(PendingRows { version, batches, hidden_rows })
 }

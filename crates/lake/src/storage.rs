@@ -7,9 +7,9 @@
 //!
 //! The same holds for file systems that machines share. There `link` is atomic as well, but its
 //! answer may be lost and the call sent again, which then finds the name taken by itself: so after
-//! an error the links of the temporary file are counted (`open(2)`, `O_EXCL`). That the temporary
-//! file is made in the folder of its name also shows a client that caches the folder that others
-//! wrote to it.
+//! an error it is looked up whether the name is that of the temporary file itself. The number of
+//! its links would not tell: a backup may link files too. That the temporary file is made in the
+//! folder of its name also shows a client that caches the folder that others wrote to it.
 //!
 //! A table's folder is made when the table is, and never to write into a table that is known: a
 //! folder that vanished is a share that is not mounted.
@@ -95,8 +95,7 @@ fn put(
         file.write_all(bytes)?;
         file.sync_all()?;
         link(&temporary, target).or_else(|error| {
-            let linked = std::fs::metadata(&temporary).is_ok_and(|file| 1 < file.nlink());
-            if linked { Ok(()) } else { Err(error) }
+            if is_same_file(&temporary, target) { Ok(()) } else { Err(error) }
         })
     })();
     // A temporary file that stays behind is unreferenced; vacuum may take it.
@@ -109,6 +108,12 @@ fn put(
             Ok(PutOutcome::Written)
         }
     }
+}
+
+/// True when both names are there, of one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path| std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Creates `folder` and its missing parents, each durable in its own parent.
@@ -186,6 +191,30 @@ mod tests {
             assert_eq!(std::fs::read(&target).unwrap(), b"mine");
         }
         assert_eq!(names(root).len(), 2);
+    }
+
+    /// Scenario: the name is taken by another writer, and the temporary file has a second link, as
+    /// a backup that links files makes; then the name is free and the call fails all the same.
+    /// Guarantees: a further link of the temporary file is not taken for the name.
+    #[test]
+    fn a_link_of_another_name_is_no_success() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let target = root.join("taken");
+        std::fs::write(&target, b"theirs").unwrap();
+        let elsewhere = |name: &'static str, kind: io::ErrorKind| {
+            move |from: &Path, _: &Path| {
+                std::fs::hard_link(from, from.with_file_name(name))?;
+                Err(kind.into())
+            }
+        };
+        let lost = put(root, &target, b"mine", elsewhere("one", io::ErrorKind::AlreadyExists));
+        assert_eq!(lost.unwrap(), PutOutcome::Exists);
+        assert_eq!(std::fs::read(&target).unwrap(), b"theirs");
+        let free = root.join("free");
+        let failed = put(root, &free, b"mine", elsewhere("two", io::ErrorKind::TimedOut));
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(!free.exists());
     }
 
     /// Scenario: many threads write the same names, each its own content.

@@ -21,6 +21,8 @@ use crate::runtime::{Ending, run};
 pub(crate) struct Archive {
     client: Client,
     shown: OsString,
+    /// As it was given, password included.
+    given: OsString,
     is_service: bool,
 }
 
@@ -52,6 +54,7 @@ impl Archive {
         };
         Ok(Self {
             shown: place.to_os_string(),
+            given: place_again(uri),
             is_service: matches!(place, Place::Service(_)),
             client: Client::new(place, limits),
         })
@@ -89,7 +92,7 @@ impl Archive {
         let answer = run(py, Ending::Dropped, move |_| async move {
             client.ask(question, table.as_ref(), range, limit).await
         })?;
-        Ok(answer.into())
+        Ok(QueryResult::new(answer, &self.given))
     }
 
     /// Runs one read-only statement, in which `traces` stands for `table`.
@@ -103,7 +106,7 @@ impl Archive {
         let answer = run(py, Ending::Dropped, move |_| async move {
             client.sql(&statement, table.as_ref()).await
         })?;
-        Ok(answer.into())
+        Ok(QueryResult::new(answer, &self.given))
     }
 
     /// The rows of one trace.
@@ -117,7 +120,7 @@ impl Archive {
         let answer = run(py, Ending::Dropped, move |_| async move {
             client.trace(&trace_id, table.as_ref()).await
         })?;
-        Ok(answer.into())
+        Ok(QueryResult::new(answer, &self.given))
     }
 
     /// Creates or accepts a table; returns its location.
@@ -241,6 +244,14 @@ pub(crate) fn question_sql(
     let (table, range) = parse_scope(py, scope)?;
     let sql = if spark { spark_sql } else { local_sql };
     checked(py, sql(question, table.as_ref(), range, limit))
+}
+
+/// A place as it can be named again when the process has gone to another folder.
+fn place_again(uri: OsString) -> OsString {
+    if uri.to_string_lossy().contains("://") {
+        return uri;
+    }
+    std::path::absolute(&uri).map_or(uri, PathBuf::into_os_string)
 }
 
 fn checked<T>(py: Python<'_>, outcome: Result<T, Fault>) -> PyResult<T> {

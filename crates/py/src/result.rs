@@ -1,6 +1,6 @@
 //! Rows for Python.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatchIterator, RecordBatchReader};
@@ -24,11 +24,12 @@ const TEXT_WIDTH: usize = 160;
 #[derive(Debug)]
 pub(crate) struct QueryResult {
     answer: Answer,
+    place: OsString,
 }
 
-impl From<Answer> for QueryResult {
-    fn from(answer: Answer) -> Self {
-        Self { answer }
+impl QueryResult {
+    pub(crate) fn new(answer: Answer, place: &OsStr) -> Self {
+        Self { answer, place: place.to_owned() }
     }
 }
 
@@ -54,6 +55,12 @@ impl QueryResult {
         let schema = FFI_ArrowSchema::try_from(self.answer.schema.as_ref())
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         capsule(py, schema, c"arrow_schema")
+    }
+
+    /// The URI that was asked, as it was given: a question about this result goes there as well.
+    #[getter]
+    fn place(&self) -> &OsStr {
+        &self.place
     }
 
     /// Names of the columns.

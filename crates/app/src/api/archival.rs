@@ -1,7 +1,6 @@
 //! Tables, experiments and their bindings over HTTP, and the checklist.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use tracelake_model::ExperimentId;
@@ -10,7 +9,7 @@ use super::wire::{
     About, CheckLine, CheckRequest, DisableOutcome, DisableRequest, EnableOutcome, EnableRequest,
     ExperimentOutcome, ExperimentRequest, TableRequest,
 };
-use super::{Api, parse};
+use super::{Api, RequestBody, parse};
 use crate::archive::{Archive, TableOutcome};
 use crate::check::{self, check_table};
 use crate::config::Settings;
@@ -34,18 +33,18 @@ pub(super) async fn about(State(api): State<Api>) -> Json<About> {
 pub(super) async fn create_table(
     State(api): State<Api>,
     headers: HeaderMap,
-    body: Bytes,
+    body: RequestBody,
 ) -> Result<Json<TableOutcome>, Fault> {
-    let request: TableRequest = parse(&headers, &body)?;
+    let request: TableRequest = parse(&headers, body)?;
     Ok(Json(api.archive.ensure_table(&request.table).await?))
 }
 
 pub(super) async fn create_experiment(
     State(api): State<Api>,
     headers: HeaderMap,
-    body: Bytes,
+    body: RequestBody,
 ) -> Result<Json<ExperimentOutcome>, Fault> {
-    let request: ExperimentRequest = parse(&headers, &body)?;
+    let request: ExperimentRequest = parse(&headers, body)?;
     let (experiment_id, created) = api.archive.experiment(&request.name).await?;
     Ok(Json(ExperimentOutcome { experiment_id, name: request.name, created }))
 }
@@ -53,9 +52,9 @@ pub(super) async fn create_experiment(
 pub(super) async fn enable(
     State(api): State<Api>,
     headers: HeaderMap,
-    body: Bytes,
+    body: RequestBody,
 ) -> Result<Json<EnableOutcome>, Fault> {
-    let request: EnableRequest = parse(&headers, &body)?;
+    let request: EnableRequest = parse(&headers, body)?;
     Ok(Json(enable_in(&api.archive, &request).await?))
 }
 
@@ -79,9 +78,9 @@ pub(crate) async fn enable_in(
 pub(super) async fn disable(
     State(api): State<Api>,
     headers: HeaderMap,
-    body: Bytes,
+    body: RequestBody,
 ) -> Result<Json<DisableOutcome>, Fault> {
-    let request: DisableRequest = parse(&headers, &body)?;
+    let request: DisableRequest = parse(&headers, body)?;
     Ok(Json(disable_in(&api.archive, &request).await?))
 }
 
@@ -108,9 +107,9 @@ pub(super) async fn moves(
 pub(super) async fn check(
     State(api): State<Api>,
     headers: HeaderMap,
-    body: Bytes,
+    body: RequestBody,
 ) -> Result<Json<Vec<CheckLine>>, Fault> {
-    let request: CheckRequest = parse(&headers, &body)?;
+    let request: CheckRequest = parse(&headers, body)?;
     Ok(Json(check_in(&api.data_dir, &api.settings, request).await?))
 }
 

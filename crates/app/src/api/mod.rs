@@ -3,6 +3,7 @@
 //! Requests and answers are JSON, rows an Arrow IPC stream. What fails answers a [`Fault`].
 
 pub(crate) mod archival;
+pub(crate) mod guard;
 mod questions;
 pub(crate) mod wire;
 
@@ -10,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::de::DeserializeOwned;
@@ -76,9 +79,12 @@ pub(crate) fn router(
 /// Media type of a request or answer in JSON.
 const JSON: &str = "application/json";
 
-/// A request's body. Only JSON that says so is read: a page in a browser on this machine can send
+/// A request's body, or why it was not read.
+type RequestBody = Result<Bytes, BytesRejection>;
+
+/// A request. Only JSON that says so is read: a page in a browser on this machine can send
 /// other types to any service without asking first.
-fn parse<T: DeserializeOwned>(headers: &axum::http::HeaderMap, body: &[u8]) -> Result<T, Fault> {
+fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: RequestBody) -> Result<T, Fault> {
     let wrong = |message: String| Fault::new(FaultKind::InvalidParameterValue, message);
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or_default();
@@ -86,7 +92,11 @@ fn parse<T: DeserializeOwned>(headers: &axum::http::HeaderMap, body: &[u8]) -> R
         return Err(wrong("the request is not JSON".to_owned())
             .with_hint("send it with the header `content-type: application/json`"));
     }
-    serde_json::from_slice(body).map_err(|error| wrong(format!("the request's JSON: {error}")))
+    let body = body.map_err(|error| {
+        wrong(format!("the request: {}", error.body_text()))
+            .with_hint(format!("it may have {} MiB", MAX_REQUEST_BYTES >> 20))
+    })?;
+    serde_json::from_slice(&body).map_err(|error| wrong(format!("the request's JSON: {error}")))
 }
 
 impl IntoResponse for Fault {

@@ -1,5 +1,8 @@
 //! Questions over HTTP: rows as an Arrow IPC stream.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::StreamWriter;
@@ -9,15 +12,16 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tracelake_model::TableName;
 use tracelake_query::analyses::Question;
 use tracelake_query::{QueryOptions, QueryOutput};
 
 use super::wire::{QuestionRequest, SqlRequest};
-use super::{Api, parse};
+use super::{Api, RequestBody, parse};
 use crate::control::ARROW_STREAM;
 use crate::fault::{Fault, FaultKind};
 use crate::lookup::{find_trace, known_tables, parse_trace_id};
@@ -25,14 +29,20 @@ use crate::lookup::{find_trace, known_tables, parse_trace_id};
 /// Encoded batches that wait for a slow reader.
 const QUEUED_BATCHES: usize = 2;
 
+/// How long a client may take none of them.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a question waits until others are answered.
+const TURN_TIMEOUT: Duration = Duration::from_secs(60);
+
 pub(super) async fn question(
     State(api): State<Api>,
     Path(question): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: RequestBody,
 ) -> Result<Response, Fault> {
     let question: Question = question.parse()?;
-    let request: QuestionRequest = parse(&headers, &body)?;
+    let request: QuestionRequest = parse(&headers, body)?;
     let table = request.table.as_ref().unwrap_or(&api.settings.default_table);
     let analysis = question.analysis(table, request.range(), request.limit);
     answer(&api, &analysis.sql, &question.options()).await
@@ -41,9 +51,9 @@ pub(super) async fn question(
 pub(super) async fn sql(
     State(api): State<Api>,
     headers: HeaderMap,
-    body: Bytes,
+    body: RequestBody,
 ) -> Result<Response, Fault> {
-    let request: SqlRequest = parse(&headers, &body)?;
+    let request: SqlRequest = parse(&headers, body)?;
     let table = request.table.unwrap_or_else(|| api.settings.default_table.clone());
     let options = QueryOptions { default_table: Some(table), ..QueryOptions::default() };
     answer(&api, &request.statement, &options).await
@@ -67,31 +77,39 @@ pub(super) async fn trace(
             known_tables(&api.archive.folder, default_table, Some(&api.archive.registry)).await?
         }
     };
-    let _turn = api.questions.acquire().await.map_err(|_| stopped())?;
-    Ok(stream(find_trace(&api.engine, trace_id, &tables, &["*"]).await?.output))
+    let turn = turn(&api).await?;
+    Ok(stream(find_trace(&api.engine, trace_id, &tables, &["*"]).await?.output, turn))
 }
 
 async fn answer(api: &Api, sql: &str, options: &QueryOptions) -> Result<Response, Fault> {
-    let _turn = api.questions.acquire().await.map_err(|_| stopped())?;
-    Ok(stream(api.engine.query(sql, options).await?))
+    let turn = turn(api).await?;
+    Ok(stream(api.engine.query(sql, options).await?, turn))
 }
 
-fn stopped() -> Fault {
-    Fault::new(FaultKind::TemporarilyUnavailable, "the service stops")
+/// One of the answers that may be held at once, until its last row is sent.
+async fn turn(api: &Api) -> Result<OwnedSemaphorePermit, Fault> {
+    let busy = |reason| Fault::new(FaultKind::TemporarilyUnavailable, reason);
+    let turn = Arc::clone(&api.questions).acquire_owned();
+    match tokio::time::timeout(TURN_TIMEOUT, turn).await {
+        Ok(turn) => turn.map_err(|_| busy("the service stops")),
+        Err(_) => Err(busy("the service answers other questions").with_hint("ask again later")),
+    }
 }
 
 /// The rows, encoded batch by batch as the client takes them. A client that gets a stream without
-/// its end knows that it is not whole.
-fn stream(output: QueryOutput) -> Response {
+/// its end knows that it is not whole. One that takes nothing for long is left.
+fn stream(output: QueryOutput, turn: OwnedSemaphorePermit) -> Response {
     let (sender, receiver) = mpsc::channel(QUEUED_BATCHES);
+    let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
-        let mut out = Chunks { sender: sender.clone(), pending: Vec::new() };
+        let mut out = Chunks { runtime, sender, pending: Vec::new() };
         if let Err(error) = encode(&output.schema, output.batches, &mut out) {
             // Nobody is left to tell when the client has gone.
-            sender.blocking_send(Err(std::io::Error::other(error))).ok();
+            out.send(Err(std::io::Error::other(error))).ok();
         }
+        drop(turn);
     });
-    let chunks = ReceiverStream::new(receiver).map(|chunk| chunk);
+    let chunks = ReceiverStream::new(receiver);
     ([(CONTENT_TYPE, ARROW_STREAM)], Body::from_stream(chunks)).into_response()
 }
 
@@ -111,6 +129,7 @@ fn encode(
 
 /// Collects what is written and sends it on at each flush.
 struct Chunks {
+    runtime: Handle,
     sender: mpsc::Sender<std::io::Result<Bytes>>,
     pending: Vec<u8>,
 }
@@ -126,8 +145,16 @@ impl std::io::Write for Chunks {
             return Ok(());
         }
         let chunk = Bytes::from(std::mem::take(&mut self.pending));
-        self.sender
-            .blocking_send(Ok(chunk))
-            .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))
+        self.send(Ok(chunk))
+    }
+}
+
+impl Chunks {
+    fn send(&self, chunk: std::io::Result<Bytes>) -> std::io::Result<()> {
+        let sending = async { self.sender.send_timeout(chunk, SEND_TIMEOUT).await };
+        self.runtime.block_on(sending).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => std::io::Error::from(std::io::ErrorKind::TimedOut),
+            SendTimeoutError::Closed(_) => std::io::Error::from(std::io::ErrorKind::BrokenPipe),
+        })
     }
 }

@@ -16,7 +16,7 @@ use crate::api::wire::{
 use crate::archive::{Archive, TableOutcome, data_folder, open_registry};
 use crate::config::{Overrides, Settings};
 use crate::control::{ServerFile, request_flush};
-use crate::engine::{engine_of_table, engine_with};
+use crate::engine::{engine_of_table, engine_with, existing_folder};
 use crate::fault::Fault;
 use crate::import::{self, ImportOptions, ImportReport};
 use crate::lookup::{find_trace, known_tables, parse_trace_id};
@@ -167,6 +167,7 @@ impl Folder {
     }
 
     pub(super) async fn disable(&self, request: DisableRequest) -> Result<DisableOutcome, Fault> {
+        existing_folder(self.path()?)?;
         let archive = self.archive().await?;
         let disabled = disable_in(&archive, &request).await;
         archive.close().await;
@@ -199,7 +200,7 @@ impl Folder {
 
     pub(super) async fn flush(&self) -> Result<(), Fault> {
         let path = self.path()?;
-        let folder = data_folder(path)?;
+        let folder = existing_folder(path)?;
         if let Some(server) = ServerFile::running(&folder.server_file()) {
             let asked = tokio::task::spawn_blocking(move || request_flush(&server)).await;
             return Ok(asked.map_err(anyhow::Error::new)?.map(|_| ())?);

@@ -208,7 +208,9 @@ pub(super) fn checked_text(text: &OsStr) -> Result<&str, Fault> {
 
 fn parse_path(text: &str) -> Result<PathBuf, Fault> {
     let wrong = |reason: &str| {
-        let message = format!("`{}` {reason}", printable(text));
+        // What stands before an @ may be a password.
+        let shown = text.rsplit_once('@').map_or(text, |(_, shown)| shown);
+        let message = format!("`{}` {reason}", printable(shown));
         Fault::new(FaultKind::InvalidParameterValue, message)
             .with_hint("write http://HOST:PORT, a folder, or file:///FOLDER")
     };

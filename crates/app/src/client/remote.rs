@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use arrow::buffer::Buffer;
-use arrow::ipc::reader::StreamDecoder;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client as Http, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
@@ -25,6 +23,7 @@ use crate::api::wire::{
     ExperimentOutcome, ExperimentRequest, QuestionRequest, SqlRequest, TableRequest,
 };
 use crate::archive::{TableOutcome, data_folder};
+use crate::arrow_stream::ArrowStream;
 use crate::control::{ARROW_STREAM, ServerFile};
 use crate::fault::{Fault, FaultKind};
 use crate::moves::{MoveProgress, Watch, watch_moves};
@@ -184,23 +183,16 @@ impl Remote {
         if kind != Some(ARROW_STREAM) {
             return Err(self.strange("no Arrow stream"));
         }
-        let mut decoder = StreamDecoder::new();
-        let (mut batches, mut taken) = (Vec::new(), 0_usize);
+        let (mut stream, mut taken) = (ArrowStream::default(), 0_usize);
         while let Some(chunk) = answer.chunk().await.map_err(|error| self.gone(&error))? {
             taken = taken.saturating_add(chunk.len());
             if MAX_ROWS_BYTES < taken {
                 return Err(self.strange("more rows than fit into memory"));
             }
-            let mut buffer = Buffer::from(chunk);
-            while !buffer.is_empty() {
-                let decoded = decoder.decode(&mut buffer);
-                if let Some(batch) = decoded.map_err(|error| self.strange(&error.to_string()))? {
-                    batches.push(batch);
-                }
-            }
+            stream.push(&chunk).map_err(|error| self.strange(&error.to_string()))?;
         }
-        decoder.finish().map_err(|_| self.strange("it broke off within its answer"))?;
-        let schema = decoder.schema().ok_or_else(|| self.strange("it broke off"))?;
+        let whole = stream.finish();
+        let (schema, batches) = whole.map_err(|error| self.strange(&error.to_string()))?;
         Ok(Answer::new(schema, batches))
     }
 

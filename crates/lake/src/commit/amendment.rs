@@ -20,7 +20,7 @@ use super::merge::{Age, Amended, amend, fold};
 use super::{Found, MAX_ATTEMPTS, Step, TableWriter};
 use crate::data_file::{EncodedFile, encode_file, read_rows};
 use crate::error::LakeError;
-use crate::layout::{change_file, data_file, deletion_vector_file};
+use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
 use crate::rows::{RebuildError, TraceDraft, conform, encode, rebuild_traces};
 use crate::table::{DeletionVector, LiveFile, RowAddress};
 
@@ -72,7 +72,8 @@ impl TableWriter {
         txn: Option<Action>,
     ) -> Result<Step<RoundOutcome>, LakeError> {
         let mut files = self.live_files()?;
-        let Some(mut plan) = self.plan_amendment(late, found, age, &files)? else {
+        let mut found = found.clone();
+        let Some(mut plan) = self.plan_amendment(late, &found, age, &files)? else {
             return Ok(Step::Done(RoundOutcome::default()));
         };
         let operation = if plan.traces.is_empty() { "DELETE" } else { "UPDATE" };
@@ -89,15 +90,18 @@ impl TableWriter {
             actions.extend(written.as_ref().map(|(add, _)| add.clone()));
             actions.push(changes.clone());
             if let Step::Done(()) = self.write_version(&actions)? {
+                self.note_deletions(&actions);
                 if let Some((_, path)) = written {
                     self.index.note(&path, plan.traces.iter().map(|trace| trace.trace_id));
                 }
                 let (amended, deleted) = (plan.traces.len(), plan.deleted_traces);
                 return Ok(Step::Done(RoundOutcome { amended, deleted }));
             }
-            match self.rebase(late, found, &files, &plan.deletions)? {
+            match self.rebase(late, &found, &files, &plan.deletions)? {
+                // Addresses mean nothing without the files that they were found among.
                 Some(rebased) => {
                     files = rebased.files;
+                    found = rebased.found;
                     plan.deletions = rebased.deletions;
                 }
                 None => return Ok(Step::Lost),
@@ -122,7 +126,24 @@ impl TableWriter {
         let mut actions = vec![self.commit_info("DELETE", false)];
         actions.extend(self.delete_rows(files, deletions)?);
         actions.push(self.write_images(&[(&deleted, "delete")])?);
-        self.write_version(&actions)
+        let step = self.write_version(&actions)?;
+        if matches!(step, Step::Done(())) {
+            self.note_deletions(&actions);
+        }
+        Ok(step)
+    }
+
+    /// Tells the index of the deletion vectors that a commit of this process made.
+    fn note_deletions(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Remove(remove) => self.index.forget(&decode_action_path(&remove.path)),
+                Action::Add(Add { path, deletion_vector: Some(vector), .. }) => {
+                    self.index.note_deletions(&decode_action_path(path), vector);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The rows that `traces` will be, were they committed now, and the rows they replace.

@@ -19,7 +19,9 @@
 //! Merging again changes nothing because a piece says what holds, never how that differs from
 //! before: copies of spans are left out, and changes to tags, assessments and links end in the same
 //! state when their whole sequence is applied once more. Only the last epoch can be handed over
-//! again, whole and in order, so nothing younger is in the table that an older piece could undo.
+//! again, whole and in order, so nothing younger of this archiver is in the table that an older piece
+//! could undo. What another archiver did to the same trace between a commit and its replay can be
+//! undone: a tag that it set, and, where a deletion is replayed, spans that it added after that.
 //!
 //! The last commit carries a Delta `txn` action (this archiver, the epoch): another call for the
 //! epoch, after an answer that was lost, commits nothing.
@@ -75,7 +77,7 @@ const CHECKPOINT_INTERVAL: u64 = 50;
 /// Bytes of spans that are encoded into one batch at the most, so that no Arrow offset overflows.
 const MAX_BATCH_BYTES: usize = 256 << 20;
 
-/// Bytes of rows, as they are in memory, that one amendment reads.
+/// `round_bytes` of every writer but those of tests.
 const MAX_ROUND_BYTES: u64 = 128 << 20;
 
 /// How much larger rows are in memory than in their file, about.
@@ -110,6 +112,8 @@ pub struct TableWriter {
     files: Option<(u64, Arc<Vec<LiveFile>>)>,
     /// Schema and protocol that were found fit to be written to.
     checked: (KernelSchemaRef, KernelProtocol),
+    /// Bytes of rows, as they are in memory, that one amendment reads.
+    round_bytes: u64,
 }
 
 /// Where the wanted traces have rows.
@@ -132,7 +136,16 @@ impl TableWriter {
         let snapshot = create_or_accept(&table, &*clock)?;
         let checked = requirements(&snapshot);
         let index = TraceIndex::new(index_limit);
-        Ok(Self { table, application_id, clock, snapshot, index, files: None, checked })
+        Ok(Self {
+            table,
+            application_id,
+            clock,
+            snapshot,
+            index,
+            files: None,
+            checked,
+            round_bytes: MAX_ROUND_BYTES,
+        })
     }
 
     /// The last epoch that is in the table.
@@ -307,6 +320,10 @@ impl TableWriter {
                 // The round before changed the files.
                 self.refresh()?;
                 found = self.find(&round.iter().map(|trace| trace.trace_id).collect())?;
+                if round.iter().any(|piece| !found.contains_key(&piece.trace_id)) {
+                    // Its row went meanwhile: what came late is to be appended.
+                    return Ok(Step::Lost);
+                }
             }
             match self.amend(round, &found, age, carried)? {
                 Step::Lost => return Ok(Step::Lost),
@@ -340,7 +357,7 @@ impl TableWriter {
         for piece in late {
             let rows = found.get(&piece.trace_id).map(Vec::as_slice).unwrap_or_default();
             let weight: u64 = rows.iter().map(row_bytes).sum();
-            if MAX_ROUND_BYTES < bytes + weight
+            if self.round_bytes < bytes + weight
                 && let Some(round) = rounds.last()
                 && !round.is_empty()
             {
@@ -527,5 +544,7 @@ fn chunks_by_bytes<'a, 'b>(traces: &'b [&'a TraceDraft]) -> Vec<&'b [&'a TraceDr
     chunks
 }
 
+#[cfg(test)]
+mod rebase_tests;
 #[cfg(test)]
 mod tests;

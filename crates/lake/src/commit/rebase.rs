@@ -11,10 +11,11 @@ use crate::error::LakeError;
 use crate::rows::TraceDraft;
 use crate::table::{LiveFile, RowAddress};
 
-/// A plan's rows to delete, by the live files of a newer version.
+/// A plan's rows to delete, and where its traces are, both by the live files of a newer version.
 pub(super) struct Rebased {
     pub(super) files: Arc<Vec<LiveFile>>,
     pub(super) deletions: Deletions,
+    pub(super) found: Found,
 }
 
 impl TableWriter {
@@ -52,7 +53,7 @@ impl TableWriter {
                 None => return Ok(None),
             };
         }
-        Ok(Some(Rebased { files: files_anew, deletions: moved }))
+        Ok(Some(Rebased { files: files_anew, deletions: moved, found: found_anew }))
     }
 }
 

@@ -6,6 +6,9 @@
 //!
 //! When other archivers amend traces too, their rows turn up in further files; then each of the
 //! files that had one is looked at, not the whole table.
+//!
+//! Rows come back as well: a `RESTORE` takes deletion vectors off and makes files live again. So a
+//! file is read anew when its vector is another than it was, unless this process wrote it.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -13,7 +16,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use tracelake_model::TraceId;
 
 use super::TableSnapshot;
-use super::files::LiveFile;
+use super::files::{DeletionVector, LiveFile};
 use crate::data_file::read_trace_ids;
 use crate::error::LakeError;
 
@@ -37,7 +40,19 @@ pub(crate) struct TraceIndex {
     fingerprints: Option<HashMap<u64, u32>>,
     /// All files of the fingerprints that were found in more than one.
     several: HashMap<u64, Vec<u32>>,
-    files: HashMap<String, u32>,
+    files: HashMap<String, KnownFile>,
+    /// Counts the looks at the live files.
+    look: u64,
+}
+
+/// A file that was read, or written by this process.
+#[derive(Debug)]
+struct KnownFile {
+    id: u32,
+    /// The vector beside which all live rows are known.
+    deletion_vector: Option<DeletionVector>,
+    /// The last look that had the file with that vector; `None` when the next must read it.
+    seen: Option<u64>,
 }
 
 impl TraceIndex {
@@ -47,6 +62,7 @@ impl TraceIndex {
             fingerprints: Some(HashMap::new()),
             several: HashMap::new(),
             files: HashMap::new(),
+            look: 0,
         }
     }
 
@@ -84,14 +100,14 @@ impl TraceIndex {
             }
         }
         let is_wanted =
-            |file: &LiveFile| self.files.get(&file.path).is_some_and(|id| wanted.contains(id));
+            |file: &LiveFile| self.files.get(&file.path).is_some_and(|known| wanted.contains(&known.id));
         (0..files.len()).filter(|index| files.get(*index).is_some_and(is_wanted)).collect()
     }
 
     /// Notes the traces of a file that this process committed: their rows are there and nowhere
     /// else, as an amendment deletes the row that it replaces.
     pub(crate) fn note(&mut self, path: &str, traces: impl Iterator<Item = TraceId>) {
-        let id = self.file_id(path);
+        let id = self.known(path, None);
         for trace in traces {
             let Some(fingerprints) = &mut self.fingerprints else { return };
             let key = fingerprint(trace);
@@ -101,18 +117,44 @@ impl TraceIndex {
         }
     }
 
-    fn file_id(&mut self, path: &str) -> u32 {
-        let next = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
-        *self.files.entry(path.to_owned()).or_insert(next)
+    /// Notes that a commit of this process deleted rows of a file: it was read before, and what is
+    /// live beside `vector` is known.
+    pub(crate) fn note_deletions(&mut self, path: &str, vector: &DeletionVector) {
+        self.known(path, Some(vector.clone()));
     }
 
-    /// Reads the files that are new since the last call, such as other archivers' ones.
+    /// Notes that a commit of this process removed a file: should it come back, it is read anew.
+    pub(crate) fn forget(&mut self, path: &str) {
+        if let Some(known) = self.files.get_mut(path) {
+            known.seen = None;
+        }
+    }
+
+    /// Notes that all live rows of a file are known. Returns its id.
+    fn known(&mut self, path: &str, deletion_vector: Option<DeletionVector>) -> u32 {
+        let next = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+        let id = self.files.get(path).map_or(next, |known| known.id);
+        let known = KnownFile { id, deletion_vector, seen: Some(self.look) };
+        self.files.insert(path.to_owned(), known);
+        id
+    }
+
+    /// Reads the files that changed since the last call, such as other archivers' ones.
     fn learn(&mut self, snapshot: &TableSnapshot, files: &[LiveFile]) -> Result<(), LakeError> {
         if self.fingerprints.is_none() {
             return Ok(());
         }
+        let last = self.look;
+        self.look = last.saturating_add(1);
         for file in files {
-            if !self.files.contains_key(&file.path) {
+            let look = self.look;
+            let is_known = self.files.get_mut(&file.path).is_some_and(|known| {
+                // One that was not live for a while has rows that moved to other files and back.
+                let same = known.seen == Some(last) && known.deletion_vector == file.deletion_vector;
+                known.seen = same.then_some(look);
+                same
+            });
+            if !is_known {
                 let deleted = snapshot.deleted_rows(file)?;
                 let mut traces = Vec::new();
                 self.read(snapshot, file, |row, trace| {
@@ -120,7 +162,7 @@ impl TraceIndex {
                         traces.push(trace);
                     }
                 })?;
-                let id = self.file_id(&file.path);
+                let id = self.known(&file.path, file.deletion_vector.clone());
                 for trace in traces {
                     self.add(trace, id);
                 }

@@ -252,8 +252,11 @@ impl TableSnapshot {
     /// Writes a checkpoint of this version, so that readers need not replay the log before it.
     ///
     /// # Errors
+    /// [`LakeError::NotMounted`] when the share that the table is on is not there,
     /// [`LakeError::Kernel`] when it cannot be written; the table is as good as before.
     pub fn checkpoint(&self) -> Result<(), LakeError> {
+        // The kernel makes folders that are missing, also in an empty mount point.
+        self.table.location.check()?;
         self.snapshot
             .checkpoint(self.table.engine(), None)
             .map(|_| ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -27,45 +28,44 @@ __all__ = [
 
 PRODUCTION = "/Shared/health_monitor_agent/production"
 
-# By place: the table that archival was last enabled to, and the experiments that were bound to it. It
-# is what later calls mean that name neither.
+# By place: the table that archival was last enabled to, and by table the experiments that were bound to
+# it, names by id. It is what later calls mean that name neither.
 _tables: dict[str, str] = {}
-_experiments: dict[tuple[str, str], list[str]] = {}
+_experiments: dict[str, dict[str, dict[str, str]]] = {}
 # By place: the table that every experiment is bound to that MLflow's client chooses (tracelake.mlflow).
 _followed: dict[str, str] = {}
 
 
 def enabled_table(archive: Archive) -> str | None:
     """The table that this process enabled archival to."""
-    return _tables.get(archive.uri)
+    return _tables.get(_place.key(archive))
 
 
-def enable(archive: Archive, table: str, experiment: str | None, from_now: bool) -> str | None:
-    """Makes the table, binds the experiment if there is one, and remembers both. Returns the id."""
+def enable(archive: Archive, table: str, experiment: str | None, from_now: bool) -> None:
+    """Makes the table, binds the experiment if there is one, and remembers both."""
+    place = _place.key(archive)
     archive.create_table(table)
-    _tables[archive.uri] = table
-    if experiment is None:
-        return None
-    experiment_id, _, _ = archive.enable(table, experiment, from_now)
-    bound = _experiments.setdefault((archive.uri, table), [])
-    if experiment_id not in bound:
-        bound.append(experiment_id)
-    return experiment_id
+    if experiment is not None:
+        experiment_id, name, _ = archive.enable(table, experiment, from_now)
+        for bound in _experiments.get(place, {}).values():
+            bound.pop(experiment_id, None)
+        _experiments.setdefault(place, {}).setdefault(table, {})[experiment_id] = name
+    _tables[place] = table
 
 
 def is_bound(archive: Archive, table: str, experiment_id: str) -> bool:
     """Whether this process bound the experiment to the table, and did not unbind it since."""
-    return experiment_id in _experiments.get((archive.uri, table), [])
+    return experiment_id in _experiments.get(_place.key(archive), {}).get(table, {})
 
 
 def follow(archive: Archive, table: str) -> None:
     """Notes that experiments that MLflow's client chooses go to the table, until it is disabled."""
-    _followed[archive.uri] = table
+    _followed[_place.key(archive)] = table
 
 
 def followed_table(archive: Archive) -> str | None:
     """The table that they go to."""
-    return _followed.get(archive.uri)
+    return _followed.get(_place.key(archive))
 
 
 def follow_nothing() -> None:
@@ -73,16 +73,32 @@ def follow_nothing() -> None:
     _followed.clear()
 
 
-def disable(archive: Archive, experiments: list[str], table: str | None) -> None:
-    """Unbinds experiments and forgets them."""
+def forget(archive: Archive) -> None:
+    """Forgets a place that is no more."""
+    place = _place.key(archive)
+    for known in (_tables, _experiments, _followed):
+        known.pop(place, None)
+
+
+def disable(archive: Archive, experiments: list[str], table: str | None, named: bool) -> None:
+    """Unbinds experiments and forgets them, and the table with the last of them.
+
+    Experiments that MLflow's client chooses are not followed any more when the table is named that they
+    go to, or when neither a table nor an experiment was ``named``.
+    """
+    place = _place.key(archive)
+    ended = {table}
     for experiment in experiments:
-        experiment_id, _, _ = archive.disable(experiment, table)
-        for bound in _experiments.values():
-            if experiment_id in bound:
-                bound.remove(experiment_id)
-    for known in (_tables, _followed):
-        if table is None or known.get(archive.uri) == table:
-            known.pop(archive.uri, None)
+        experiment_id, _, unbound = archive.disable(experiment, table)
+        ended.add(unbound)
+        for bound in _experiments.get(place, {}).values():
+            bound.pop(experiment_id, None)
+    followed = _followed.get(place)
+    if followed is not None and (followed == table or (table is None and not named)):
+        ended.add(_followed.pop(place))
+    enabled = _tables.get(place)
+    if enabled in ended and not _experiments.get(place, {}).get(enabled or ""):
+        _tables.pop(place, None)
 
 
 def enable_trace_archival(
@@ -112,7 +128,11 @@ def enable_trace_archival(
     """
     archive = _place.archive(uri)
     name = f"{catalog}.{schema}.{table}"
-    enable(archive, name, experiment or _chosen_experiment(archive), from_now)
+    if experiment is None:
+        experiment = _chosen_experiment(archive)
+        if experiment is None:
+            _warn_elsewhere(archive, "the experiment that is chosen there is not archived", True, 3)
+    enable(archive, name, experiment, from_now)
     print(f"Trace archival enabled: {name}")
 
 
@@ -147,7 +167,7 @@ def disable_trace_archival(
             "which experiment's archival is to be disabled is not said",
             "name it: disable_trace_archival(experiment=...)",
         )
-    disable(archive, experiments, name)
+    disable(archive, experiments, name, named=experiment is not None)
     print(f"Trace archival disabled: {', '.join(experiments)}")
 
 
@@ -291,10 +311,13 @@ def _configure(archive: Archive, experiment_name: str, from_now: bool) -> str:
     experiment_id, _ = archive.create_experiment(experiment_name)
     table = enabled_table(archive)
     if table is not None:
-        enable(archive, table, experiment_id, from_now)
+        # Not by its id, which may be another's name.
+        enable(archive, table, experiment_name, from_now)
     client = _mlflow_client(archive)
     if client is not None:
         client.choose_experiment(experiment_name)
+    else:
+        _warn_elsewhere(archive, f"`{experiment_name}` is not chosen there", False, 4)
     return experiment_id
 
 
@@ -309,11 +332,12 @@ def table_name(catalog: str | None, schema: str | None, table: str | None) -> st
 
 
 def enabled_experiments(archive: Archive, table: str | None) -> list[str]:
-    """Those that this process bound to the table, or else the one that MLflow's client has chosen."""
+    """Names of those that this process bound to the table, or else of the one that MLflow's client has
+    chosen."""
     named = table or enabled_table(archive)
-    bound = _experiments.get((archive.uri, named), []) if named is not None else []
+    bound = _experiments.get(_place.key(archive), {}).get(named or "", {})
     if bound:
-        return list(bound)
+        return list(bound.values())
     chosen = _chosen_experiment(archive)
     return [] if chosen is None else [chosen]
 
@@ -325,8 +349,25 @@ def _chosen_experiment(archive: Archive) -> str | None:
 
 def _mlflow_client(archive: Archive) -> MlflowClient | None:
     """MLflow's client in this process, if it is in use and talks to the archive's service."""
-    if "mlflow" not in sys.modules:
+    if sys.modules.get("mlflow") is None:
         return None
     from tracelake import _client
 
     return _client.of(archive)
+
+
+def _warn_elsewhere(archive: Archive, consequence: str, chosen: bool, level: int) -> None:
+    """Where MLflow's client talks to another server. ``chosen``: only if an experiment was chosen."""
+    if sys.modules.get("mlflow") is None:
+        return
+    from tracelake import _client
+
+    theirs = _client.service()
+    if theirs is None or (chosen and not _client.has_chosen()):
+        return
+    if _place.key(theirs) == _place.key(archive):
+        return
+    warnings.warn(
+        f"MLflow's client talks to {theirs.uri}, and archival is set up at {archive.uri}: {consequence}",
+        stacklevel=level,
+    )

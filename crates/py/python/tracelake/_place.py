@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tracelake._tracelake import Archive
 
@@ -33,7 +35,7 @@ def set_uri(uri: str | os.PathLike[str] | None) -> None:
     if uri is None:
         _chosen = None
         return
-    text = os.fsdecode(uri)
+    text = _absolute(os.fsdecode(uri))
     _open(text)
     _chosen = text
 
@@ -49,7 +51,18 @@ def get_uri() -> str:
 
 def archive(uri: str | os.PathLike[str] | None) -> Archive:
     """The archive that a call is for."""
-    return _open(_current() if uri is None else os.fsdecode(uri))
+    return _open(_absolute(_current() if uri is None else os.fsdecode(uri)))
+
+
+def key(archive: Archive) -> str:
+    """The same for every way to write a place. This machine is one host by each of its usual names."""
+    if not archive.is_service:
+        return os.path.realpath(archive.uri)
+    # As the native part writes it: host in lower case, no password, no port that is the usual one.
+    parts = urlsplit(archive.uri)
+    host = "localhost" if parts.hostname in ("127.0.0.1", "::1") else parts.hostname
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
 
 
 def data_dir() -> str:
@@ -75,6 +88,16 @@ def _current() -> str:
         # In a forked child as well: the parent's service answers it.
         return _services[-1].uri
     return os.environ.get(URI_VARIABLE) or data_dir()
+
+
+def _absolute(uri: str) -> str:
+    """A folder stays the same when the process goes to another one."""
+    if not uri or "://" in uri or os.path.isabs(uri):
+        return uri
+    try:
+        return str(Path(os.getcwd(), uri))
+    except FileNotFoundError:
+        return uri
 
 
 def _open(uri: str) -> Archive:

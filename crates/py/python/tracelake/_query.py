@@ -34,6 +34,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SCOPE = "_tracelake_scope"
 
 
+_DAY = timedelta(days=1)
+
+
 class _Scope(NamedTuple):
     """What a question is about."""
 
@@ -123,7 +126,7 @@ def query_archived_traces(
             "MLflow traces are made of whole rows in this process",
             "leave out spark= and payloads=, or as_mlflow=",
         )
-    scope = _scope(None, trace_table, start_time, end_time, uri)
+    scope, _ = _scope(None, trace_table, start_time, end_time, uri)
     if spark is not None:
         return _on_spark(spark, question, scope, limit, explain)
     result = _here(question, scope, limit, explain, uri)
@@ -172,7 +175,7 @@ def list_traces(
 ) -> QueryResult | DataFrame:
     """One short row for each archived trace, newest first. Arguments are those of
     ``query_archived_traces``."""
-    scope = _scope(None, trace_table, start_time, end_time, uri)
+    scope, _ = _scope(None, trace_table, start_time, end_time, uri)
     return _answer("traces", scope, limit, spark, explain, uri)
 
 
@@ -236,8 +239,9 @@ def analyze_trace_errors(
     """What failed: traces with status ERROR or with a span that has it, newest first.
 
     Args:
-        traces_df: What ``query_archived_traces`` returned: its table, range and Spark session are those
-            of the analysis, unless said otherwise.
+        traces_df: What ``query_archived_traces`` returned: its place, table, range and Spark session are
+            those of the analysis, unless said otherwise. Other frames, such as one that was filtered,
+            give at most their session: ``trace_table`` must be named.
         trace_table: As for ``query_archived_traces``.
         group: One row for each message and exception type, those with most traces first.
         start_time: As for ``query_archived_traces``.
@@ -247,9 +251,10 @@ def analyze_trace_errors(
         explain: Print the SQL before it runs.
         uri: Where, if not as ``get_uri`` says.
     """
-    scope = _scope(traces_df, trace_table, start_time, end_time, uri)
-    session = spark if spark is not None else _session_of(traces_df)
-    return _answer("error_groups" if group else "errors", scope, limit, session, explain, uri)
+    theirs = _session_of(traces_df)
+    scope, place = _scope(traces_df, trace_table, start_time, end_time, uri)
+    session = spark if spark is not None else theirs
+    return _answer("error_groups" if group else "errors", scope, limit, session, explain, place)
 
 
 @overload
@@ -312,8 +317,9 @@ def analyze_trace_performance(
     """What is slow: span count, total and mean span duration in milliseconds per trace, newest first.
 
     Args:
-        traces_df: What ``query_archived_traces`` returned: its table, range and Spark session are those
-            of the analysis, unless said otherwise.
+        traces_df: What ``query_archived_traces`` returned: its place, table, range and Spark session are
+            those of the analysis, unless said otherwise. Other frames, such as one that was filtered,
+            give at most their session: ``trace_table`` must be named.
         trace_table: As for ``query_archived_traces``.
         by: One row for each of these, with percentiles, errors and tokens; most time first.
         start_time: As for ``query_archived_traces``.
@@ -323,14 +329,15 @@ def analyze_trace_performance(
         explain: Print the SQL before it runs.
         uri: Where, if not as ``get_uri`` says.
     """
-    scope = _scope(traces_df, trace_table, start_time, end_time, uri)
-    session = spark if spark is not None else _session_of(traces_df)
+    theirs = _session_of(traces_df)
+    scope, place = _scope(traces_df, trace_table, start_time, end_time, uri)
+    session = spark if spark is not None else theirs
     if by is not None and by not in get_args(Grouping):
         raise InvalidArgumentError(
             f"by {by!r} is nothing to group by", f"one of {', '.join(get_args(Grouping))}"
         )
     question = "performance" if by is None else f"performance_by_{by}"
-    return _answer(question, scope, limit, session, explain, uri)
+    return _answer(question, scope, limit, session, explain, place)
 
 
 @overload
@@ -433,24 +440,40 @@ def _scope(
     start_time: datetime | None,
     end_time: datetime | None,
     uri: Path | None,
-) -> _Scope:
-    """What a question is about: what is said, or else what the frame is about, or else the last day of
-    the table that archival was enabled to."""
-    if isinstance(frame, QueryResult):
-        noted = None if frame.scope is None else _Scope(*frame.scope)
-    else:
-        noted = getattr(frame, _SCOPE, None)
-    table = _table_text(trace_table)
-    if table is None and isinstance(noted, _Scope):
-        table = noted.table
-    if table is None:
-        table = _archival.enabled_table(_place.archive(uri))
+) -> tuple[_Scope, Path | None]:
+    """What a question is about, and where: what is said, or else what the frame is about, or else the
+    last day of the table that archival was enabled to."""
+    noted = _noted(frame)
+    if frame is not None and noted is None and trace_table is None:
+        raise InvalidArgumentError(
+            "traces_df does not say which table and range it is about",
+            "give what query_archived_traces returned, as it is, or name trace_table=",
+        )
+    place = getattr(frame, "place", None) if uri is None and isinstance(frame, QueryResult) else uri
     since, until = _micros(start_time), _micros(end_time)
-    if start_time is None and end_time is None and isinstance(noted, _Scope):
-        since, until = noted.since, noted.until
-    elif start_time is None:
-        since = _micros(datetime.now(timezone.utc) - timedelta(days=1))
-    return _Scope(table, since, until)
+    if noted is not None:
+        since = noted.since if since is None else since
+        until = noted.until if until is None else until
+    elif since is None:
+        since = _micros(datetime.now(timezone.utc) - _DAY)
+    if since is not None and until is not None and since > until:
+        raise InvalidArgumentError(
+            "the range ends before it begins",
+            "give start_time= and end_time= in their order; the default begins 24 hours ago",
+        )
+    table = _table_text(trace_table)
+    if table is None:
+        enabled = _archival.enabled_table
+        table = enabled(_place.archive(place)) if noted is None else noted.table
+    return _Scope(table, since, until), place
+
+
+def _noted(frame: object) -> _Scope | None:
+    """What a frame was asked about; None if it is no answer to a ready-made question."""
+    if isinstance(frame, QueryResult):
+        return None if frame.scope is None else _Scope(*frame.scope)
+    noted = getattr(frame, _SCOPE, None)
+    return noted if isinstance(noted, _Scope) else None
 
 
 def _table_text(table: Path | None) -> str | None:
@@ -464,8 +487,12 @@ def _micros(moment: datetime | None) -> int | None:
     """Microseconds since the Unix epoch, exactly."""
     if moment is None:
         return None
-    if not isinstance(moment, datetime):
+    # pandas has a datetime that is none, and is not equal to itself.
+    if not isinstance(moment, datetime) or moment != moment:
         raise InvalidArgumentError(f"{moment!r} is no datetime", "write datetime(2026, 11, 22, 10, 0)")
+    if hasattr(moment, "to_pydatetime"):
+        # pandas counts nanoseconds, and cannot tell the zone of local time.
+        moment = datetime.combine(moment.date(), moment.timetz())
     if moment.tzinfo is None:
         try:
             moment = moment.astimezone()

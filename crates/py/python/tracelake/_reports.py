@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from tracelake._text import printable
 
 __all__ = ["CheckItem", "CheckReport", "ImportReport"]
 
@@ -33,8 +36,8 @@ class CheckReport:
 
     @property
     def failed(self) -> list[CheckItem]:
-        """The items that are broken."""
-        return [item for item in self.items if item.result == "failed"]
+        """The items that are broken, or that have a result which this version does not know."""
+        return [item for item in self.items if item.result not in ("ok", "note", "skipped")]
 
     @property
     def ok(self) -> bool:
@@ -51,22 +54,23 @@ class CheckReport:
         return len(self.items)
 
     def __str__(self) -> str:
-        width = max((len(item.item) for item in self.items), default=0)
+        width = max((len(printable(item.item)) for item in self.items), default=0)
         lines = []
         for item in self.items:
-            lines.append(f"{item.result:<7}  {item.item:<{width}}  {item.found}")
+            result, name = printable(item.result), printable(item.item)
+            lines.append(f"{result:<7}  {name:<{width}}  {printable(item.found)}")
             if item.hint is not None:
-                lines.append(f"{'':<7}  {'':<{width}}  hint: {item.hint}")
+                lines.append(f"{'':<7}  {'':<{width}}  hint: {printable(item.hint)}")
         return "\n".join([*lines, "", self._counts()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(item.result)}</td><td>{html.escape(item.item)}</td>"
-            f"<td>{html.escape(item.found)}</td><td>{html.escape(item.hint or '')}</td></tr>"
-            for item in self.items
+        texts = ((item.result, item.item, item.found, item.hint or "") for item in self.items)
+        cells = (
+            "".join(f"<td>{html.escape(printable(text))}</td>" for text in row) for row in texts
         )
+        rows = "".join(f"<tr>{row}</tr>" for row in cells)
         head = "".join(f"<th>{name}</th>" for name in ("result", "item", "found", "hint"))
         return (
             f"<div><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -74,12 +78,10 @@ class CheckReport:
         )
 
     def _counts(self) -> str:
-        count = {"ok": 0, "note": 0, "skipped": 0, "failed": 0}
-        for item in self.items:
-            count[item.result] += 1
+        count = Counter(item.result for item in self.items)
         return (
             f"{count['ok']} ok, {count['note']} to note, {count['skipped']} skipped,"
-            f" {count['failed']} failed"
+            f" {len(self.failed)} failed"
         )
 
 

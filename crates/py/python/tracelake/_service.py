@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from types import TracebackType
 
-from tracelake import _place
+from tracelake import _archival, _place
 from tracelake._tracelake import EmbeddedService
 from tracelake.errors import InvalidArgumentError
 
@@ -46,6 +46,8 @@ class Service:
         is in the journal, and the next service on the folder commits it."""
         atexit.unregister(self.stop)
         _place.stopped(self)
+        # The next service at this address may be another archive.
+        _archival.forget(_place.archive(self.uri))
         self._native.stop()
 
     def __enter__(self) -> Service:

@@ -71,6 +71,10 @@ class QueryResult:
     def scope(self) -> tuple[str | None, int | None, int | None] | None:
         """Table and range of a ready-made question, times in microseconds since the Unix epoch."""
 
+    @property
+    def place(self) -> str | None:
+        """The place that a ready-made question was asked at, as an ``uri=``."""
+
     def __len__(self) -> int: ...
     def _repr_html_(self) -> str: ...
     def to_arrow(self) -> pyarrow.Table:

@@ -1,12 +1,15 @@
 """What tracelake raises.
 
 ``TracelakeError`` is the root. Each error has a ``hint``: what to try next, where there is something to
-say. Match on classes, never on messages.
+say. Match on classes, never on messages. ``message`` and ``hint`` are as they are; ``str`` of an error
+is safe to show: control characters are escaped, and what is very long is cut.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from tracelake._text import printable
 
 if TYPE_CHECKING:
     from tracelake._reports import ImportReport
@@ -40,7 +43,8 @@ class TracelakeError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+        message = printable(self.message)
+        return message if self.hint is None else f"{message}\nhint: {printable(self.hint)}"
 
 
 class InvalidArgumentError(TracelakeError, ValueError):

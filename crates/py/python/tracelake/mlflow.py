@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 from tracelake import _archival, _place
 from tracelake._tracelake import Archive
 from tracelake.errors import (
-    ExperimentNotFoundError,
     InvalidArgumentError,
     MissingPackageError,
     ServiceUnavailableError,
@@ -38,6 +37,8 @@ from tracelake.errors import (
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
+
+    from tracelake._client import MlflowClient
 
 __all__ = [
     "disable_databricks_trace_archival",
@@ -126,7 +127,7 @@ def enable_databricks_trace_archival(
     if experiment_id is not None:
         _archival.enable(archive, name, _experiment_name(archive, experiment_id), False)
         return
-    experiment = _chosen_experiment(archive)
+    experiment = _client(archive).chosen_experiment()
     _archival.enable(archive, name, experiment, False)
     _archival.follow(archive, name)
     if experiment is None:
@@ -143,8 +144,9 @@ def disable_databricks_trace_archival(
     *,
     experiment_id: str | None = None,
 ) -> None:
-    """Sends traces to the default table again, and ends what ``enable_databricks_trace_archival``
-    began. What is archived stays.
+    """Sends traces to the default table again. What is archived stays. Without ``experiment_id``, or with
+    the table, this ends what ``enable_databricks_trace_archival`` began: experiments that are chosen
+    afterwards are not archived.
 
     Args:
         catalog: With ``schema`` and ``table``: the table that it is archived to; another is an error.
@@ -170,7 +172,7 @@ def disable_databricks_trace_archival(
             "which experiment's archival is to be disabled is not said",
             "name it: mlflow.disable_databricks_trace_archival(experiment_id=...)",
         )
-    _archival.disable(archive, experiments, name)
+    _archival.disable(archive, experiments, name, named=experiment_id is not None)
 
 
 def _enable_stock(delta_table_fullname: str, experiment_id: str | None = None) -> None:
@@ -189,15 +191,15 @@ def _disable_stock(experiment_id: str | None = None) -> None:
 def enable_table(table: str, experiment_id: str | None) -> None:
     """What MLflow's own ``enable_databricks_trace_archival`` does when this is installed."""
     archive = _archive()
-    experiment = _experiment_name(archive, experiment_id or _active_experiment_id())
+    experiment = _experiment_name(archive, experiment_id)
     _archival.enable(archive, table, experiment, False)
 
 
 def disable_experiment(experiment_id: str | None) -> None:
     """What MLflow's own ``disable_databricks_trace_archival`` does when this is installed."""
     archive = _archive()
-    experiment = _experiment_name(archive, experiment_id or _active_experiment_id())
-    _archival.disable(archive, [experiment], None)
+    experiment = _experiment_name(archive, experiment_id)
+    _archival.disable(archive, [experiment], None, named=True)
 
 
 def _replace_stock(undo: ExitStack) -> None:
@@ -336,33 +338,14 @@ def _has_databricks_agents() -> bool:
         return False
 
 
-def _active_experiment_id() -> str:
-    """As MLflow's own functions have it: the chosen experiment, or else ``Default``."""
-    return str(importlib.import_module("mlflow.tracking.fluent")._get_experiment_id())
+def _client(archive: Archive) -> MlflowClient:
+    from tracelake._client import MlflowClient
+
+    return MlflowClient(archive)
 
 
-def _chosen_experiment(archive: Archive) -> str | None:
-    """Name of the experiment that was chosen, in code or in the environment."""
-    from tracelake import _client
+def _experiment_name(archive: Archive, experiment_id: str | None) -> str:
+    """Of an experiment by its id; without one, of that which MLflow's own functions take."""
+    from tracelake._client import active_experiment_id
 
-    if not _client.MlflowClient().chosen_experiment():
-        return None
-    return _experiment_name(archive, _active_experiment_id())
-
-
-def _experiment_name(archive: Archive, experiment_id: str) -> str:
-    """The name of an experiment. tracelake takes names and ids, and one's name may be another's id."""
-    from mlflow.exceptions import MlflowException
-
-    # MlflowClient is not in the package mlflow-tracing.
-    calls = importlib.import_module("mlflow.tracking._tracking_service.client")
-    client = calls.TrackingServiceClient(_mlflow().get_tracking_uri())
-    try:
-        return str(client.get_experiment(str(experiment_id)).name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise ExperimentNotFoundError(
-            f"no experiment with the id `{experiment_id}` at {archive.uri}",
-            "mlflow.set_experiment(NAME) chooses one, and creates it if it is not there",
-        ) from error
+    return _client(archive).experiment_name(experiment_id or active_experiment_id())
