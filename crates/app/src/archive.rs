@@ -239,6 +239,10 @@ fn no_such_tables(error: &LakeError) -> anyhow::Error {
         LakeError::Storage { source, .. } if source.kind() == ErrorKind::InvalidFilename => {
             (FaultKind::InvalidParameterValue, "choose a folder without it")
         }
+        LakeError::Storage { source, .. } if source.kind() == ErrorKind::InvalidInput => (
+            FaultKind::InvalidParameterValue,
+            "choose a folder beside the data folder, neither in it nor around it",
+        ),
         _ => (
             FaultKind::InvalidParameterValue,
             "the tables need a file system with hard links that this process may write to",

@@ -48,7 +48,8 @@ impl DataFolder {
     ///
     /// # Errors
     /// [`LakeError::TablesElsewhere`] when there are tables elsewhere, and nothing was changed;
-    /// [`LakeError::Storage`] when the folder is not there or has no hard links.
+    /// [`LakeError::Storage`] when the folder is not there or has no hard links, or when it is in
+    /// the data folder or the other way round.
     pub fn with_tables(&self, tables: &Path) -> Result<Self, LakeError> {
         link_tables(&tables_link(&self.root), tables)?;
         Self::new(&self.root).map_err(|source| LakeError::Storage {

@@ -18,6 +18,9 @@ use crate::error::LakeError;
 /// Name of the file by which a mounted folder of tables is known.
 pub const TABLES_MARKER: &str = ".tracelake-tables";
 
+/// Times that a link is tried again after another command was first.
+const MAX_ATTEMPTS: usize = 10;
+
 const MARKER_TEXT: &str = "Tables of tracelake lie below this folder. Where this file is missing the \
      folder is taken for a mount point whose share is not mounted.\n";
 
@@ -84,7 +87,25 @@ pub(crate) fn tables_entry(link: &Path) -> io::Result<TablesEntry> {
 
 /// Makes `link` lead to `wanted`, which must be there. Changes nothing when it does already.
 pub(crate) fn link_tables(link: &Path, wanted: &Path) -> Result<(), LakeError> {
-    let shown = |path: &Path| path.display().to_string();
+    for _ in 0..MAX_ATTEMPTS {
+        match link_once(link, wanted) {
+            // Another command made it at the same moment: whether it leads there is looked up.
+            Err(LakeError::Storage { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists => {}
+            done => return done,
+        }
+    }
+    Err(taken(link))
+}
+
+/// Another command changed what is in the link's place.
+fn taken(link: &Path) -> LakeError {
+    storage("make the link", link, io::ErrorKind::AlreadyExists.into())
+}
+
+/// A [`LakeError::Storage`] of the kind `AlreadyExists` when something is in the link's place that
+/// was not there at first.
+fn link_once(link: &Path, wanted: &Path) -> Result<(), LakeError> {
     let entry = tables_entry(link).map_err(|source| storage("look at", link, source))?;
     if let TablesEntry::Link(known) = &entry {
         let absolute = std::path::absolute(wanted);
@@ -93,38 +114,77 @@ pub(crate) fn link_tables(link: &Path, wanted: &Path) -> Result<(), LakeError> {
             // Its marker was made together with the link: that it is missing means something.
             Ok(())
         } else {
-            Err(LakeError::TablesElsewhere {
-                link: shown(link),
-                place: format!("leads to `{}`", shown(known)),
-                wanted: shown(wanted),
-            })
+            Err(elsewhere(link, format!("leads to `{}`", known.display()), wanted))
         };
     }
     let folder = std::fs::canonicalize(wanted)
         .map_err(|source| storage("look for the tables folder", wanted, source))?;
-    if folder.as_os_str().as_encoded_bytes().contains(&b'%') {
-        let reason =
-            "a percent sign in a path is decoded by some readers of tables and not by others";
-        let source = io::Error::new(io::ErrorKind::InvalidFilename, reason);
-        return Err(storage("keep tables in", &folder, source));
-    }
     if entry == TablesEntry::Folder {
-        // Only an empty folder goes.
-        std::fs::remove_dir(link).map_err(|source| match source.kind() {
-            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
-                LakeError::TablesElsewhere {
-                    link: shown(link),
-                    place: "has tables of its own".to_owned(),
-                    wanted: shown(wanted),
-                }
-            }
-            _ => storage("replace", link, source),
-        })?;
+        match std::fs::canonicalize(link) {
+            Ok(own) if own == folder => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(taken(link)),
+            Err(source) => return Err(storage("look at", link, source)),
+        }
+    }
+    check_path(link, &folder)?;
+    if entry == TablesEntry::Folder && !is_empty(link)? {
+        // What was looked into may be what another command's link leads to.
+        return Err(match tables_entry(link) {
+            Ok(TablesEntry::Folder) => elsewhere(link, "has tables of its own".to_owned(), wanted),
+            _ => taken(link),
+        });
     }
     check_hard_links(&folder)?;
     let marker = folder.join(TABLES_MARKER);
     write_marker(&marker).map_err(|source| storage("write", &marker, source))?;
+    if entry == TablesEntry::Folder {
+        // Only an empty folder goes.
+        match std::fs::remove_dir(link).map_err(|error| (error.kind(), error)) {
+            Ok(()) | Err((io::ErrorKind::NotFound, _)) => {}
+            Err((io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory, _)) => {
+                return Err(taken(link));
+            }
+            Err((_, source)) => return Err(storage("replace", link, source)),
+        }
+    }
+    // One call: after a crash the link is there whole, or it is not.
     make_link(&folder, link).map_err(|source| storage("make the link", link, source))
+}
+
+/// Refuses a folder of tables whose path readers would misread, or one of which the data folder is
+/// a part, or the other way round: a table's name could then be a path of the journal.
+fn check_path(link: &Path, folder: &Path) -> Result<(), LakeError> {
+    let refused = |kind, reason| storage("keep tables in", folder, io::Error::new(kind, reason));
+    if folder.as_os_str().as_encoded_bytes().contains(&b'%') {
+        let reason =
+            "a percent sign in a path is decoded by some readers of tables and not by others";
+        return Err(refused(io::ErrorKind::InvalidFilename, reason));
+    }
+    let root = link.parent().unwrap_or(link);
+    let root = std::fs::canonicalize(root).map_err(|source| storage("look at", root, source))?;
+    if folder.starts_with(&root) {
+        return Err(refused(io::ErrorKind::InvalidInput, "it is the data folder, or in it"));
+    }
+    if root.starts_with(folder) {
+        return Err(refused(io::ErrorKind::InvalidInput, "the data folder is in it"));
+    }
+    Ok(())
+}
+
+fn is_empty(folder: &Path) -> Result<bool, LakeError> {
+    match std::fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+        // A file in the folder's place.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        // Another command put its link there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        answer => answer.map_err(|source| storage("look at", folder, source)),
+    }
+}
+
+fn elsewhere(link: &Path, place: String, wanted: &Path) -> LakeError {
+    let shown = |path: &Path| path.display().to_string();
+    LakeError::TablesElsewhere { link: shown(link), place, wanted: shown(wanted) }
 }
 
 /// Writes the marker unless another archiver did.
@@ -174,8 +234,9 @@ fn storage(action: &'static str, path: &Path, source: io::Error) -> LakeError {
 
 #[cfg(test)]
 mod tests {
-    use crate::DataFolder;
-    use tracelake_model::TableName;
+    use tracelake_model::{SystemClock, TableName};
+
+    use crate::{DataFolder, Lake, Table, create_or_accept};
 
     use super::*;
 
@@ -240,6 +301,108 @@ mod tests {
         std::fs::create_dir(fresh.root()).unwrap();
         assert!(fresh.with_tables(&root.join("missing")).is_err());
         assert_eq!(std::fs::read_dir(fresh.root()).unwrap().count(), 0);
+    }
+
+    /// Everything below a folder.
+    fn tree(folder: &Path) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        let entries = std::fs::read_dir(folder).unwrap();
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() && !path.is_symlink() {
+                paths.extend(tree(&path));
+            }
+            paths.push(path);
+        }
+        paths.sort_unstable();
+        paths
+    }
+
+    /// Scenario: the tables folder is the data folder's own, empty or not; the data folder itself;
+    /// one in it; one that it is in.
+    /// Guarantees: its own is fine, all others are refused; nothing is changed by any.
+    #[test]
+    fn tables_and_data_folder_are_not_nested() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().canonicalize().unwrap();
+        for own in ["above/data/tables", "above/data/tables/c/s/t"] {
+            std::fs::create_dir_all(root.join(own)).unwrap();
+            std::fs::create_dir_all(root.join("above/data/journal")).unwrap();
+            let before = tree(&root);
+            let folder = DataFolder::new(root.join("above/data")).unwrap();
+            let same = folder.with_tables(&root.join("above/data/journal/../tables")).unwrap();
+            assert_eq!(same, folder);
+            for nested in ["above", "above/data", "above/data/journal"] {
+                let refused = folder.with_tables(&root.join(nested)).unwrap_err();
+                assert!(refused.to_string().contains("data folder"), "{nested}: {refused}");
+            }
+            assert_eq!(tree(&root), before);
+        }
+    }
+
+    /// Scenario: many commands name the same tables folder at once, for a fresh data folder and for
+    /// one with an empty folder of tables; then half of them another one.
+    /// Guarantees: each succeeds; of two tables folders one is linked, and the others are told.
+    #[test]
+    fn commands_at_once_make_one_link() {
+        for round in 0..60 {
+            let temporary = tempfile::tempdir().unwrap();
+            let root = temporary.path().canonicalize().unwrap();
+            let data = root.join("data");
+            std::fs::create_dir_all(if round % 2 == 0 {
+                data.clone()
+            } else {
+                data.join("tables")
+            })
+            .unwrap();
+            let shares = if round % 4 < 2 { ["one", "one"] } else { ["one", "two"] };
+            for share in shares {
+                std::fs::create_dir_all(root.join(share)).unwrap();
+            }
+            let start = std::sync::Barrier::new(8);
+            let known: Vec<Result<DataFolder, LakeError>> = std::thread::scope(|scope| {
+                let commands: Vec<_> = (0..8)
+                    .map(|command| {
+                        let wanted = root.join(shares[command % 2]);
+                        let (data, start) = (&data, &start);
+                        scope.spawn(move || {
+                            let folder = DataFolder::new(data).unwrap();
+                            start.wait();
+                            folder.with_tables(&wanted)
+                        })
+                    })
+                    .collect();
+                commands.into_iter().map(|command| command.join().unwrap()).collect()
+            });
+            let linked = DataFolder::new(&data).unwrap();
+            linked.check_tables().unwrap();
+            for (command, outcome) in known.into_iter().enumerate() {
+                if linked.tables_folder() == root.join(shares[command % 2]) {
+                    assert_eq!(outcome.unwrap(), linked);
+                } else {
+                    let refused = outcome.unwrap_err();
+                    assert!(matches!(refused, LakeError::TablesElsewhere { .. }), "{refused}");
+                }
+            }
+        }
+    }
+
+    /// Scenario: the share is away when a checkpoint is due, and its empty mount point is there.
+    /// Guarantees: none is written, and no folder is made in the mount point.
+    #[test]
+    fn no_checkpoint_is_written_to_an_empty_mount_point() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path().canonicalize().unwrap();
+        let share = root.join("share");
+        std::fs::create_dir(&share).unwrap();
+        std::fs::create_dir(root.join("data")).unwrap();
+        let folder = DataFolder::new(root.join("data")).unwrap().with_tables(&share).unwrap();
+        let table = Table::at(&Lake::new().unwrap(), folder.table(&name())).unwrap();
+        let snapshot = create_or_accept(&table, &SystemClock).unwrap();
+        std::fs::rename(&share, root.join("away")).unwrap();
+        std::fs::create_dir(&share).unwrap();
+        let refused = snapshot.checkpoint().unwrap_err();
+        assert!(matches!(refused, LakeError::NotMounted { .. }), "{refused}");
+        assert_eq!(tree(&share), Vec::<PathBuf>::new());
     }
 
     /// Scenario: the share is away: as a missing folder, and as an empty mount point.

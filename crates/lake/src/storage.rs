@@ -94,9 +94,8 @@ fn put(
         let mut file = File::create_new(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        link(&temporary, target).or_else(|error| {
-            if is_same_file(&temporary, target) { Ok(()) } else { Err(error) }
-        })
+        link(&temporary, target)
+            .or_else(|error| if is_same_file(&temporary, target) { Ok(()) } else { Err(error) })
     })();
     // A temporary file that stays behind is unreferenced; vacuum may take it.
     std::fs::remove_file(&temporary).ok();
@@ -214,7 +213,7 @@ mod tests {
         let free = root.join("free");
         let failed = put(root, &free, b"mine", elsewhere("two", io::ErrorKind::TimedOut));
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(!free.exists());
+        assert!(!free.try_exists().unwrap());
     }
 
     /// Scenario: many threads write the same names, each its own content.

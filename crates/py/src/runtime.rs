@@ -36,6 +36,9 @@ impl Ending {
     /// it has taken in.
     pub(crate) const AT_A_SERVICE: Self = Self::InOrder(Duration::from_millis(500));
 
+    /// Of a service that is stopped: what was acknowledged is in its journal.
+    pub(crate) const OF_A_SERVICE: Self = Self::InOrder(Duration::from_millis(500));
+
     /// Of a call that writes to a folder in this process: a commit may be under way.
     pub(crate) const IN_A_FOLDER: Self = Self::InOrder(Duration::from_secs(20));
 }
@@ -58,7 +61,20 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Fault>>,
 {
-    let runtime = runtime()?;
+    run_on(py, runtime()?, ending, call)
+}
+
+/// The same on a runtime that is there, which ends with the call.
+pub(crate) fn run_on<T, F>(
+    py: Python<'_>,
+    runtime: Runtime,
+    ending: Ending,
+    call: impl FnOnce(CancellationToken) -> F + Send + 'static,
+) -> PyResult<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Fault>>,
+{
     let stop = Stop::default();
     let (reply, done) = mpsc::sync_channel(1);
     let (handle, told) = (runtime.handle().clone(), stop.clone());

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use pyo3::prelude::*;
 use tokio::runtime::Runtime;
@@ -11,10 +10,7 @@ use tracelake_app::client::{EmbeddedService as Service, ServeOptions};
 use tracelake_app::{Fault, FaultKind};
 
 use crate::error::exception;
-use crate::runtime::runtime;
-
-/// How long threads may take to end once the service has stopped.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::runtime::{Ending, run_on, runtime};
 
 /// A running service.
 #[pyclass(frozen, module = "tracelake._tracelake")]
@@ -92,12 +88,7 @@ impl EmbeddedService {
             std::mem::forget((runtime, service));
             return Ok(());
         }
-        let stopped = py.detach(|| {
-            let stopped = runtime.block_on(service.stop());
-            runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
-            stopped
-        });
-        stopped.map_err(|fault| exception(py, &fault))
+        run_on(py, runtime, Ending::OF_A_SERVICE, move |_| service.stop())
     }
 }
 

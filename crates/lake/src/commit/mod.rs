@@ -21,7 +21,8 @@
 //! state when their whole sequence is applied once more. Only the last epoch can be handed over
 //! again, whole and in order, so nothing younger of this archiver is in the table that an older piece
 //! could undo. What another archiver did to the same trace between a commit and its replay can be
-//! undone: a tag that it set, and, where a deletion is replayed, spans that it added after that.
+//! undone: its deletion, a tag that it set, and, where a deletion is replayed, spans that it added
+//! after that.
 //!
 //! The last commit carries a Delta `txn` action (this archiver, the epoch): another call for the
 //! epoch, after an answer that was lost, commits nothing.

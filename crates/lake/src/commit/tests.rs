@@ -8,27 +8,27 @@ use super::*;
 use crate::rows::rebuild_traces;
 use crate::{Lake, TableLocation};
 
-struct Fixture {
+pub(super) struct Fixture {
     _folder: tempfile::TempDir,
-    table: Table,
+    pub(super) table: Table,
     clock: Arc<FakeClock>,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::new().unwrap();
         let table = Table::at(&lake, TableLocation::new(folder.path().join("t"))).unwrap();
         Self { _folder: folder, table, clock: Arc::new(FakeClock::default()) }
     }
 
-    fn writer(&self, application: &str) -> TableWriter {
+    pub(super) fn writer(&self, application: &str) -> TableWriter {
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         TableWriter::open(self.table.clone(), application.to_owned(), clock, 1_000).unwrap()
     }
 
     /// Every live row, read back: trace, spans, revision.
-    fn rows(&self) -> Vec<(u128, usize, i32)> {
+    pub(super) fn rows(&self) -> Vec<(u128, usize, i32)> {
         let snapshot = self.table.snapshot(None).unwrap();
         let mut rows = Vec::new();
         for file in snapshot.live_files((None, None)).unwrap() {
@@ -48,7 +48,7 @@ impl Fixture {
     }
 }
 
-fn draft(trace: u128, range: Range<u64>) -> TraceDraft {
+pub(super) fn draft(trace: u128, range: Range<u64>) -> TraceDraft {
     let body = spans::simple_request(trace, range);
     let decoded = decode_otlp(&body, SpanSource::Otlp, &Limits::default()).unwrap();
     TraceDraft {
@@ -235,7 +235,7 @@ fn archivers_at_the_same_moment_leave_one_row() {
     assert_eq!(rows, (0..2 * EPOCHS).map(expected).collect::<Vec<_>>());
 }
 
-fn changes(trace: u128, changes: Vec<TraceChange>) -> TraceDraft {
+pub(super) fn changes(trace: u128, changes: Vec<TraceChange>) -> TraceDraft {
     let mut info = TraceInfo::new(TraceId((trace + 1).to_be_bytes()));
     let replaces = changes.contains(&TraceChange::Delete);
     changes.into_iter().for_each(|change| change.apply(&mut info));

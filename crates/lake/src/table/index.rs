@@ -99,8 +99,9 @@ impl TraceIndex {
                 None => wanted.extend(fingerprints.get(&key)),
             }
         }
-        let is_wanted =
-            |file: &LiveFile| self.files.get(&file.path).is_some_and(|known| wanted.contains(&known.id));
+        let is_wanted = |file: &LiveFile| {
+            self.files.get(&file.path).is_some_and(|known| wanted.contains(&known.id))
+        };
         (0..files.len()).filter(|index| files.get(*index).is_some_and(is_wanted)).collect()
     }
 
@@ -150,7 +151,8 @@ impl TraceIndex {
             let look = self.look;
             let is_known = self.files.get_mut(&file.path).is_some_and(|known| {
                 // One that was not live for a while has rows that moved to other files and back.
-                let same = known.seen == Some(last) && known.deletion_vector == file.deletion_vector;
+                let same =
+                    known.seen == Some(last) && known.deletion_vector == file.deletion_vector;
                 known.seen = same.then_some(look);
                 same
             });
