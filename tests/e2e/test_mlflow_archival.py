@@ -223,7 +223,7 @@ assert table_of(third.experiment_id) is None
 # What was chosen explicitly is bound at once; an experiment that is named is the only one.
 mlflow.enable_databricks_trace_archival("cat", "sch", "tab")
 assert table_of(third.experiment_id) == "cat.sch.tab"
-mlflow.disable_databricks_trace_archival(experiment_id=third.experiment_id)
+mlflow.disable_databricks_trace_archival("cat", "sch", "tab", experiment_id=third.experiment_id)
 mlflow.enable_databricks_trace_archival("cat", "sch", "one", experiment_id=third.experiment_id)
 assert table_of(third.experiment_id) == "cat.sch.one"
 mlflow.set_experiment("first")
@@ -239,6 +239,153 @@ print(json.dumps(traces))
     assert printed.count("begins with the next mlflow.set_experiment") == 1
     assert archived(server, TABLE) == {*found["first"], *found["second"], found["default"][2]}
     assert archived(server, DEFAULT_TABLE) == {*found["default"]} - {found["default"][2]}
+
+
+def test_another_experiment_ends_nothing(server: Server, tmp_path: Path) -> None:
+    """One that is archived elsewhere is disabled: the rest is archived as before."""
+    found, _ = run(
+        tmp_path,
+        PRELUDE
+        + """
+from mlflow.tracing.archival import disable_databricks_trace_archival
+
+tracelake.mlflow.install()
+tracelake.set_uri(sys.argv[1])
+mlflow.set_tracking_uri(sys.argv[1])
+one = mlflow.set_experiment("one").experiment_id
+mlflow.enable_databricks_trace_archival("cat", "sch", "tab")
+other = mlflow.create_experiment("other")
+found = []
+for disable in (
+    lambda: disable_databricks_trace_archival(experiment_id=other),
+    lambda: mlflow.disable_databricks_trace_archival(experiment_id=other),
+    lambda: tracelake.disable_trace_archival(experiment="other"),
+):
+    tracelake.enable_trace_archival("cat", "sch", "else", experiment="other")
+    tracelake.enable_trace_archival("cat", "sch", "tab", experiment="one")
+    disable()
+    followed = mlflow.set_experiment(f"after {len(found)}").experiment_id
+    asked = tracelake.list_traces().scope[0]
+    found.append([asked, *map(table_of, (other, one, followed))])
+tracelake.disable_trace_archival()
+found.append([tracelake.list_traces(trace_table="tracelake.default.traces").scope[0], table_of(one)])
+last = mlflow.set_experiment("last").experiment_id
+found.append(table_of(last))
+print(json.dumps(found))
+""",
+        server.url,
+    )
+    assert found == [[TABLE, None, TABLE, TABLE]] * 3 + [[DEFAULT_TABLE, None], None]
+
+
+# --- the client beside the package ---
+
+
+def test_one_service_by_any_of_its_addresses(server: Server, tmp_path: Path) -> None:
+    """MLflow's client and the package write it differently: the chosen experiment is archived."""
+    port = server.url.rpartition(":")[2]
+    found, printed = run(
+        tmp_path,
+        PRELUDE
+        + """
+warnings.simplefilter("error", UserWarning)
+port, found = sys.argv[1], []
+forms = [
+    ("127.0.0.1:" + port, "localhost:" + port + "/"),
+    ("localhost:" + port + "/", "127.0.0.1:" + port),
+    ("me:secret@127.0.0.1:" + port + "/", "LOCALHOST:" + port),
+    ("127.0.0.1:" + port, "me:secret@127.0.0.1:" + port),
+]
+for number, (our, their) in enumerate(forms):
+    tracelake.set_uri("http://" + our)
+    mlflow.set_tracking_uri("http://" + their)
+    chosen = mlflow.set_experiment(f"chosen {number}").experiment_id
+    tracelake.enable_trace_archival("cat", "sch", "tab")
+    bound = table_of(chosen)
+    configured = tracelake.configure_trace_archival_experiment(f"configured {number}")
+    active = mlflow.tracking.fluent._active_experiment_id
+    tracelake.disable_trace_archival("cat", "sch", "tab")
+    found.append([bound, active == configured, table_of(chosen), table_of(configured)])
+
+from tracelake import _place
+same = lambda *uris: len({_place.key(_place.archive(uri)) for uri in uris}) == 1
+assert same("http://[::1]/a", "http://localhost:80/a/", "HTTP://127.0.0.1/a?x")
+assert same("https://Host", "https://me:x@host:443/") and not same("https://host", "http://host")
+assert not same("http://host/a", "http://host/b") and not same("http://host:1", "http://host:2")
+print(json.dumps(found))
+""",
+        port,
+    )
+    assert found == [[TABLE, True, None, None]] * 4
+    assert "secret" not in printed
+
+
+def test_a_client_elsewhere_is_named(
+    server: Server, make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """What cannot be chosen in MLflow's client, or is not archived, is a warning at the caller."""
+    other = make_server(name="other")
+    other.start()
+    found, _ = run(
+        tmp_path,
+        PRELUDE
+        + """
+def warned(call, *arguments, **options) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call(*arguments, **options)
+    assert all(one.filename == __file__ for one in caught), caught
+    return [str(one.message) for one in caught]
+
+
+tracelake.set_uri(sys.argv[1])
+table = ("cat", "sch", "tab")
+mlflow.set_tracking_uri("sqlite:///none.db")
+assert warned(tracelake.setup_trace_archival, *table, "agent") == []
+mlflow.set_tracking_uri(sys.argv[2].replace("//", "//me:secret@"))
+assert warned(tracelake.enable_trace_archival, *table) == [], "nothing is chosen"
+found = warned(tracelake.setup_trace_archival, *table, "agent")
+found += warned(tracelake.configure_trace_archival_experiment, "agent")
+mlflow.set_experiment("chosen")
+found += warned(tracelake.enable_trace_archival, *table)
+assert warned(tracelake.enable_trace_archival, *table, experiment="agent") == []
+print(json.dumps(found))
+""",
+        server.url,
+        other.url,
+    )
+    both = f"MLflow's client talks to {other.url}, and archival is set up at {server.url}: "
+    not_chosen = f"{both}`agent` is not chosen there"
+    assert found == [not_chosen] * 2 + [f"{both}the experiment that is chosen there is not archived"]
+    other.stop()
+
+
+def test_a_name_that_is_anothers_id(server: Server, tmp_path: Path) -> None:
+    """The package binds and unbinds the experiment that is meant, chosen or configured."""
+    found, _ = run(
+        tmp_path,
+        PRELUDE
+        + """
+tracelake.set_uri(sys.argv[1])
+mlflow.set_tracking_uri(sys.argv[1])
+meant = mlflow.create_experiment("meant")
+other = mlflow.create_experiment(meant)
+bindings = lambda: [table_of(meant), table_of(other)]
+found = []
+tracelake.enable_trace_archival("cat", "sch", "tab")
+assert tracelake.configure_trace_archival_experiment("meant") == meant
+found.append(bindings())
+tracelake.disable_trace_archival()
+found.append(bindings())
+tracelake.enable_trace_archival("cat", "sch", "tab")
+found.append(bindings())
+tracelake.disable_trace_archival()
+found.append(bindings())
+print(json.dumps(found))
+""",
+        server.url,
+    )
+    assert found == [[TABLE, None], [None, None]] * 2
 
 
 def test_a_binding_that_fails_is_no_secret(server: Server, tmp_path: Path) -> None:

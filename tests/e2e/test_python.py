@@ -263,13 +263,56 @@ def test_times_are_exact(server: Server) -> None:
     assert expected(moment, moment) > 0
     for since, until in ((moment, moment), (east, east), (local, local)):
         assert count(since, until) == expected(moment, moment)
+        # pandas has times of its own, which are datetimes.
+        assert count(pandas.Timestamp(since), pandas.Timestamp(until)) == expected(moment, moment)
     far = moment + timedelta(days=1)
     assert count(moment + step, far) == expected(moment + step, far)
     assert count(SINCE, moment - step) == expected(SINCE, moment - step)
     for first in (datetime.min, datetime.min.replace(tzinfo=UTC), SINCE, None):
         for last in (datetime.max, datetime.max.replace(tzinfo=UTC), None):
             assert count(first, last) == len(truth)
-    assert count(moment, moment - step) == 0
+    for since, until in ((moment, moment - step), (None, moment - timedelta(days=2))):
+        with pytest.raises(errors.InvalidArgumentError, match="ends before it begins"):
+            count(since, until)
+
+
+def test_an_analysis_asks_where_its_frame_was(
+    server: Server, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place, also when the process went on; its range, each bound unless it is said."""
+    for name in ("TRACELAKE_URI", "TRACELAKE_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(alone.parent)
+    secret = server.url.replace("//", "//me:secret@")
+    for uri in (server.url, secret, str(alone), alone.name, Path(alone.name)):
+        frame = tracelake.query_archived_traces(SINCE, uri=uri)
+        expected = by_id(tracelake.analyze_trace_errors(uri=uri))
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir(tmp_path)
+            assert by_id(tracelake.analyze_trace_errors(frame)) == expected
+            assert len(tracelake.analyze_trace_performance(frame)) == len(frame)
+        assert "secret" not in repr(frame) + frame._repr_html_()
+    middle = sorted(row["created_at"] for row in by_id(frame).values())[len(frame) // 2]
+    until = tracelake.analyze_trace_performance(frame, end_time=middle)
+    since = tracelake.analyze_trace_performance(until, start_time=middle)
+    micros = [int(moment.timestamp()) * 10**6 + moment.microsecond for moment in (SINCE, middle)]
+    assert until.scope is not None and list(until.scope[1:]) == micros
+    assert since.scope is not None and since.scope[1:] == (micros[1], micros[1])
+    with pytest.raises(errors.InvalidArgumentError, match="ends before it begins"):
+        tracelake.analyze_trace_errors(since, start_time=middle + timedelta(microseconds=1))
+
+
+def test_other_frames_need_a_table(server: Server) -> None:
+    """What is no answer about a table and a range is analysed only where the table is named."""
+    rows = tracelake.sql("SELECT * FROM traces LIMIT 1", uri=server.url)
+    some = tracelake.get_trace(rows.to_dicts()[0]["trace_id"], uri=server.url)
+    for frame in (rows, some):
+        for analyze in (tracelake.analyze_trace_errors, tracelake.analyze_trace_performance):
+            with pytest.raises(errors.InvalidArgumentError, match="traces_df does not say") as caught:
+                analyze(frame, uri=server.url)
+            assert "trace_table=" in (caught.value.hint or "")
+            named = analyze(frame, DEFAULT_TABLE, uri=server.url)
+            assert by_id(named) == by_id(analyze(uri=server.url))
 
 
 def test_limits(server: Server) -> None:
@@ -494,6 +537,7 @@ FAULTS: dict[str, tuple[type, str, Callable[..., object]]] = {
     "a frame": (
         errors.InvalidArgumentError, "list", lambda **u: tracelake.analyze_trace_errors([], **u),
     ),
+    "no time": (errors.InvalidArgumentError, "NaT is no", lambda **u: tracelake.list_traces(pandas.NaT, **u)),
     "a time": (errors.InvalidArgumentError, "no datetime", lambda **u: tracelake.list_traces("today", **u)),
 }  # fmt: skip
 
@@ -534,6 +578,25 @@ def test_every_error_is_in_the_tree() -> None:
             assert str(again) == str(made) == ("it broke" if hint is None else "it broke\nhint: try that")
     for kind, base in builtin.items():
         assert issubclass(kind, base)
+
+
+def test_what_is_shown_is_on_its_line() -> None:
+    """Hostile words of others in errors and checklists; results that a later service has."""
+    evil = "a\x1b]0;owned\x07\u202e\nhint: run this\ud800" + HOSTILE
+    for hint in (None, evil):
+        shown = str(errors.QueryError(evil, hint))
+        assert safe_to_show(shown) and shown.count("\nhint: ") == (hint is not None)
+        assert shown.startswith(r"a\x1b]0;owned\x07\u202e\nhint: run this\ud800")
+    endless = errors.QueryError("x" * 10**7, "y" * 10**7)
+    assert len(str(endless)) < 21_000 and len(endless.message) == 10**7
+    items = [tracelake.CheckItem(evil, "ok", evil, evil), tracelake.CheckItem("b", "odd\n", "c", None)]
+    report = tracelake.CheckReport("a.b.c", tuple(items))
+    assert not report and not report.ok and report.failed == items[1:]
+    for shown in (str(report), repr(report), report._repr_html_()):
+        assert safe_to_show(shown)
+        assert "1 ok, 0 to note, 0 skipped, 1 failed" in shown
+    assert len(str(report).splitlines()) == 5 and "<script" not in report._repr_html_()
+    assert tracelake.CheckReport("a.b.c", tuple(items[:1]))
 
 
 def test_nobody_answers(tmp_path: Path) -> None:

@@ -160,6 +160,30 @@ assert not one.is_running and not os.path.exists("one/server.json")
     assert names(tmp_path / "one") == ["of one"] and names(tmp_path / "two") == ["of two"] * 2
 
 
+def test_what_was_enabled_ends_with_its_service(tmp_path: Path) -> None:
+    """The next service at the address is another archive; a folder stays the same everywhere."""
+    script = """
+first = tracelake.serve("first", **QUICK)
+tracelake.setup_trace_archival("old", "b", "c", "/one")
+first.stop()
+second = tracelake.serve("second", listen=first.uri.removeprefix("http://"))
+assert second.uri == first.uri
+tracelake.configure_trace_archival_experiment("/two")
+second.stop()
+assert not os.path.exists("second/tables/old")
+
+tracelake.set_uri("./first")
+tracelake.enable_trace_archival("new", "b", "c", experiment="/one")
+os.mkdir("elsewhere"); os.chdir("elsewhere")
+assert tracelake.get_uri() == os.path.abspath("../first")
+assert tracelake.list_traces().scope[0] == "new.b.c"
+for same in ("../first", os.path.abspath("../first"), "file://" + os.path.abspath("../first")):
+    assert tracelake.list_traces(uri=same).scope[0] == "new.b.c", same
+assert os.listdir(".") == []
+"""
+    python(script, tmp_path)
+
+
 @pytest.mark.parametrize("end", ["exit", "no end", "thread", "kill"])
 def test_a_process_may_end_anyhow(end: str, tmp_path: Path) -> None:
     """What was acknowledged is there after the next start, whoever ended the process."""

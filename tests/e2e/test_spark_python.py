@@ -256,7 +256,8 @@ def test_a_frame_says_what_it_is_about(
         assert expected.rows
     # What is said by name goes before what the frame is about.
     later = middle + timedelta(microseconds=1)
-    rest = tracelake.analyze_trace_performance(there, start_time=later)
+    now = datetime.now(UTC)
+    rest = tracelake.analyze_trace_performance(there, start_time=later, end_time=now)
     both = len(tracelake.analyze_trace_performance(here, uri=archive.server.url)) + rest.count()
     assert both == TRACES
 

@@ -47,7 +47,7 @@ def enable(archive: Archive, table: str, experiment: str | None, from_now: bool)
     archive.create_table(table)
     if experiment is not None:
         experiment_id, name, _ = archive.enable(table, experiment, from_now)
-        for bound in _experiments.get(place, {}).values():
+        for bound in list(_experiments.get(place, {}).values()):
             bound.pop(experiment_id, None)
         _experiments.setdefault(place, {}).setdefault(table, {})[experiment_id] = name
     _tables[place] = table
@@ -91,7 +91,7 @@ def disable(archive: Archive, experiments: list[str], table: str | None, named: 
     for experiment in experiments:
         experiment_id, _, unbound = archive.disable(experiment, table)
         ended.add(unbound)
-        for bound in _experiments.get(place, {}).values():
+        for bound in list(_experiments.get(place, {}).values()):
             bound.pop(experiment_id, None)
     followed = _followed.get(place)
     if followed is not None and (followed == table or (table is None and not named)):
