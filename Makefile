@@ -76,7 +76,7 @@ demo: ## Build, start the service, log traces, show the tables, clean up
 
 .PHONY: test
 test: ## All tests: Rust, the house rules, and the end-to-end tests from outside
-	@$(call estimate,make test,15 minutes,4 minutes)
+	@$(call estimate,make test,28 minutes,17 minutes)
 	@$(call step,1/4 build (once$(,) for all that follows))
 	cargo build --locked --workspace --all-targets
 	@$(call step,2/4 rust tests)

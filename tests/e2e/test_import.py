@@ -158,12 +158,13 @@ def split_over_files(folder: Path, bodies: Bodies) -> int:
 def large_import(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Path]:
-    """Files enough to be killed on the way: made-up ones, and the real traces."""
+    """Files enough to be killed on the way twice: made-up ones, and the real traces before them."""
+    made_up = made_up_files(tmp_path_factory)
     if request.param == "made-up":
-        return [made_up_files(tmp_path_factory)]
+        return [made_up]
     if not SHARED_DATA.is_dir():
         pytest.skip("the recorded real traces are not on this machine (../shared/data)")
-    return [SHARED_DATA / "otlp_real", SHARED_DATA / "otlp_derived"]
+    return [SHARED_DATA / "otlp_real", SHARED_DATA / "otlp_derived", made_up]
 
 
 def made_up_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
