@@ -37,7 +37,14 @@ def send(service, *names):
             assert answer.status == 200
 
 def threads():
-    return sorted(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task"))
+    "Names of this process's threads; one may end between the list and the reading of its name."
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        try:
+            names.append(open(f"/proc/self/task/{task}/comm").read().strip())
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return sorted(names)
 
 def settled(look, expected):
     "What `look` gives once it is as expected; threads that end take a moment."
