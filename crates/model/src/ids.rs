@@ -81,12 +81,26 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// The lowercase hex digits of the first 16 of `bytes`, written into `digits`: for rows, where a string of
+/// its own for every id costs more than the id.
+#[must_use]
+pub fn hex_in<'d>(bytes: &[u8], digits: &'d mut [u8; 32]) -> &'d str {
+    let mut used = 0;
+    for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
+        pair[0] = HEX_DIGITS[usize::from(byte >> 4)];
+        pair[1] = HEX_DIGITS[usize::from(byte & 15)];
+        used += 2;
+    }
+    std::str::from_utf8(digits.get(..used).unwrap_or_default()).unwrap_or_default()
+}
+
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Appends the lowercase hex digits of `bytes` to `text`.
 pub fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        text.push(char::from(HEX_DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(HEX_DIGITS[usize::from(byte & 15)]));
     }
 }
 

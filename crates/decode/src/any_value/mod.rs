@@ -6,9 +6,10 @@
 //! `Infinity`, `-Infinity`). A key of a sent map that would read as one of these gets one more `$`.
 //! No value is `null`.
 
-use std::fmt::Write as _;
+use std::fmt;
 
 use base64::Engine as _;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use tracelake_model::limits::MAX_NESTING_DEPTH;
@@ -16,48 +17,47 @@ use tracelake_model::limits::MAX_NESTING_DEPTH;
 use crate::view::ValueView;
 use crate::writer::MessageWriter;
 
-/// Appends the JSON text of `value` to `out`.
-pub fn write_json(value: ValueView<'_>, out: &mut String) {
+/// Appends the JSON text of `value` to `out`, which is text in memory: writing to it cannot fail.
+pub fn write_json<W: fmt::Write>(value: ValueView<'_>, out: &mut W) {
+    write_value(value, out).ok();
+}
+
+fn write_value<W: fmt::Write>(value: ValueView<'_>, out: &mut W) -> fmt::Result {
     match value {
-        ValueView::Empty => out.push_str("null"),
-        ValueView::String(text) => write_json_string(text, out),
-        ValueView::Bool(true) => out.push_str("true"),
-        ValueView::Bool(false) => out.push_str("false"),
-        ValueView::Int(number) => {
-            // Writing to a String cannot fail.
-            write!(out, "{number}").ok();
-        }
+        ValueView::Empty => out.write_str("null"),
+        ValueView::String(text) => write_string(text, out),
+        ValueView::Bool(true) => out.write_str("true"),
+        ValueView::Bool(false) => out.write_str("false"),
+        ValueView::Int(number) => write!(out, "{number}"),
         ValueView::Double(number) => write_double(number, out),
         ValueView::Array(array) => {
-            out.push('[');
+            out.write_char('[')?;
             for (index, element) in array.iter().enumerate() {
                 if 0 < index {
-                    out.push(',');
+                    out.write_char(',')?;
                 }
-                write_json(element, out);
+                write_value(element, out)?;
             }
-            out.push(']');
+            out.write_char(']')
         }
         ValueView::KeyValues(entries) => {
-            out.push('{');
+            out.write_char('{')?;
             for (index, entry) in entries.iter().enumerate() {
                 if 0 < index {
-                    out.push(',');
+                    out.write_char(',')?;
                 }
                 if is_reserved(entry.key) {
-                    write_json_string(&format!("${}", entry.key), out);
+                    write_string(&format!("${}", entry.key), out)?;
                 } else {
-                    write_json_string(entry.key, out);
+                    write_string(entry.key, out)?;
                 }
-                out.push(':');
-                write_json(entry.value(), out);
+                out.write_char(':')?;
+                write_value(entry.value(), out)?;
             }
-            out.push('}');
+            out.write_char('}')
         }
         ValueView::Bytes(bytes) => {
-            out.push_str("{\"$bytes\":\"");
-            STANDARD.encode_string(bytes, out);
-            out.push_str("\"}");
+            write!(out, "{{\"$bytes\":\"{}\"}}", Base64Display::new(bytes, &STANDARD))
         }
     }
 }
@@ -75,7 +75,7 @@ fn is_reserved(key: &str) -> bool {
     key.starts_with('$') && matches!(key.trim_start_matches('$'), "bytes" | "double")
 }
 
-fn write_double(number: f64, out: &mut String) {
+fn write_double<W: fmt::Write>(number: f64, out: &mut W) -> fmt::Result {
     let name = if number.is_nan() {
         "NaN"
     } else if number == f64::INFINITY {
@@ -84,35 +84,51 @@ fn write_double(number: f64, out: &mut String) {
         "-Infinity"
     } else {
         // `{:?}` is the shortest text that reads back as the same double, and marks it as one.
-        write!(out, "{number:?}").ok();
-        return;
+        return write!(out, "{number:?}");
     };
-    write!(out, "{{\"$double\":\"{name}\"}}").ok();
+    write!(out, "{{\"$double\":\"{name}\"}}")
 }
 
 /// Appends `text` as a JSON string, escaping only what JSON demands.
-pub fn write_json_string(text: &str, out: &mut String) {
-    out.push('"');
+pub fn write_json_string<W: fmt::Write>(text: &str, out: &mut W) {
+    write_string(text, out).ok();
+}
+
+fn write_string<W: fmt::Write>(text: &str, out: &mut W) -> fmt::Result {
+    out.write_char('"')?;
     let mut rest = text;
-    while let Some(position) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
-        let (plain, tail) = rest.split_at(position);
-        out.push_str(plain);
+    while let Some((plain, tail)) = rest.split_at_checked(plain_bytes(rest.as_bytes()))
+        && !tail.is_empty()
+    {
+        out.write_str(plain)?;
         let mut characters = tail.chars();
         match characters.next() {
-            Some('"') => out.push_str("\\\""),
-            Some('\\') => out.push_str("\\\\"),
-            Some('\n') => out.push_str("\\n"),
-            Some('\r') => out.push_str("\\r"),
-            Some('\t') => out.push_str("\\t"),
-            Some(control) => {
-                write!(out, "\\u{:04x}", u32::from(control)).ok();
-            }
+            Some('"') => out.write_str("\\\"")?,
+            Some('\\') => out.write_str("\\\\")?,
+            Some('\n') => out.write_str("\\n")?,
+            Some('\r') => out.write_str("\\r")?,
+            Some('\t') => out.write_str("\\t")?,
+            Some(control) => write!(out, "\\u{:04x}", u32::from(control))?,
             None => {}
         }
         rest = characters.as_str();
     }
-    out.push_str(rest);
-    out.push('"');
+    out.write_str(rest)?;
+    out.write_char('"')
+}
+
+/// Bytes before the first that JSON escapes. Payloads are long and mostly plain: a chunk at a time is
+/// looked at without a branch per byte.
+fn plain_bytes(bytes: &[u8]) -> usize {
+    const CHUNK: usize = 32;
+    let is_special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    let plain = bytes
+        .chunks_exact(CHUNK)
+        .take_while(|chunk| !chunk.iter().fold(false, |any, byte| any | is_special(*byte)))
+        .count()
+        * CHUNK;
+    let rest = bytes.get(plain..).unwrap_or_default();
+    plain + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
 }
 
 /// A value read back from the table's JSON text, as an `AnyValue` message.
@@ -158,7 +174,7 @@ impl<'de> serde::de::DeserializeSeed<'de> for ValueVisitor {
 impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Vec<u8>;
 
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a JSON value")
     }
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use super::json_text::{self, Members, Model};
 use super::keys::Key;
 use super::{Payload, PayloadForm};
@@ -19,7 +21,9 @@ pub(super) struct Candidate<'a> {
 /// in MLflow, where attributes are a map.
 #[derive(Debug)]
 pub(super) struct Candidates<'a> {
-    by_key: [Option<Candidate<'a>>; Key::COUNT],
+    /// Keys that are there, a bit each: most questions are about keys that are not.
+    present: u128,
+    by_key: SmallVec<[(Key, Candidate<'a>); 16]>,
     /// The first `gen_ai.prompt.<n>.content` that is not empty.
     pub(super) prompt_content: Option<Candidate<'a>>,
     /// The first `gen_ai.completion.<n>.content` that is not empty.
@@ -34,7 +38,8 @@ impl<'a> Candidates<'a> {
     /// Sorts the attributes of `span`.
     pub(super) fn collect(span: &SpanView<'a>) -> Self {
         let mut found = Self {
-            by_key: [None; Key::COUNT],
+            present: 0,
+            by_key: SmallVec::new(),
             prompt_content: None,
             completion_content: None,
             tool_call_arguments: None,
@@ -43,9 +48,7 @@ impl<'a> Candidates<'a> {
         for (position, attribute) in span.attributes().enumerate() {
             let candidate = Candidate { position, attribute };
             if let Some(key) = Key::of(attribute.key) {
-                if let Some(slot) = found.by_key.get_mut(key.index()) {
-                    *slot = Some(candidate);
-                }
+                found.put(key, candidate);
             } else if let Some(rest) = attribute.key.strip_prefix("gen_ai.") {
                 found.take_numbered(rest, candidate);
             }
@@ -56,10 +59,22 @@ impl<'a> Candidates<'a> {
         found
     }
 
+    fn put(&mut self, key: Key, candidate: Candidate<'a>) {
+        if self.present & bit(key) == 0 {
+            self.present |= bit(key);
+            self.by_key.push((key, candidate));
+        } else if let Some((_, known)) = self.by_key.iter_mut().find(|(known, _)| *known == key) {
+            *known = candidate;
+        }
+    }
+
     /// The attribute of `key`.
     #[inline]
     pub(super) fn get(&self, key: Key) -> Option<Candidate<'a>> {
-        self.by_key.get(key.index()).copied().flatten()
+        if self.present & bit(key) == 0 {
+            return None;
+        }
+        self.by_key.iter().find(|(known, _)| *known == key).map(|(_, candidate)| *candidate)
     }
 
     /// The value of `key`.
@@ -102,6 +117,13 @@ impl<'a> Candidates<'a> {
             *slot = Some(candidate);
         }
     }
+}
+
+/// The bit of `key` among all keys.
+#[inline]
+const fn bit(key: Key) -> u128 {
+    const { assert!(Key::COUNT <= 128) };
+    1 << key.index()
 }
 
 impl<'a> Candidate<'a> {

@@ -119,8 +119,16 @@ impl Key {
     /// The key of an attribute name.
     #[inline]
     pub(super) fn of(name: &str) -> Option<Self> {
-        let found = NAMES.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
-        NAMES.get(found).map(|(_, key)| *key)
+        let mut slot = slot_of(name.as_bytes());
+        loop {
+            // Less than half of the slots are taken, so an empty one ends every search.
+            let entry = usize::from(*SLOTS.get(slot % SLOT_COUNT)?);
+            let (known, key) = NAMES.get(entry.checked_sub(1)?)?;
+            if *known == name {
+                return Some(*key);
+            }
+            slot += 1;
+        }
     }
 
     /// Position in an array of [`Self::COUNT`].
@@ -128,6 +136,51 @@ impl Key {
     pub(super) const fn index(self) -> usize {
         self as usize
     }
+}
+
+/// Slots of the hash table over [`NAMES`]: a power of two, more than twice their number.
+const SLOT_COUNT: usize = 512;
+
+/// Position of a name in [`NAMES`] plus one, zero for an empty slot; a name that finds its slot taken has
+/// the next one that is free. Every attribute of every span is looked up here, and most are no key: a
+/// search by comparison costs several times as much.
+static SLOTS: [u8; SLOT_COUNT] = slots();
+
+const fn slots() -> [u8; SLOT_COUNT] {
+    let mut slots = [0; SLOT_COUNT];
+    let mut index = 0;
+    while index < NAMES.len() {
+        let mut slot = slot_of(NAMES[index].0.as_bytes()) % SLOT_COUNT;
+        while slots[slot] != 0 {
+            slot = (slot + 1) % SLOT_COUNT;
+        }
+        index += 1;
+        slots[slot] = position(index);
+    }
+    slots
+}
+
+/// Fails the build when there are too many names for a slot.
+#[expect(clippy::cast_possible_truncation, reason = "checked right before")]
+const fn position(index: usize) -> u8 {
+    assert!(index <= u8::MAX as usize && 2 * index < SLOT_COUNT);
+    index as u8
+}
+
+/// Where the search for a name begins: by its length and four of its bytes.
+#[inline]
+const fn slot_of(name: &[u8]) -> usize {
+    let length = name.len();
+    if length == 0 {
+        return 0;
+    }
+    let near_end = if 4 <= length { name[length - 4] } else { 0 };
+    length
+        .wrapping_mul(37)
+        .wrapping_add(name[0] as usize)
+        .wrapping_add((name[length - 1] as usize).wrapping_mul(11))
+        .wrapping_add((name[length / 2] as usize).wrapping_mul(101))
+        .wrapping_add((near_end as usize).wrapping_mul(59))
 }
 
 #[cfg(test)]
@@ -145,5 +198,17 @@ mod tests {
         for name in ["", "inpu", "input.values", "zzz", "gen_ai", "mlflow.spantype"] {
             assert_eq!(Key::of(name), None, "{name}");
         }
+    }
+
+    /// Scenario: the searches for all names.
+    /// Guarantees: names are spread, so that a search compares with one or two.
+    #[test]
+    fn names_are_spread_over_the_slots() {
+        let looked_at = |name: &str| {
+            let start = slot_of(name.as_bytes());
+            (start..).take_while(|slot| SLOTS[slot % SLOT_COUNT] != 0).count()
+        };
+        let longest = NAMES.iter().map(|(name, _)| looked_at(name)).max();
+        assert!(longest <= Some(8), "{longest:?}");
     }
 }

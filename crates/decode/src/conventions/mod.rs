@@ -45,6 +45,7 @@ use std::collections::BTreeMap;
 use tracelake_model::{TokenUsage, TraceCost, TraceState};
 
 use self::candidates::Candidates;
+use self::keys::Key;
 use crate::request::SpanRecord;
 use crate::view::{SpanView, ValueView};
 
@@ -105,6 +106,10 @@ pub struct Meaning<'a> {
     pub usage: TokenUsage,
     /// Cost of this span alone, as the sender gave it.
     pub cost: TraceCost,
+    /// Conversation that the span names, as sent; not empty.
+    pub session_id: Option<Cow<'a, str>>,
+    /// End user that the span names, as sent; not empty.
+    pub user_id: Option<Cow<'a, str>>,
 }
 
 /// What a trace means as a whole, derived from its spans.
@@ -149,16 +154,30 @@ pub fn interpret<'a>(span: &SpanView<'a>) -> Meaning<'a> {
         model_provider: model_name::provider(&found),
         usage: tokens::usage(&found),
         cost: tokens::cost(&found),
+        session_id: named(&found, Key::SessionId)
+            .or_else(|| named(&found, Key::GenAiConversationId)),
+        user_id: named(&found, Key::UserId),
         inputs: inputs.map(|inputs| inputs.payload),
         outputs: outputs.map(|outputs| outputs.payload),
     }
+}
+
+fn named<'a>(found: &Candidates<'a>, key: Key) -> Option<Cow<'a, str>> {
+    found.value(key).map(candidates::any_text).filter(|text| !text.is_empty())
 }
 
 /// Reads the meaning of a trace from all its spans, in the order of arrival. Identical copies are
 /// taken for spans of their own: leave them out before.
 #[must_use]
 pub fn interpret_trace(spans: &[SpanRecord]) -> TraceMeaning {
-    trace::interpret_trace(spans)
+    let meanings: Vec<Meaning<'_>> = spans.iter().map(|span| interpret(&span.view())).collect();
+    trace::interpret_trace(spans, &meanings)
+}
+
+/// The same as [`interpret_trace`], of spans whose meanings are known: one for each, in their order.
+#[must_use]
+pub fn interpret_trace_of(spans: &[SpanRecord], meanings: &[Meaning<'_>]) -> TraceMeaning {
+    trace::interpret_trace(spans, meanings)
 }
 
 /// What `spans` say the trace's tags to be: [`TraceMeaning::tags`] alone.

@@ -8,17 +8,15 @@ use std::sync::Arc;
 
 use tracelake_model::{TokenUsage, TraceCost, TraceState};
 
-use super::candidates::{Candidates, any_text};
-use super::keys::Key;
-use super::{TraceMeaning, payloads, previews, rollup, tags, tokens};
+use super::{Meaning, Payload, TraceMeaning, previews, rollup, tags};
 use crate::request::SpanRecord;
 use crate::view::ResourceView;
 
 /// Characters of a session id; MLflow refuses longer ones.
 const MAX_SESSION_CHARACTERS: usize = 250;
 
-/// Reads the meaning of a trace from all its spans, in the order of arrival.
-pub(super) fn interpret_trace(spans: &[SpanRecord]) -> TraceMeaning {
+/// Reads the meaning of a trace from all its spans, in the order of arrival, and theirs.
+pub(super) fn interpret_trace(spans: &[SpanRecord], meanings: &[Meaning<'_>]) -> TraceMeaning {
     let (resource_tags, services) = resources(spans);
     let mut meaning = TraceMeaning {
         state: state(spans),
@@ -34,31 +32,28 @@ pub(super) fn interpret_trace(spans: &[SpanRecord]) -> TraceMeaning {
         request_preview: None,
         response_preview: None,
     };
-    let mut usages = Vec::with_capacity(spans.len());
-    let mut costs = Vec::with_capacity(spans.len());
-    for span in spans {
-        let view = span.view();
-        let found = Candidates::collect(&view);
-        let usage = tokens::usage(&found);
-        usages.push((!usage.is_empty()).then_some(usage));
-        let cost = tokens::cost(&found);
-        costs.push((cost != TraceCost::default()).then_some(cost));
-        if meaning.session_id.is_none() {
-            meaning.session_id = text(&found, Key::SessionId)
-                .or_else(|| text(&found, Key::GenAiConversationId))
-                .map(|session| session.chars().take(MAX_SESSION_CHARACTERS).collect());
-        }
-        if meaning.user_id.is_none() {
-            meaning.user_id = text(&found, Key::UserId);
-        }
-        if span.parent.is_none() {
-            tags::add_root(&view, &mut meaning.tags, &mut meaning.trace_name);
+    for root in spans.iter().filter(|span| span.parent.is_none()) {
+        tags::add_root(&root.view(), &mut meaning.tags, &mut meaning.trace_name);
+    }
+    meaning.session_id = meanings
+        .iter()
+        .find_map(|span| span.session_id.as_deref())
+        .map(|session| session.chars().take(MAX_SESSION_CHARACTERS).collect());
+    meaning.user_id = meanings.iter().find_map(|span| span.user_id.as_deref()).map(str::to_owned);
+    add_previews(spans, meanings, &mut meaning);
+    let has_usage = meanings.iter().any(|span| !span.usage.is_empty());
+    let has_cost = meanings.iter().any(|span| span.cost != TraceCost::default());
+    if has_usage || has_cost {
+        let tree = rollup::Tree::new(spans);
+        let usages = meanings.iter().map(|span| (!span.usage.is_empty()).then_some(span.usage));
+        meaning.usage = rollup::sum_usage(&tree.topmost(&usages.collect::<Vec<_>>()));
+        if has_cost {
+            let costs = meanings
+                .iter()
+                .map(|span| (span.cost != TraceCost::default()).then_some(span.cost));
+            meaning.cost = rollup::sum_cost(&tree.topmost(&costs.collect::<Vec<_>>()));
         }
     }
-    add_previews(spans, &mut meaning);
-    let tree = rollup::Tree::new(spans);
-    meaning.usage = rollup::sum_usage(&tree.topmost(&usages));
-    meaning.cost = rollup::sum_cost(&tree.topmost(&costs));
     meaning
 }
 
@@ -78,10 +73,6 @@ fn state(spans: &[SpanRecord]) -> TraceState {
         Some(_) => TraceState::Ok,
         None => TraceState::InProgress,
     }
-}
-
-fn text(found: &Candidates<'_>, key: Key) -> Option<String> {
-    found.value(key).map(any_text).filter(|text| !text.is_empty()).map(|text| text.into_owned())
 }
 
 /// Tags from the first resource that has attributes, and the names of all services.
@@ -113,14 +104,12 @@ fn resources(spans: &[SpanRecord]) -> (BTreeMap<String, String>, Vec<String>) {
 }
 
 /// Of several roots MLflow takes the last one for the previews.
-fn add_previews(spans: &[SpanRecord], meaning: &mut TraceMeaning) {
-    let Some(root) = spans.iter().rfind(|span| span.parent.is_none()) else {
-        return;
+fn add_previews(spans: &[SpanRecord], meanings: &[Meaning<'_>], meaning: &mut TraceMeaning) {
+    let root = spans.iter().zip(meanings).rfind(|(span, _)| span.parent.is_none());
+    let Some((_, root)) = root else { return };
+    let preview = |payload: Option<&Payload<'_>>, role| {
+        payload.map(|payload| previews::preview(&payload.text(), role))
     };
-    let view = root.view();
-    let found = Candidates::collect(&view);
-    meaning.request_preview = payloads::inputs(&view, &found)
-        .map(|inputs| previews::preview(&inputs.payload.text(), "user"));
-    meaning.response_preview = payloads::outputs(&view, &found)
-        .map(|outputs| previews::preview(&outputs.payload.text(), "assistant"));
+    meaning.request_preview = preview(root.inputs.as_ref(), "user");
+    meaning.response_preview = preview(root.outputs.as_ref(), "assistant");
 }

@@ -101,7 +101,7 @@ pub(crate) async fn read_body(
     if declared_bytes.is_some_and(|bytes| limit_bytes.saturating_add(MAX_DRAINED_BYTES) < bytes) {
         return Err(IntakeError::BodyTooLarge { limit_bytes });
     }
-    let mut pieces = Pieces::default();
+    let mut pieces = Pieces::of_declared(declared_bytes);
     let mut received_bytes = 0_u64;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Err(IntakeError::BodyBroken { received_bytes }) };
@@ -141,18 +141,28 @@ pub(super) async fn drain(mut body: Body) {
 /// Pieces of a body; one alone is not copied.
 #[derive(Default)]
 struct Pieces {
+    declared_bytes: usize,
     first: Bytes,
     joined: BytesMut,
 }
 
+/// What a declared length makes room for at once; a longer body has to come before it takes memory.
+const MAX_ROOM_AT_ONCE: usize = 4 << 20;
+
 impl Pieces {
+    fn of_declared(bytes: Option<u64>) -> Self {
+        let declared = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_default();
+        Self { declared_bytes: declared.min(MAX_ROOM_AT_ONCE), ..Self::default() }
+    }
+
     fn push(&mut self, piece: Bytes) {
         if self.first.is_empty() && self.joined.is_empty() {
             self.first = piece;
             return;
         }
         if self.joined.is_empty() {
-            self.joined = BytesMut::with_capacity(2 * (self.first.len() + piece.len()));
+            let room = self.declared_bytes.max(2 * (self.first.len() + piece.len()));
+            self.joined = BytesMut::with_capacity(room);
             self.joined.extend_from_slice(&std::mem::take(&mut self.first));
         }
         self.joined.extend_from_slice(&piece);

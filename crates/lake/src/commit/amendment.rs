@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use delta_kernel::actions::deletion_vector_writer::{
     KernelDeletionVector, StreamingDeletionVectorWriter,
 };
+use parquet::errors::ParquetError;
 use tracelake_model::TraceId;
 
 use super::actions::{Action, Add, Cdc, Remove};
@@ -332,7 +333,16 @@ impl TableWriter {
         schema: &SchemaRef,
         batches: &[RecordBatch],
     ) -> Result<EncodedFile, LakeError> {
-        let mut file = encode_file(schema, batches).map_err(|source| LakeError::Parquet {
+        self.put_parquet(path, encode_file(schema, batches))
+    }
+
+    /// Writes a file that was encoded.
+    pub(super) fn put_parquet(
+        &self,
+        path: &str,
+        encoded: Result<EncodedFile, ParquetError>,
+    ) -> Result<EncodedFile, LakeError> {
+        let mut file = encoded.map_err(|source| LakeError::Parquet {
             action: "encode",
             path: path.to_owned(),
             source,

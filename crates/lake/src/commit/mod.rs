@@ -62,10 +62,10 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::commit::actions::{Action, Add, CommitInfo, ENGINE_INFO, Txn, to_lines};
-use crate::data_file::EncodedFile;
+use crate::data_file::{EncodedFile, encode_batches};
 use crate::error::LakeError;
 use crate::layout::{data_file, log_file};
-use crate::rows::{TraceDraft, encode};
+use crate::rows::{RowEncoder, TraceDraft};
 use crate::storage::PutOutcome;
 use crate::table::{LiveFile, RowAddress, Table, TableSnapshot, TraceIndex, create_or_accept};
 
@@ -75,8 +75,9 @@ const MAX_ATTEMPTS: usize = 50;
 /// Versions between checkpoints.
 const CHECKPOINT_INTERVAL: u64 = 50;
 
-/// Bytes of spans that are encoded into one batch at the most, so that no Arrow offset overflows.
-const MAX_BATCH_BYTES: usize = 256 << 20;
+/// Bytes of spans that are encoded into one batch at the most, one trace at the least: so little that what
+/// a batch takes beside its traces hardly counts, and that it is still in the cache when it is compressed.
+const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// `round_bytes` of every writer but those of tests.
 const MAX_ROUND_BYTES: u64 = 128 << 20;
@@ -436,16 +437,15 @@ impl TableWriter {
         if traces.is_empty() {
             return Ok(None);
         }
-        let mut batches = Vec::new();
-        for chunk in chunks_by_bytes(traces) {
-            let chunk: Vec<TraceDraft> = chunk.iter().map(|trace| (*trace).clone()).collect();
-            batches.push(
-                encode(&chunk)
-                    .map_err(|source| LakeError::Arrow { action: "encode rows", source })?,
-            );
-        }
         let path = data_file();
-        let file = self.write_parquet(&path, &traces_schema(), &batches)?;
+        let schema = traces_schema();
+        let mut encoder = RowEncoder::default();
+        let mut batches = chunks_by_bytes(traces).into_iter().map(|chunk| {
+            chunk.iter().for_each(|trace| encoder.push(trace));
+            encoder.finish().map_err(Into::into)
+        });
+        let encoded = encode_batches(&schema, traces.len(), &mut batches);
+        let file = self.put_parquet(&path, encoded)?;
         Ok(Some((path, file)))
     }
 

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, Float64Builder, Int32Builder, Int64Builder, ListArray,
-    MapArray, StringBuilder, StructArray, TimestampMicrosecondBuilder,
+    Array, ArrayBuilder as _, ArrayRef, BinaryBuilder, Float64Builder, Int32Builder, Int64Builder,
+    ListArray, MapArray, StringBuilder, StructArray, TimestampMicrosecondBuilder,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use arrow::error::ArrowError;
+use smallvec::SmallVec;
 use tracelake_decode::any_value::write_json;
 use tracelake_decode::{KeyValueView, ValueView};
 
@@ -58,7 +59,6 @@ pub(crate) struct MapColumn {
     keys: StringBuilder,
     values: StringBuilder,
     offsets: Offsets,
-    scratch: String,
 }
 
 impl MapColumn {
@@ -71,9 +71,9 @@ impl MapColumn {
     /// Adds an entry whose value is the JSON text of `value`.
     pub(crate) fn json_entry(&mut self, key: &str, value: ValueView<'_>) {
         self.keys.append_value(key);
-        self.scratch.clear();
-        write_json(value, &mut self.scratch);
-        self.values.append_value(&self.scratch);
+        write_json(value, &mut self.values);
+        // Ends the value that was written.
+        self.values.append_value("");
     }
 
     /// Adds `attributes` as JSON text. Returns false when a key repeats: the first one is kept,
@@ -109,7 +109,7 @@ impl MapColumn {
         };
         let entries = StructArray::try_new(
             fields.clone(),
-            vec![Arc::new(self.keys.finish()), Arc::new(self.values.finish())],
+            vec![self.keys.array(), self.values.array()],
             None,
         )?;
         let offsets = self.offsets.finish();
@@ -131,27 +131,39 @@ impl Rows for StringBuilder {
 /// Keys met so far in one attribute list: compared one by one while few, hashed when many.
 #[derive(Debug, Default)]
 pub(crate) struct SeenKeys<'a> {
-    few: Vec<&'a str>,
+    /// A bit for each key, by its length and two of its bytes: most keys are told apart by it.
+    marks: u128,
+    few: SmallVec<[&'a str; FEW_KEYS]>,
     many: std::collections::HashSet<&'a str>,
 }
 
-impl<'a> SeenKeys<'a> {
-    const FEW: usize = 24;
+/// Keys that are compared; more are hashed.
+const FEW_KEYS: usize = 24;
 
+impl<'a> SeenKeys<'a> {
     /// True when `key` was not met before.
     pub(crate) fn insert(&mut self, key: &'a str) -> bool {
-        if self.many.is_empty() {
-            if self.few.contains(&key) {
-                return false;
-            }
-            self.few.push(key);
-            if Self::FEW < self.few.len() {
-                self.many.extend(self.few.drain(..));
-            }
-            true
-        } else {
-            self.many.insert(key)
+        if !self.many.is_empty() {
+            return self.many.insert(key);
         }
+        let mark = Self::mark(key.as_bytes());
+        if self.marks & mark != 0 && self.few.contains(&key) {
+            return false;
+        }
+        self.marks |= mark;
+        if self.few.len() < FEW_KEYS {
+            self.few.push(key);
+        } else {
+            self.many.extend(self.few.drain(..));
+            self.many.insert(key);
+        }
+        true
+    }
+
+    fn mark(key: &[u8]) -> u128 {
+        let byte = |at: usize| key.get(at).copied().map_or(0, usize::from);
+        let spread = key.len() * 5 + byte(key.len() / 2) * 3 + byte(key.len().wrapping_sub(2)) * 17;
+        1 << (spread % 128)
     }
 }
 
@@ -214,19 +226,46 @@ pub(crate) trait Finish {
     fn array(&mut self) -> ArrayRef;
 }
 
+/// A builder that is finished begins the next batch with room for as much again: growing by doubling
+/// copies what is there, and touches memory anew.
 macro_rules! finish {
     ($($builder:ty),*) => {$(
         impl Finish for $builder {
             fn array(&mut self) -> ArrayRef {
-                Arc::new(self.finish()) as Arc<dyn Array>
+                let room = roomy(self.len());
+                let array = self.finish();
+                *self = Self::with_capacity(room);
+                Arc::new(array) as Arc<dyn Array>
             }
         }
     )*};
 }
-finish!(StringBuilder, Int32Builder, Int64Builder, Float64Builder, BinaryBuilder);
+finish!(Int32Builder, Int64Builder, Float64Builder);
+
+macro_rules! finish_bytes {
+    ($($builder:ty),*) => {$(
+        impl Finish for $builder {
+            fn array(&mut self) -> ArrayRef {
+                let (items, bytes) = (roomy(self.len()), roomy(self.values_slice().len()));
+                let array = self.finish();
+                *self = Self::with_capacity(items, bytes);
+                Arc::new(array) as Arc<dyn Array>
+            }
+        }
+    )*};
+}
+finish_bytes!(StringBuilder, BinaryBuilder);
 
 impl Finish for TimestampMicrosecondBuilder {
     fn array(&mut self) -> ArrayRef {
-        Arc::new(self.finish().with_timezone("UTC"))
+        let room = roomy(self.len());
+        let array = self.finish().with_timezone("UTC");
+        *self = Self::with_capacity(room);
+        Arc::new(array)
     }
+}
+
+/// An eighth more than `used`: batches are cut by bytes, so they differ in rows.
+const fn roomy(used: usize) -> usize {
+    used + used / 8
 }

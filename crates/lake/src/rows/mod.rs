@@ -13,7 +13,7 @@ mod traces;
 pub use conform::conform;
 pub(crate) use rebuild::without_derived;
 pub use rebuild::{RebuildError, rebuild_traces};
-pub use traces::{TraceDraft, encode};
+pub use traces::{RowEncoder, TraceDraft, encode};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The `spans` column: OTLP spans walked once, straight into leaf builders.
 
+use std::fmt::Write as _;
+
 use arrow::array::{
     ArrayRef, BinaryBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
     TimestampMicrosecondBuilder,
@@ -9,7 +11,7 @@ use tracelake_decode::any_value::{to_json, write_json, write_json_string};
 use tracelake_decode::conventions::{Meaning, Payload, PayloadForm};
 use tracelake_decode::request::encode_request;
 use tracelake_decode::{ResourceView, ScopeView, SpanRecord, SpanView, ValueView};
-use tracelake_model::ids::hex;
+use tracelake_model::ids::{hex, hex_in};
 use tracelake_model::schema::span_fields;
 
 use super::columns::{
@@ -35,7 +37,6 @@ pub(crate) struct SpanColumns {
     scope: ScopeColumns,
     resource: ResourceColumns,
     otlp: BinaryBuilder,
-    scratch: String,
 }
 
 const TEXT: [&str; 15] = [
@@ -105,18 +106,22 @@ impl SpanColumns {
     }
 
     /// Appends one span.
-    pub(crate) fn append(&mut self, record: &SpanRecord, meaning: &Meaning<'_>) {
-        let span = record.view();
+    pub(crate) fn append(
+        &mut self,
+        record: &SpanRecord,
+        span: &SpanView<'_>,
+        meaning: &Meaning<'_>,
+    ) {
         self.rows += 1;
         let mut exact = !record.beyond_columns;
-        self.append_text(record, &span, meaning);
-        exact &= self.append_times(&span);
-        exact &= self.append_counts(&span);
-        exact &= self.append_attributes(&span, meaning);
+        self.append_text(record, span, meaning);
+        exact &= self.append_times(span);
+        exact &= self.append_counts(span);
+        exact &= self.append_attributes(span, meaning);
         exact &= self.append_resource(record);
         exact &= self.append_scope(record);
-        exact &= self.events.append(&span);
-        exact &= self.links.append(&span);
+        exact &= self.events.append(span);
+        exact &= self.links.append(span);
         let usage = &meaning.usage;
         for (builder, count) in self.tokens.iter_mut().zip([
             usage.input_tokens,
@@ -154,11 +159,12 @@ impl SpanColumns {
             _,
             source,
         ] = &mut self.text;
-        span_id.append_value(hex(span.span_id));
+        let mut digits = [0; 32];
+        span_id.append_value(hex_in(span.span_id, &mut digits));
         name.append_value(span.name);
         span_type.append_option(meaning.span_type.as_deref());
         status.append_value(status_name(span.status_code));
-        parent.append_option(record.parent.map(|id| id.to_string()));
+        parent.append_option(record.parent.map(|id| hex_in(&id.0, &mut digits)));
         kind.append_value(kind_name(span.kind).as_ref());
         message.append_option(Some(span.status_message).filter(|text| !text.is_empty()));
         state.append_option(Some(span.trace_state).filter(|text| !text.is_empty()));
@@ -232,18 +238,16 @@ impl SpanColumns {
                 None
             }
             Some(Payload::Attribute { position, key, value, form }) => {
-                self.scratch.clear();
+                let builder = &mut self.text[column];
                 match (form, value) {
-                    (PayloadForm::Text, ValueView::String(text)) => {
-                        self.text[column].append_value(text);
-                    }
+                    (PayloadForm::Text, ValueView::String(text)) => builder.append_value(text),
                     (PayloadForm::Quoted, ValueView::String(text)) => {
-                        write_json_string(text, &mut self.scratch);
-                        self.text[column].append_value(&self.scratch);
+                        write_json_string(text, builder);
+                        builder.append_value("");
                     }
                     (_, value) => {
-                        write_json(*value, &mut self.scratch);
-                        self.text[column].append_value(&self.scratch);
+                        write_json(*value, builder);
+                        builder.append_value("");
                     }
                 }
                 let form = match (form, value) {
@@ -251,7 +255,9 @@ impl SpanColumns {
                     (PayloadForm::Quoted, ValueView::String(_)) => 'q',
                     _ => 'v',
                 };
-                self.text[origin].append_value(format!("{position}:{form}:{key}"));
+                // Writing to a builder cannot fail.
+                write!(self.text[origin], "{position}:{form}:{key}").ok();
+                self.text[origin].append_value("");
                 Some(*position)
             }
         }

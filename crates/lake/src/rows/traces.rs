@@ -10,7 +10,9 @@ use arrow::array::{
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use tracelake_decode::SpanRecord;
-use tracelake_decode::conventions::{Meaning, TraceMeaning, interpret, interpret_trace};
+use tracelake_decode::conventions::{
+    Meaning, TraceMeaning, interpret, interpret_trace, interpret_trace_of,
+};
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo, TraceState};
 
@@ -76,7 +78,7 @@ impl TraceDraft {
     /// All that is known of the trace as a whole, with what the spans say by themselves.
     #[must_use]
     pub fn full_info(&self) -> TraceInfo {
-        let facts = TraceFacts::new(self);
+        let facts = TraceFacts::new(self, interpret_trace(&self.spans));
         let mut info = self.info.clone().unwrap_or(TraceInfo::new(self.trace_id));
         info.request_time_micros = facts.request_time_micros;
         info.execution_duration_ms = facts.execution_duration_ms;
@@ -100,23 +102,48 @@ const NAME_TAG: &str = "mlflow.traceName";
 ///
 /// # Errors
 /// [`ArrowError`] if the builders and the schema disagree, which no input can cause.
-pub fn encode(traces: &[TraceDraft]) -> Result<RecordBatch, ArrowError> {
-    let mut columns = TraceColumns::default();
-    let mut spans = SpanColumns::default();
-    for trace in traces {
-        let meanings: Vec<(Meaning<'_>, &SpanRecord)> =
-            trace.spans.iter().map(|record| (interpret(&record.view()), record)).collect();
-        for (meaning, record) in &meanings {
-            spans.append(record, meaning);
+pub fn encode<'t>(
+    traces: impl IntoIterator<Item = &'t TraceDraft>,
+) -> Result<RecordBatch, ArrowError> {
+    let mut encoder = RowEncoder::default();
+    traces.into_iter().for_each(|trace| encoder.push(trace));
+    encoder.finish()
+}
+
+/// Writes traces as batches of rows. What one batch took in memory is kept ready for the next.
+#[derive(Debug, Default)]
+pub struct RowEncoder {
+    columns: TraceColumns,
+    spans: SpanColumns,
+}
+
+impl RowEncoder {
+    /// Adds the row of `trace` to the batch.
+    pub fn push(&mut self, trace: &TraceDraft) {
+        let mut errors = 0;
+        let mut meanings = Vec::with_capacity(trace.spans.len());
+        for record in &trace.spans {
+            let view = record.view();
+            let meaning = interpret(&view);
+            self.spans.append(record, &view, &meaning);
+            errors += usize::from(view.is_error());
+            meanings.push(meaning);
         }
-        spans.end_trace();
-        columns.append(trace, &meanings);
+        self.spans.end_trace();
+        self.columns.append(trace, &meanings, errors);
     }
-    let schema = traces_schema();
-    let mut done = columns.finish(&schema)?;
-    done.push("spans", spans.finish()?);
-    let arrays = done.in_order(schema.fields())?;
-    RecordBatch::try_new(schema, arrays)
+
+    /// The batch of the rows since the last call.
+    ///
+    /// # Errors
+    /// [`ArrowError`] if the builders and the schema disagree, which no input can cause.
+    pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let schema = traces_schema();
+        let mut done = self.columns.finish(&schema)?;
+        done.push("spans", self.spans.finish()?);
+        let arrays = done.in_order(schema.fields())?;
+        RecordBatch::try_new(schema, arrays)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -165,8 +192,8 @@ const COSTS: [&str; 3] = ["input_cost", "output_cost", "total_cost"];
 const TIMES: [&str; 2] = ["created_at", "updated_at"];
 
 impl TraceColumns {
-    fn append(&mut self, trace: &TraceDraft, meanings: &[(Meaning<'_>, &SpanRecord)]) {
-        let facts = TraceFacts::new(trace);
+    fn append(&mut self, trace: &TraceDraft, meanings: &[Meaning<'_>], errors: usize) {
+        let facts = TraceFacts::new(trace, interpret_trace_of(&trace.spans, meanings));
         self.append_text(trace, &facts);
         self.info_text[0].append_value(
             trace
@@ -177,7 +204,7 @@ impl TraceColumns {
         );
         self.info_time.append_option(facts.request_time_micros);
         self.info_text[1].append_value(facts.state.as_str());
-        self.append_numbers(trace, &facts);
+        self.append_numbers(trace, &facts, errors);
         for (key, value) in &facts.tags {
             self.tags.entry(key, value);
         }
@@ -198,7 +225,7 @@ impl TraceColumns {
         self.metadata.end();
         self.assessments.end_trace();
         let mut models: Vec<&str> = Vec::new();
-        for model in meanings.iter().filter_map(|(meaning, _)| meaning.model.as_deref()) {
+        for model in meanings.iter().filter_map(|meaning| meaning.model.as_deref()) {
             if !models.contains(&model) {
                 models.push(model);
                 self.models.append_value(model);
@@ -225,7 +252,7 @@ impl TraceColumns {
         }
     }
 
-    fn append_numbers(&mut self, trace: &TraceDraft, facts: &TraceFacts) {
+    fn append_numbers(&mut self, trace: &TraceDraft, facts: &TraceFacts, errors: usize) {
         let usage = &facts.meaning.usage;
         let durations = SpanDurations::new(&trace.spans);
         for (builder, value) in self.longs.iter_mut().zip([
@@ -240,7 +267,6 @@ impl TraceColumns {
         ]) {
             builder.append_option(value);
         }
-        let errors = trace.spans.iter().filter(|span| span.view().is_error()).count();
         let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
         for (builder, value) in
             self.ints.iter_mut().zip([count(trace.spans.len()), count(errors), trace.revision])
@@ -314,7 +340,10 @@ pub(super) struct TraceFacts {
 impl TraceFacts {
     /// What the spans alone say.
     pub(super) fn of_spans(spans: &[SpanRecord]) -> Self {
-        let mut meaning = interpret_trace(spans);
+        Self::of_meaning(spans, interpret_trace(spans))
+    }
+
+    fn of_meaning(spans: &[SpanRecord], mut meaning: TraceMeaning) -> Self {
         Self {
             state: meaning.state,
             request_time_micros: earliest_start(spans),
@@ -330,8 +359,8 @@ impl TraceFacts {
         }
     }
 
-    fn new(trace: &TraceDraft) -> Self {
-        let mut facts = Self::of_spans(&trace.spans);
+    fn new(trace: &TraceDraft, meaning: TraceMeaning) -> Self {
+        let mut facts = Self::of_meaning(&trace.spans, meaning);
         if let Some(info) = &trace.info {
             let metadata = |key: &str| info.trace_metadata.get(key).cloned();
             if info.state != TraceState::Unspecified {
