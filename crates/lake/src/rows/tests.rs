@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracelake_decode::{SpanSource, decode_otlp};
 use tracelake_model::schema::{list_of, span_fields, traces_schema};
-use tracelake_model::{Limits, SpanId, TraceId};
+use tracelake_model::{Assessment, Limits, SpanId, TraceId, TraceInfo};
 use tracelake_testkit::spans;
 
 use super::*;
@@ -208,4 +208,22 @@ fn a_bad_span_id_does_not_make_a_row_unreadable() {
     let traces = rebuild_traces(&row_of_another_writer(spans, json!({}))).unwrap();
     let ids: Vec<SpanId> = traces[0].spans.iter().map(|span| span.span_id).collect();
     assert_eq!(ids, [SpanId([0; 8]), SpanId([0, 0, 0, 0, 0, 0, 0, 0xaa])]);
+}
+
+/// Scenario: an encoder makes batch after batch, of traces with everything in them.
+/// Guarantees: each batch is what an encoder of its own makes of the same traces.
+#[test]
+fn an_encoder_makes_batches_one_after_another() {
+    let info = TraceInfo {
+        linked_runs: vec!["run".to_owned()],
+        assessments: vec![Assessment { assessment_id: "a".to_owned(), ..Assessment::default() }],
+        ..TraceInfo::new(TraceId([1; 16]))
+    };
+    let mut drafts = vec![draft(&spans::simple_request(0, 0..3)), draft(&spans::llm_request(20))];
+    drafts[1].info = Some(info);
+    let mut encoder = RowEncoder::default();
+    for _ in 0..3 {
+        drafts.iter().for_each(|draft| encoder.push(draft));
+        assert_eq!(encoder.finish().unwrap(), encode(&drafts).unwrap());
+    }
 }

@@ -310,6 +310,7 @@ impl TraceColumns {
         done.push("trace_info", struct_array(info_fields, info)?);
         done.push("tags", self.tags.finish()?);
         done.push("trace_metadata", self.metadata.finish()?);
+        (self.models_rows, self.runs_rows) = (0, 0);
         let models = field_of(fields, "models")?.data_type();
         done.push("models", self.models_list.finish_list(models, self.models.array())?);
         let runs = field_of(fields, "linked_run_ids")?.data_type();
