@@ -146,7 +146,7 @@ run: ## Start the service here: make run ARGS='--listen 127.0.0.1:5000'
 	cargo run --locked -p tracelake-app -- serve $(ARGS)
 
 .PHONY: bench
-bench: bench-rust bench-python bench-scale-out ## All benchmarks, in release (25 minutes of building, once)
+bench: bench-rust bench-python bench-scale-out bench-ingest ## All benchmarks, in release (25 minutes of building, once)
 
 .PHONY: bench-rust
 bench-rust: ## Benchmarks of the crates: make bench-rust [NAME=append]
@@ -162,6 +162,21 @@ bench-python: wheel ## One million spans into Python: time, memory, copies (3 mi
 .PHONY: bench-scale-out
 bench-scale-out: build venv ## Whole traces against split ones on two archivers (2 minutes)
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/scale_out.py $(ARGS)
+
+# Benchmarks of the release build; TRACELAKE_BIN is that of the dev profile unless it is given by hand.
+RELEASE_BIN := $(if $(filter command line environment,$(origin TRACELAKE_BIN)),$(TRACELAKE_BIN),$(CARGO_TARGET_DIR)/release/tracelake)
+BENCH_ENV = TRACELAKE_BIN='$(RELEASE_BIN)' PYTHONDONTWRITEBYTECODE=1
+
+.PHONY: bench-build
+bench-build: venv
+	@$(call step,release build: about $(if $(COLD_RELEASE),25 minutes,3 minutes when something changed) on two cores)
+	$(if $(filter $(RELEASE_BIN),$(CARGO_TARGET_DIR)/release/tracelake),cargo build --locked --release -p tracelake-app)
+	cargo build --locked --release -p tracelake-loadgen
+
+.PHONY: bench-ingest
+bench-ingest: bench-build ## What it costs to take spans in: make bench-ingest [ARGS='--seconds 30'] (3 minutes)
+	@$(call step,four loads of 15 s each and what follows them: about 3 minutes)
+	@$(BENCH_ENV) $(PYTHON) tests/bench/ingest.py $(ARGS)
 
 .PHONY: fmt
 fmt: ## Format the Rust sources
