@@ -59,6 +59,9 @@ def run(load: str, arguments: argparse.Namespace, rate: float | None) -> Run:
         server.start()
         try:
             return measure(server, load, arguments, rate)
+        except SystemExit:
+            print(server.log_tail(), file=sys.stderr)
+            raise
         finally:
             server.close()
 

@@ -59,6 +59,7 @@ impl Histogram {
 }
 
 /// Values below 64 have a bucket each; above, each power of two has 64.
+#[expect(clippy::cast_possible_truncation, reason = "a bucket's number is below 4,096")]
 const fn bucket(micros: u64) -> usize {
     let magnitude = (u64::BITS - micros.leading_zeros()).saturating_sub(PRECISION + 1);
     ((magnitude as usize) << PRECISION) + (micros >> magnitude) as usize

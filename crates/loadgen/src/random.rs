@@ -34,10 +34,7 @@ impl Random {
     /// A number below `bound`, which is not zero. The bias is below `bound / 2^32`.
     pub(crate) const fn below(&mut self, bound: u32) -> u32 {
         let product = (self.bits() >> 32) * bound as u64;
-        // The high half of a product of two 32-bit numbers fits.
-        #[expect(clippy::cast_possible_truncation, reason = "shifted down to 32 bits")]
-        let high = (product >> 32) as u32;
-        high
+        (product >> 32) as u32
     }
 }
 

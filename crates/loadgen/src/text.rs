@@ -11,6 +11,9 @@ const ENTRY_BYTES: usize = 16;
 /// Entries to draw from, a power of two: 12 bits name one.
 const ENTRIES: usize = 4096;
 
+/// The same as a double, to share out.
+const ENTRIES_TO_FILL: f64 = 4096.0;
+
 /// Most frequent first, as in any language.
 const FUNCTION_WORDS: &str = "the to of and a in is for that it on with as be are this was by not or \
     from at you we an have has can will your all if more which one their but they our been would when \
@@ -63,7 +66,7 @@ impl Vocabulary {
         let mut entries = Vec::with_capacity(ENTRIES);
         let (mut due, mut made) = (0.0, 0.0);
         for (word, weight) in words.iter().zip(weights) {
-            due += weight / total * f64::from(ENTRIES as u32);
+            due += weight / total * ENTRIES_TO_FILL;
             while made < due && entries.len() < ENTRIES {
                 entries.push(Entry::new(word, random.below(100)));
                 made += 1.0;
@@ -103,7 +106,6 @@ impl Vocabulary {
 
     fn entry(&self, bits: u64) -> &Entry {
         const MASK: u64 = ENTRIES as u64 - 1;
-        #[expect(clippy::cast_possible_truncation, reason = "masked to 12 bits")]
         let index = (bits & MASK) as usize;
         // The mask is below the length that `new` makes.
         self.entries.get(index).unwrap_or(&Entry::FULL_STOP)

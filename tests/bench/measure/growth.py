@@ -147,3 +147,11 @@ def live_bytes(path: Path) -> int:
     """Bytes of the live data files."""
     adds = pa.table(DeltaTable(str(path)).get_add_actions(flatten=True))
     return sum(adds.column("size_bytes").to_pylist())
+
+
+def holds(path: Path, trace_id: str) -> int:
+    """Rows of one trace."""
+    rows = pa.table(QueryBuilder().register("t", DeltaTable(str(path))).execute(
+        f"select trace_id from t where trace_id = 'tr-{trace_id}'"
+    ))  # fmt: skip
+    return rows.num_rows
