@@ -40,6 +40,7 @@ class Result:
     spans: int
     cpu_per_million: float
     acked_per_second: float
+    stored_per_second: float | None
     ack_p50_ms: float
     ack_p99_ms: float
     bytes_per_span: float | None
@@ -59,6 +60,8 @@ class Peer:
     database: str | None = None
     count: str = ""
     """Query for the number of spans in its database."""
+    spans: int | None = None
+    """Sent instead of what the time allows: it acknowledges what waits in its memory."""
 
 
 def free_port() -> int:
@@ -106,7 +109,7 @@ def phoenix(folder: Path, environment: Path) -> Peer:
     options = ("--spans-per-request", "50", "--connections", "2")
     return Peer(
         "phoenix", command, f"http://127.0.0.1:{port}", settings, options,
-        "phoenix.db", "select count(*) from spans",
+        "phoenix.db", "select count(*) from spans", spans=2000,
     )  # fmt: skip
 
 
@@ -131,6 +134,31 @@ def stored(peer: Peer, folder: Path) -> int:
     """Spans in the peer's database."""
     with closing(sqlite3.connect(f"file:{folder / peer.database}?mode=ro", uri=True, timeout=30)) as database:
         return database.execute(peer.count).fetchone()[0]
+
+
+def wait_until_stored(peer: Peer, folder: Path, spans: int, patience: float) -> int:
+    """Until the peer holds as many spans, or patience is out; gives what it holds."""
+    end = time.monotonic() + patience
+    while (held := stored(peer, folder)) < spans and time.monotonic() < end:
+        time.sleep(0.2)
+    return held
+
+
+def wait_until_quiet(pid: int, patience: float = 180) -> None:
+    """Until a peer and its workers have rested for two seconds."""
+    end, before = time.monotonic() + patience, figures.family_cpu_seconds(pid)
+    while time.monotonic() < end:
+        time.sleep(2)
+        after = figures.family_cpu_seconds(pid)
+        if after - before < 0.2:
+            return
+        before = after
+    print("a peer does not come to rest: its CPU time is too high", file=sys.stderr)
+
+
+def database_bytes(peer: Peer, folder: Path) -> int:
+    """Bytes of the peer's database with its log, once what is in it is on disk."""
+    return sum(file.stat().st_size for file in folder.glob(f"{peer.database}*")) if peer.database else 0
 
 
 def run_peer(name: str, load: str, arguments: argparse.Namespace) -> Result:
@@ -163,24 +191,29 @@ def run_peer(name: str, load: str, arguments: argparse.Namespace) -> Result:
 
 def measure_peer(peer: Peer, load: str, pid: int, folder: Path, arguments: argparse.Namespace) -> Result:
     """Sends, waits until it is stored, counts."""
-    # What starts late, such as migrations and imports of workers, is not part of the price.
-    time.sleep(3 if peer.database is None else 8)
-    before = figures.family_cpu_seconds(pid)
-    empty = sum(file.stat().st_size for file in folder.glob(f"{peer.database}*")) if peer.database else 0
-    others = figures.Others.begin()
-    report = generator.send(peer.url, "--load", load, "--seconds", arguments.seconds, *peer.options)
-    spans = report["spans_acked"]
-    size = None
+    warm = 0
     if peer.database:
-        end = time.monotonic() + arguments.patience
-        while stored(peer, folder) < spans and time.monotonic() < end:
-            time.sleep(0.5)
-        if (held := stored(peer, folder)) < spans:
+        # What starts late, such as the imports of workers, is not part of the price.
+        wait_until_quiet(pid)
+        warm = generator.send(peer.url, "--load", load, *peer.options, "--spans", 400)["spans_acked"]
+        wait_until_stored(peer, folder, warm, arguments.patience)
+        wait_until_quiet(pid)
+    before = figures.family_cpu_seconds(pid)
+    empty = database_bytes(peer, folder)
+    others = figures.Others.begin()
+    begun = time.monotonic()
+    until = ("--spans", peer.spans) if peer.spans else ("--seconds", arguments.seconds)
+    report = generator.send(peer.url, "--load", load, *until, *peer.options)
+    spans, size, speed = report["spans_acked"], None, None
+    if peer.database:
+        held = wait_until_stored(peer, folder, warm + spans, arguments.patience) - warm
+        if held < spans:
             print(f"{peer.name} holds {held} of {spans} acknowledged spans", file=sys.stderr)
-        size = (sum(file.stat().st_size for file in folder.glob(f"{peer.database}*")) - empty) / spans
+        size = (database_bytes(peer, folder) - empty) / held
+        spans, speed = held, held / (time.monotonic() - begun)
     cpu = figures.family_cpu_seconds(pid) - before
     return Result(
-        peer.name, load, spans, cpu * 1e6 / spans, report["spans_per_second"],
+        peer.name, load, spans, cpu * 1e6 / spans, report["spans_per_second"], speed,
         report["latency_ms"]["p50"], report["latency_ms"]["p99"], size,
         figures.family_memory_bytes(pid), others.cores(cpu + report["generator_cpu_seconds"]),
     )  # fmt: skip
@@ -193,26 +226,28 @@ def run_tracelake(load: str, arguments: argparse.Namespace) -> Result:
         raise SystemExit(f"the table is not what was acknowledged: {run.faults}")
     return Result(
         "tracelake", load, run.spans, run.cpu_per_million, run.acked_per_second,
-        run.ack_ms["p50"], run.ack_ms["p99"], run.bytes_per_span, run.peak_bytes, run.other_cores,
+        run.committed_per_second, run.ack_ms["p50"], run.ack_ms["p99"], run.bytes_per_span, run.peak_bytes, run.other_cores,
     )  # fmt: skip
 
 
 def show(results: list[Result]) -> dict[str, float]:
     """The table of ratios; gives tracelake's CPU beside rotel's, per load."""
     print(
-        f"{'':8}{'':11}{'CPU-s/M':>10}{'ratio':>8}{'spans/s':>11}{'ratio':>8}{'p50 ms':>9}{'p99 ms':>9}"
+        f"{'':8}{'':11}{'CPU-s/M':>10}{'ratio':>8}{'acked/s':>11}{'stored/s':>11}{'ratio':>8}{'p50 ms':>9}{'p99 ms':>9}"
         f"{'B/span':>8}{'peak MiB':>10}{'others':>8}"
     )
     ratios = {}
     for load in dict.fromkeys(result.load for result in results):
         ours = [result for result in results if (result.load, result.name) == (load, "tracelake")]
         cpu = statistics.mean(result.cpu_per_million for result in ours)
-        speed = statistics.mean(result.acked_per_second for result in ours)
+        speed = statistics.mean(result.stored_per_second or 0 for result in ours)
         for result in (result for result in results if result.load == load):
             size = "" if result.bytes_per_span is None else f"{result.bytes_per_span:.0f}"
+            kept = "" if result.stored_per_second is None else f"{result.stored_per_second:,.0f}"
+            share = "" if result.stored_per_second is None else f"{result.stored_per_second / speed:.3f}"
             print(
                 f"{load:8}{result.name:11}{result.cpu_per_million:10.1f}{result.cpu_per_million / cpu:8.2f}"
-                f"{result.acked_per_second:11,.0f}{result.acked_per_second / speed:8.2f}"
+                f"{result.acked_per_second:11,.0f}{kept:>11}{share:>8}"
                 f"{result.ack_p50_ms:9.1f}{result.ack_p99_ms:9.1f}{size:>8}"
                 f"{result.peak_bytes / (1 << 20):10.0f}{result.other_cores:8.2f}"
             )
@@ -239,6 +274,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=generator.target() / "bench" / "peers.json")
     parser.add_argument("flags", nargs="*", help="for tracelake, after --")
     arguments = parser.parse_args()
+    if "tracelake" not in arguments.order:
+        parser.error("--order must name tracelake: the ratios are to it")
     arguments.connections, arguments.spans_per_request, arguments.idle = 8, None, 1
     generator.release_binary()
     results = []

@@ -23,6 +23,7 @@ class Growth:
     path: Path
     next_version: int = 0
     live: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     arrived: list[tuple[str, int]] = field(default_factory=list)
     """Data files that brought rows, with the time in nanoseconds when their version was there."""
 
@@ -31,6 +32,10 @@ class Growth:
         while self.read_version():
             pass
         return sum(self.live.values())
+
+    def live_bytes(self) -> int:
+        """Bytes of the data files of the version that was read last."""
+        return sum(self.sizes.values())
 
     def read_version(self) -> bool:
         """Takes in the next version if it is there."""
@@ -45,9 +50,11 @@ class Growth:
             action = json.loads(line)
             if removed := action.get("remove"):
                 self.live.pop(file_key(removed), None)
+                self.sizes.pop(file_key(removed), None)
             if added := action.get("add"):
                 deleted = (added.get("deletionVector") or {}).get("cardinality", 0)
                 self.live[file_key(added)] = json.loads(added["stats"])["numRecords"] - deleted
+                self.sizes[file_key(added)] = added["size"]
                 if added["dataChange"]:
                     self.arrived.append((unquote(added["path"]), seen))
         self.next_version += 1
@@ -92,6 +99,14 @@ def read_acked(*files: Path) -> Acked:
     return Acked(traces[order], np.array(spans)[order], np.array(times)[order])
 
 
+def together(one: Acked, other: Acked) -> Acked:
+    """What either says; no trace is in both."""
+    traces = np.concatenate([one.traces, other.traces])
+    order = np.argsort(traces, kind="stable")
+    spans = np.concatenate([one.spans, other.spans])[order]
+    return Acked(traces[order], spans, np.concatenate([one.times, other.times])[order])
+
+
 def bare_ids(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Trace ids without their prefix."""
     return np.array(pc.utf8_slice_codeunits(column.cast(pa.string()), 3).to_pylist(), dtype="S32")
@@ -99,6 +114,11 @@ def bare_ids(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 def lags(growth: Growth, acked: Acked) -> np.ndarray:
     """Seconds from the ack of each trace to the version that first held it."""
+    return lags_by_time(growth, acked)[1]
+
+
+def lags_by_time(growth: Growth, acked: Acked) -> tuple[np.ndarray, np.ndarray]:
+    """The same, with the time of each ack."""
     growth.rows()
     first = np.full(len(acked.traces), np.iinfo(np.int64).max)
     for path, seen in growth.arrived:
@@ -107,7 +127,7 @@ def lags(growth: Growth, acked: Acked) -> np.ndarray:
         at = at[(at < len(acked.traces)) & (acked.traces[np.minimum(at, len(acked.traces) - 1)] == held)]
         first[at] = np.minimum(first[at], seen)
     arrived = first < np.iinfo(np.int64).max
-    return (first[arrived] - acked.times[arrived]) / 1e9
+    return acked.times[arrived], (first[arrived] - acked.times[arrived]) / 1e9
 
 
 def differences(path: Path, acked: Acked) -> dict[str, int]:
@@ -155,3 +175,11 @@ def holds(path: Path, trace_id: str) -> int:
         f"select trace_id from t where trace_id = 'tr-{trace_id}'"
     ))  # fmt: skip
     return rows.num_rows
+
+
+def tags(path: Path, key: str) -> dict[str, str]:
+    """Value of a tag by trace id without prefix, of the traces that have it."""
+    rows = pa.table(QueryBuilder().register("t", DeltaTable(str(path))).execute(
+        f"select trace_id, tags['{key}'] as value from t where tags['{key}'] is not null"
+    ))  # fmt: skip
+    return {row["trace_id"].removeprefix("tr-"): row["value"] for row in rows.to_pylist()}
