@@ -23,6 +23,11 @@ VENV_STAMP := $(VENV)/.complete-$(LOCK_HASH)
 PYTHON3 ?= $(shell command -v python3.11 || command -v python3)
 PYTHON := $(VENV)/bin/python
 
+PEERS_LOCK := tests/bench/requirements-peers.lock
+PEERS_HASH := $(firstword $(shell sha256sum $(PEERS_LOCK) | cut -c1-16))
+PEERS_VENV := $(if $(HAS_CACHE),$(CACHE_DIR)/peers-$(PEERS_HASH),$(CARGO_TARGET_DIR)/peers-$(PEERS_HASH))
+PEERS_STAMP := $(PEERS_VENV)/.complete
+
 # The Python package. Wheel and installed tree lie in the clone, so that clones that share a cache folder
 # do not test one another's. A wheel given by hand is taken as it is: TRACELAKE_WHEEL=path make e2e
 PROFILE ?= release
@@ -62,7 +67,7 @@ TEST_ENV = export TRACELAKE_WHEEL="$$(ls $(WHEEL))"; cd tests/e2e && \
 .PHONY: help
 help: ## List the commands
 	@echo 'make COMMAND, where COMMAND is one of:'
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2}'
 	@echo
 	@echo 'build output: $(CARGO_TARGET_DIR)'
 	@echo 'python:       $(VENV)'
@@ -146,7 +151,7 @@ run: ## Start the service here: make run ARGS='--listen 127.0.0.1:5000'
 	cargo run --locked -p tracelake-app -- serve $(ARGS)
 
 .PHONY: bench
-bench: bench-rust bench-python bench-scale-out ## All benchmarks, in release (25 minutes of building, once)
+bench: bench-rust bench-python bench-scale-out bench-ingest bench-peers ## All benchmarks, in release (25 minutes of building, once)
 
 .PHONY: bench-rust
 bench-rust: ## Benchmarks of the crates: make bench-rust [NAME=append]
@@ -162,6 +167,53 @@ bench-python: wheel ## One million spans into Python: time, memory, copies (3 mi
 .PHONY: bench-scale-out
 bench-scale-out: build venv ## Whole traces against split ones on two archivers (2 minutes)
 	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/scale_out.py $(ARGS)
+
+# Benchmarks of the release build; TRACELAKE_BIN is that of the dev profile unless it is given by hand.
+RELEASE_BIN := $(if $(filter command line environment,$(origin TRACELAKE_BIN)),$(TRACELAKE_BIN),$(CARGO_TARGET_DIR)/release/tracelake)
+BENCH_ENV = TRACELAKE_BIN='$(RELEASE_BIN)' PYTHONDONTWRITEBYTECODE=1
+
+.PHONY: bench-build
+bench-build: venv
+	@$(call step,release build: about $(if $(COLD_RELEASE),25 minutes,3 minutes when something changed) on two cores)
+	$(if $(filter $(RELEASE_BIN),$(CARGO_TARGET_DIR)/release/tracelake),cargo build --locked --release -p tracelake-app)
+	cargo build --locked --release -p tracelake-loadgen
+
+.PHONY: bench-ingest
+bench-ingest: bench-build ## What it costs to take spans in: make bench-ingest [ARGS='--seconds 30'] (3 minutes)
+	@$(call step,four loads of 15 s each and what follows them: about 3 minutes)
+	@$(BENCH_ENV) $(PYTHON) tests/bench/ingest.py $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: bench-build $(PEERS_STAMP) ## tracelake beside mlflow server, Phoenix and rotel: make bench-peers (10 minutes)
+	@$(call step,two loads on each receiver$(,) in turn: about 10 minutes)
+	@$(BENCH_ENV) $(PYTHON) tests/bench/peers.py --peers '$(PEERS_VENV)' $(ARGS)
+
+.PHONY: bench-soak
+bench-soak: bench-build ## Mixed load: is everything flat? make bench-soak [ARGS='--minutes 5'], default 60
+	@$(call step,mixed load for an hour unless ARGS has --minutes$(,) and two minutes to compare)
+	@$(BENCH_ENV) $(PYTHON) tests/bench/soak.py $(ARGS)
+
+.PHONY: bench-recovery
+bench-recovery: bench-build ## A journal of 5 GB after kill -9: make bench-recovery [ARGS='--gigabytes 1'] (6 minutes)
+	@$(call step,filling and replaying 5 GB: about 6 minutes$(,) 12 GB of disk$(,) 10 GB of memory while it fills)
+	@$(BENCH_ENV) $(PYTHON) tests/bench/recovery.py $(ARGS)
+
+# Receivers of others, in an environment of their own: what they need contradicts what the tests need.
+$(PEERS_STAMP):
+	@$(call step,python environment of the peers in $(PEERS_VENV) (about 3 minutes$(,) once))
+	@rm -rf '$(PEERS_VENV)'
+	@'$(PYTHON3)' -m venv '$(PEERS_VENV)'
+	@'$(PEERS_VENV)/bin/pip' install --disable-pip-version-check --no-input --progress-bar off --no-deps -r $(PEERS_LOCK) \
+	  | grep --line-buffered -E '^(Successfully|ERROR)' | cut -c1-110
+	@touch '$@'
+
+.PHONY: peers-lock
+peers-lock: ## Resolve requirements-peers.in anew into requirements-peers.lock
+	@rm -rf '$(CARGO_TARGET_DIR)/peers-lock' && '$(PYTHON3)' -m venv '$(CARGO_TARGET_DIR)/peers-lock'
+	@'$(CARGO_TARGET_DIR)/peers-lock/bin/pip' install --quiet --disable-pip-version-check -r tests/bench/requirements-peers.in
+	@{ sed -n 1p $(PEERS_LOCK); '$(CARGO_TARGET_DIR)/peers-lock/bin/pip' freeze; } > $(PEERS_LOCK).new \
+	  && mv $(PEERS_LOCK).new $(PEERS_LOCK)
+	@rm -rf '$(CARGO_TARGET_DIR)/peers-lock'
 
 .PHONY: fmt
 fmt: ## Format the Rust sources
