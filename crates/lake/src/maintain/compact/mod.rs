@@ -28,7 +28,7 @@ use tracing::{debug, info};
 pub use plan::{CompactionGroup, CompactionRules, plan_compaction};
 
 use crate::error::LakeError;
-use crate::table::{Table, create_or_accept};
+use crate::table::{Table, TableSnapshot};
 
 /// Told how many bytes of input files were worked off since the last call; says whether to go on.
 /// It may take its time: nothing is locked meanwhile.
@@ -60,22 +60,37 @@ pub struct CompactionReport {
 /// What [`compact`] would do at this version.
 ///
 /// # Errors
-/// [`LakeError::Kernel`] when the log cannot be read.
+/// [`LakeError::Kernel`] when the log cannot be read, [`LakeError::UnsupportedFeature`] for a table
+/// that is not to be written by us.
 pub fn planned(table: &Table, rules: &CompactionRules) -> Result<Vec<CompactionGroup>, LakeError> {
-    Ok(plan_compaction(table.snapshot(None)?.live_files((None, None))?, rules))
+    let snapshot = table.snapshot(None)?;
+    check_writable(&snapshot)?;
+    Ok(plan_compaction(snapshot.live_files((None, None))?, rules))
+}
+
+/// Refuses a table that asks of its writers what our commits would not honour.
+fn check_writable(snapshot: &TableSnapshot) -> Result<(), LakeError> {
+    let partitions = snapshot.snapshot.table_configuration().logical_partition_columns();
+    let feature = match snapshot.features()?.unsupported {
+        None if partitions.is_empty() => return Ok(()),
+        None => "partition columns".to_owned(),
+        Some(feature) => feature,
+    };
+    Err(LakeError::UnsupportedFeature { table: snapshot.table().name(), feature })
 }
 
 /// One round of compaction; groups that are done stay done whatever happens to later ones.
 ///
 /// # Errors
-/// As [`create_or_accept`], or [`LakeError`] when a file cannot be read or written.
+/// As [`planned`], or [`LakeError`] when a file cannot be read or written.
 pub fn compact(
     table: &Table,
     clock: &dyn Clock,
     rules: &CompactionRules,
     pace: Pace<'_>,
 ) -> Result<CompactionReport, LakeError> {
-    let mut snapshot = create_or_accept(table, clock)?;
+    let mut snapshot = table.snapshot(None)?;
+    check_writable(&snapshot)?;
     let groups = plan_compaction(snapshot.live_files((None, None))?, rules);
     let mut report = CompactionReport::default();
     for group in &groups {
