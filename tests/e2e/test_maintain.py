@@ -154,7 +154,7 @@ def test_the_service_compacts_beside_load(make_server: Callable[..., Server]) ->
     make = generate.Maker(8)
 
     def load() -> None:
-        until = time.monotonic() + 6
+        until = time.monotonic() + 4
         sent: list[ExportTraceServiceRequest] = []
         while time.monotonic() < until:
             for _ in range(15):

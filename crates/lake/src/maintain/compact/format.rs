@@ -7,7 +7,7 @@ use parquet::schema::types::ColumnPath;
 
 /// Rows of one row group, and bytes of it when written: what a writer holds in memory.
 const ROW_GROUP_ROWS: usize = 16_384;
-const ROW_GROUP_BYTES: usize = 24 << 20;
+const ROW_GROUP_BYTES: usize = 12 << 20;
 
 /// Bytes of a page of payloads before compression. Zstd sees one page at a time, and an agent's
 /// next call repeats the last one: with 1 MiB the table is 11 % larger. One trace is read by

@@ -25,7 +25,7 @@ use crate::rows::conform;
 use crate::table::{LiveFile, TableSnapshot};
 
 /// Bytes of rows that are sorted together.
-const WINDOW_BYTES: usize = 24 << 20;
+const WINDOW_BYTES: usize = 16 << 20;
 
 /// Bytes of rows that are read, or written, at a time.
 const BATCH_BYTES: usize = 2 << 20;
