@@ -18,7 +18,7 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::format::properties;
 use super::{CompactionGroup, Pace};
-use crate::data_file::Statistics;
+use crate::data_file::FileStats;
 use crate::error::LakeError;
 use crate::layout::data_file;
 use crate::rows::conform;
@@ -214,7 +214,7 @@ impl Window {
 struct Output<'a> {
     path: &'a str,
     writer: ArrowWriter<Counted<'a>>,
-    statistics: Statistics,
+    statistics: FileStats,
     places: Vec<Vec<u32>>,
     rows: u32,
     purged_rows: u64,
@@ -230,8 +230,7 @@ impl<'a> Output<'a> {
         let counted = Counted { inner: out, bytes: 0 };
         let properties = properties().map_err(fault)?;
         let writer = ArrowWriter::try_new(counted, Arc::clone(schema), Some(properties));
-        let statistics = Statistics::new(schema)
-            .map_err(|reason| fault(ParquetError::General(format!("statistics: {reason}"))))?;
+        let statistics = FileStats::new(schema).map_err(fault)?;
         Ok(Self {
             path,
             writer: writer.map_err(fault)?,
@@ -256,9 +255,7 @@ impl<'a> Output<'a> {
             let wanted: Vec<(usize, usize)> =
                 part.iter().map(|(batch, row, _)| (*batch, *row)).collect();
             let rows = interleave_record_batch(&batches, &wanted).map_err(arrow)?;
-            self.statistics.add(&rows).map_err(|reason| {
-                encode_fault(self.path, ParquetError::General(format!("statistics: {reason}")))
-            })?;
+            self.statistics.add(&rows).map_err(|source| encode_fault(self.path, source))?;
             self.writer.write(&rows).map_err(|source| encode_fault(self.path, source))?;
             for (_, _, place) in part {
                 let origin = window.origins.get(*place);
@@ -277,10 +274,7 @@ impl<'a> Output<'a> {
     fn finish(self) -> Result<Rewritten, LakeError> {
         let fault = |source| encode_fault(self.path, source);
         let counted = self.writer.into_inner().map_err(fault)?;
-        let stats = self
-            .statistics
-            .finish()
-            .map_err(|reason| fault(ParquetError::General(format!("statistics: {reason}"))))?;
+        let stats = self.statistics.finish().map_err(fault)?;
         Ok(Rewritten {
             path: self.path.to_owned(),
             size_bytes: counted.bytes,
