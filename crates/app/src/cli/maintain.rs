@@ -34,7 +34,7 @@ const BAR_CELLS: u64 = 24;
 /// disk for readers of older versions. What is broken off leaves the tables as they are.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tracelake maintain --once\n  tracelake maintain production.monitoring.agent_traces --once --dry-run\n  tracelake maintain production.monitoring.agent_traces --once --full\n  tracelake maintain --older-than 1h --format jsonl\n\nExit codes:\n  0    done, also when there was nothing to do\n  1    a table could not be maintained; the others were\n  2    wrong arguments\n  130  broken off with Ctrl-C; files that were compacted stay so"
+    after_help = "Examples:\n  tracelake maintain --once\n  tracelake maintain production.monitoring.agent_traces --once --dry-run\n  tracelake maintain production.monitoring.agent_traces --once --full\n  tracelake maintain --once --older-than 1h --format jsonl\n\nExit codes:\n  0    done, also when there was nothing to do\n  1    a table could not be maintained; the others were\n  2    wrong arguments\n  130  broken off with Ctrl-C; files that were compacted stay so"
 )]
 pub(crate) struct MaintainArgs {
     /// The tables [default: all of the data folder]
