@@ -125,7 +125,11 @@ fn actions(
     if live_rows == 0 {
         return Ok(actions);
     }
-    let has_vector = !inputs.deleted.is_empty();
+    let vector = if inputs.deleted.is_empty() {
+        None
+    } else {
+        Some(write_vector(table, &inputs.deleted)?)
+    };
     let stats = &rewritten.stats;
     actions.push(Action::Add(Add {
         path: rewritten.path.clone(),
@@ -133,12 +137,9 @@ fn actions(
         size: rewritten.size_bytes,
         modification_time: now,
         data_change: false,
-        stats: Some(if has_vector { loose_bounds(stats) } else { stats.clone() }),
+        stats: Some(if vector.is_some() { loose_bounds(stats) } else { stats.clone() }),
         tags: BTreeMap::from([(FORM_TAG.to_owned(), Some(FORM.to_owned()))]),
-        deletion_vector: match has_vector {
-            true => Some(write_vector(table, &inputs.deleted)?),
-            false => None,
-        },
+        deletion_vector: vector,
         clustering_provider: None,
     }));
     Ok(actions)

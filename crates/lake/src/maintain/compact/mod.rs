@@ -47,7 +47,7 @@ pub struct CompactionReport {
     pub bytes_after: u64,
     /// Rows that were written.
     pub rows: u64,
-    /// Deleted rows that are no longer there.
+    /// Deleted rows that were left out.
     pub purged_rows: u64,
     /// Groups that others changed too much meanwhile; the next round plans them anew.
     pub given_up: u64,
