@@ -125,11 +125,8 @@ fn actions(
     if live_rows == 0 {
         return Ok(actions);
     }
-    let vector = if inputs.deleted.is_empty() {
-        None
-    } else {
-        Some(write_vector(table, &inputs.deleted)?)
-    };
+    let vector =
+        if inputs.deleted.is_empty() { None } else { Some(write_vector(table, &inputs.deleted)?) };
     let stats = &rewritten.stats;
     actions.push(Action::Add(Add {
         path: rewritten.path.clone(),
