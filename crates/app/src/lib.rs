@@ -18,6 +18,7 @@ mod engine;
 mod fault;
 mod import;
 mod lookup;
+mod maintenance;
 mod moves;
 mod pipeline;
 mod service;

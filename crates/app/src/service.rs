@@ -16,6 +16,7 @@ use tracing::error;
 use crate::archive::Archive;
 use crate::config::Settings;
 use crate::fault::{Fault, FaultKind};
+use crate::maintenance::{Ground, MaintenanceParts, MaintenanceState, MaintenanceThread};
 use crate::pipeline::{
     Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule, journal_id,
 };
@@ -31,6 +32,7 @@ pub(crate) struct Service {
     pub intake: Arc<Intake>,
     pub commands: mpsc::UnboundedSender<Command>,
     pipeline: JoinHandle<anyhow::Result<()>>,
+    maintenance: Option<MaintenanceThread>,
 }
 
 impl Service {
@@ -72,6 +74,18 @@ impl Service {
                 commands: commands.clone(),
             }),
         }));
+        let maintenance = Arc::new(MaintenanceState::default());
+        let parts = MaintenanceParts {
+            ground: Ground {
+                folder: archive.folder.clone(),
+                lake: archive.lake.clone(),
+                clock: Arc::clone(&archive.clock),
+            },
+            every: settings.maintain_every,
+            compact_after: settings.compact_after,
+            open_bytes: Arc::clone(&open_bytes),
+            state: Arc::clone(&maintenance),
+        };
         let pipeline = Pipeline::new(
             tokio::runtime::Handle::current(),
             PipelineParts {
@@ -84,13 +98,15 @@ impl Service {
                 journal_id: journal_id(&archive.folder)?,
                 default_table: settings.default_table.clone(),
                 open_bytes,
+                maintenance,
             },
         );
         let pipeline = std::thread::Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || pipeline.run(&recovered))
             .context("start the pipeline")?;
-        Ok(Self { archive, intake, commands, pipeline })
+        let maintenance = MaintenanceThread::start(parts).context("start maintenance")?;
+        Ok(Self { archive, intake, commands, pipeline, maintenance })
     }
 
     /// Settles and commits all that was acknowledged.
@@ -131,11 +147,17 @@ impl Service {
 
     /// Ends the pipeline: what has settled is committed, the rest stays in the journal.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        let Self { archive, intake, commands, pipeline } = self;
+        let Self { archive, intake, commands, pipeline, maintenance } = self;
         drop(intake);
         // An error means that the pipeline has ended already; joining tells why.
         commands.send(Command::Stop).ok();
-        let ended = tokio::task::spawn_blocking(move || pipeline.join()).await?;
+        let ended = tokio::task::spawn_blocking(move || {
+            if let Some(maintenance) = maintenance {
+                maintenance.stop();
+            }
+            pipeline.join()
+        });
+        let ended = ended.await?;
         archive.registry.close().await;
         archive.catalog.close().await;
         ended.map_err(|_| anyhow::anyhow!("the pipeline panicked"))?

@@ -239,10 +239,11 @@ fn writer_properties(rows: usize) -> Result<WriterProperties, ParquetError> {
 }
 
 /// Delta's statistics of a file, gathered batch by batch.
-struct FileStats(FileStatsAccumulator);
+pub(crate) struct FileStats(FileStatsAccumulator);
 
 impl FileStats {
-    fn new(schema: &Schema) -> Result<Self, ParquetError> {
+    /// Of no rows yet, which will be of `schema`.
+    pub(crate) fn new(schema: &Schema) -> Result<Self, ParquetError> {
         let kernel_schema = StructType::try_from_arrow(schema).map_err(fault)?;
         let columns: Vec<ColumnName> = STATS_COLUMNS
             .iter()
@@ -252,12 +253,12 @@ impl FileStats {
         Ok(Self(FileStatsAccumulator::new(&columns, &kernel_schema)))
     }
 
-    fn add(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
+    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
         self.0.merge(batch).map_err(fault)
     }
 
     /// As JSON text.
-    fn finish(self) -> Result<String, ParquetError> {
+    pub(crate) fn finish(self) -> Result<String, ParquetError> {
         match self.0.finish().map_err(fault)? {
             Some(stats) => json_row(&stats).map_err(fault),
             None => Ok(r#"{"numRecords":0}"#.to_owned()),

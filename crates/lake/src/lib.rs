@@ -8,6 +8,7 @@ pub mod commit;
 mod data_file;
 pub mod error;
 pub mod layout;
+pub mod maintain;
 pub mod rows;
 mod shared_tables;
 mod storage;

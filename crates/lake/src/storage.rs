@@ -61,7 +61,22 @@ impl LocalFiles {
     pub(crate) fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<PutOutcome, LakeError> {
         self.location.check()?;
         let target = self.full_path(path);
-        put(self.location.folder(), &target, bytes, |from, to| std::fs::hard_link(from, to))
+        let fill = |file: &mut File| file.write_all(bytes);
+        put(self.location.folder(), &target, fill, |from, to| std::fs::hard_link(from, to))
+            .map_err(|source| self.fault("write", &target, source))
+    }
+
+    /// Writes what `fill` writes to `path` unless it exists, as [`Self::put_if_absent`], for files
+    /// that are not to be in memory. After an error of `fill` there is no such file.
+    pub(crate) fn put_stream(
+        &self,
+        path: &str,
+        fill: &mut dyn FnMut(&mut (dyn Write + Send)) -> io::Result<()>,
+    ) -> Result<PutOutcome, LakeError> {
+        self.location.check()?;
+        let target = self.full_path(path);
+        let fill = |file: &mut File| fill(file);
+        put(self.location.folder(), &target, fill, |from, to| std::fs::hard_link(from, to))
             .map_err(|source| self.fault("write", &target, source))
     }
 
@@ -82,7 +97,7 @@ impl LocalFiles {
 fn put(
     root: &Path,
     target: &Path,
-    bytes: &[u8],
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
     link: impl FnOnce(&Path, &Path) -> io::Result<()>,
 ) -> io::Result<PutOutcome> {
     let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -92,7 +107,7 @@ fn put(
     let temporary = folder.join(format!(".tmp-{}", Uuid::new_v4()));
     let written = (|| {
         let mut file = File::create_new(&temporary)?;
-        file.write_all(bytes)?;
+        fill(&mut file)?;
         file.sync_all()?;
         link(&temporary, target)
             .or_else(|error| if is_same_file(&temporary, target) { Ok(()) } else { Err(error) })
@@ -178,11 +193,17 @@ mod tests {
                 std::fs::hard_link(from, to)?;
                 Err(kind.into())
             };
-            assert_eq!(put(root, &target, b"mine", lost).unwrap(), PutOutcome::Written);
+            assert_eq!(
+                put(root, &target, |file| file.write_all(b"mine"), lost).unwrap(),
+                PutOutcome::Written
+            );
             assert_eq!(std::fs::read(&target).unwrap(), b"mine");
-            let again = put(root, &target, b"other", |from, to| {
-                std::fs::hard_link(from, to).or(Err(kind.into()))
-            });
+            let again = put(
+                root,
+                &target,
+                |file| file.write_all(b"other"),
+                |from, to| std::fs::hard_link(from, to).or(Err(kind.into())),
+            );
             match kind {
                 io::ErrorKind::AlreadyExists => assert_eq!(again.unwrap(), PutOutcome::Exists),
                 _ => assert_eq!(again.unwrap_err().kind(), kind),
@@ -207,11 +228,21 @@ mod tests {
                 Err(kind.into())
             }
         };
-        let lost = put(root, &target, b"mine", elsewhere("one", io::ErrorKind::AlreadyExists));
+        let lost = put(
+            root,
+            &target,
+            |file| file.write_all(b"mine"),
+            elsewhere("one", io::ErrorKind::AlreadyExists),
+        );
         assert_eq!(lost.unwrap(), PutOutcome::Exists);
         assert_eq!(std::fs::read(&target).unwrap(), b"theirs");
         let free = root.join("free");
-        let failed = put(root, &free, b"mine", elsewhere("two", io::ErrorKind::TimedOut));
+        let failed = put(
+            root,
+            &free,
+            |file| file.write_all(b"mine"),
+            elsewhere("two", io::ErrorKind::TimedOut),
+        );
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(!free.try_exists().unwrap());
     }

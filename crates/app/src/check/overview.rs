@@ -14,6 +14,7 @@ use tracelake_registry::{LifecycleStage, MoveState, Registry};
 use super::{ServiceState, journal_use, look_for_service};
 use crate::archive::{data_folder, open_registry};
 use crate::config::Settings;
+use crate::maintenance::MaintenanceStatus;
 use crate::pipeline::TableStatus;
 
 /// All that `status` shows.
@@ -29,6 +30,8 @@ pub(crate) struct Overview {
     /// Table of experiments without a binding.
     pub default_table: TableName,
     pub journal: JournalOverview,
+    /// What the service did to keep its tables small; null without a service.
+    pub maintenance: Option<MaintenanceStatus>,
     pub disk: DiskOverview,
     pub tables: Vec<TableOverview>,
     pub bindings: Vec<BindingOverview>,
@@ -140,13 +143,14 @@ pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Re
         budget_bytes: settings.journal_budget_bytes,
         parked_files: std::fs::read_dir(folder.parked()).map_or(0, Iterator::count),
     };
-    let (mut service, mut service_fault) = (None, None);
+    let (mut service, mut service_fault, mut maintenance) = (None, None, None);
     match &state {
         ServiceState::Running(running) => {
             waiting.clone_from(&running.status.tables);
             default_table = running.status.default_table.clone().unwrap_or(default_table);
             journal.bytes = running.status.journal_bytes;
             journal.budget_bytes = running.status.journal_budget_bytes;
+            maintenance = Some(running.status.maintenance.clone());
             service = Some(ServiceOverview {
                 pid: running.server.pid,
                 http: running.server.http.to_string(),
@@ -182,6 +186,7 @@ pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Re
         service_fault,
         default_table,
         journal,
+        maintenance,
         disk,
         tables,
         bindings: known.bindings,

@@ -107,7 +107,7 @@ pub(crate) async fn run(data_dir: &Path, args: ImportArgs) -> anyhow::Result<()>
 }
 
 /// Cancels on Ctrl-C or SIGTERM.
-async fn wait_for_interrupt(cancel: CancellationToken) -> anyhow::Result<()> {
+pub(super) async fn wait_for_interrupt(cancel: CancellationToken) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

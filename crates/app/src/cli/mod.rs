@@ -4,6 +4,7 @@ mod check;
 mod enable;
 mod flush;
 mod import;
+mod maintain;
 mod man;
 mod output;
 mod query;
@@ -58,6 +59,7 @@ enum Command {
     Show(show::ShowArgs),
     Flush(flush::FlushArgs),
     Import(Box<import::ImportArgs>),
+    Maintain(Box<maintain::MaintainArgs>),
     Rebuild(rebuild::RebuildArgs),
     /// Prints a completion script for a shell
     #[command(
@@ -108,6 +110,7 @@ impl Cli {
             Command::Man(args) => man::run(<Self as clap::CommandFactory>::command(), &args),
             Command::Flush(args) => flush::run(&data_dir, args).await,
             Command::Import(args) => import::run(&data_dir, *args).await,
+            Command::Maintain(args) => maintain::run(&data_dir, *args).await,
             Command::Rebuild(args) => rebuild::run(&data_dir, &args).await,
             Command::Completions { shell } => {
                 let mut command = <Self as clap::CommandFactory>::command();

@@ -10,14 +10,15 @@ use arrow::array::{
     TimestampMillisecondArray,
 };
 use arrow::datatypes::{Field, Schema};
-use tracelake_model::TableName;
 use tracelake_model::names::{printable, printable_lines};
+use tracelake_model::{Clock as _, SystemClock, TableName};
 use tracelake_present::{OutputFormat, RenderOptions, render};
 
 use super::output::{Format, OutputArgs, print, print_text};
 use crate::check::overview::{Overview, TableOverview, overview};
 use crate::check::units;
 use crate::config::{Overrides, Settings};
+use crate::maintenance::{MaintenanceStatus, TableMaintenance};
 
 /// Shows how the archive stands: service, journal, disk, tables, bindings, what waits.
 ///
@@ -107,11 +108,19 @@ fn page(seen: &Overview, out: &mut dyn Write, options: &RenderOptions) -> anyhow
         units::bytes(seen.disk.total_bytes),
         units::bytes(seen.disk.tables_bytes)
     )?;
+    if let Some(maintenance) = &seen.maintenance {
+        writeln!(out, "Maintenance  {}", maintenance_line(maintenance))?;
+    }
     writeln!(out, "Default      {}", seen.default_table)?;
     section("Tables", &tables_of(&seen.tables)?, out, options)?;
     section("Experiments with a table of their own", &bindings_of(seen)?, out, options)?;
     if !seen.moves.is_empty() {
         section("Earlier traces on their way", &moves_of(seen)?, out, options)?;
+    }
+    for (table, done) in seen.maintenance.iter().flat_map(|maintenance| &maintenance.tables) {
+        if let Some(reason) = &done.fault {
+            writeln!(out, "\n{table} is not maintained: {}", printable_lines(reason))?;
+        }
     }
     for table in &seen.tables {
         for (word, reason) in [("blocked", &table.blocked), ("unreadable", &table.fault)] {
@@ -154,6 +163,33 @@ fn texts<T>(rows: &[T], text: impl Fn(&T) -> Option<String>) -> ArrayRef {
 fn numbers<T>(rows: &[T], number: impl Fn(&T) -> Option<u64>) -> ArrayRef {
     let signed = |row: &T| number(row).map(|number| i64::try_from(number).unwrap_or(i64::MAX));
     Arc::new(rows.iter().map(signed).collect::<Int64Array>())
+}
+
+/// When maintenance runs, and what came of it since the service began.
+fn maintenance_line(status: &MaintenanceStatus) -> String {
+    let every = match status.every_seconds {
+        0 => return "switched off".to_owned(),
+        seconds => units::duration(Duration::from_secs(seconds)),
+    };
+    let running = match (&status.running, status.last_round_unix_nano) {
+        (Some(table), _) => format!("at work on {table}"),
+        (None, Some(last)) => {
+            let age = SystemClock.now_unix_nano().saturating_sub(last);
+            format!("last round {} ago", units::duration(Duration::from_nanos(age)))
+        }
+        (None, None) => "no round yet".to_owned(),
+    };
+    let sum = |of: &dyn Fn(&TableMaintenance) -> u64| status.tables.values().map(of).sum::<u64>();
+    let files = sum(&|table| table.files_before);
+    if files == 0 {
+        return format!("every {every}; {running}");
+    }
+    format!(
+        "every {every}; {running}; {files} files into {}, {} into {}",
+        sum(&|table| table.files_after),
+        units::bytes(sum(&|table| table.bytes_before)),
+        units::bytes(sum(&|table| table.bytes_after)),
+    )
 }
 
 /// What of the tables fits on a terminal.

@@ -57,6 +57,12 @@ pub(crate) struct Overrides {
     /// Time between amendment rounds of archived traces [default: 30s]
     #[arg(long, env = "TRACELAKE_AMEND_EVERY", value_name = "TIME")]
     pub amend_every: Option<Span>,
+    /// Time between rounds of maintenance, which compacts tables; 0s switches it off [default: 10m]
+    #[arg(long, env = "TRACELAKE_MAINTAIN_EVERY", value_name = "TIME")]
+    pub maintain_every: Option<Span>,
+    /// Age from which data files are compacted [default: 10m]
+    #[arg(long, env = "TRACELAKE_COMPACT_AFTER", value_name = "TIME")]
+    pub compact_after: Option<Span>,
     /// Bytes of spans that unsettled traces may hold in memory [default: 128MiB]
     #[arg(long, env = "TRACELAKE_MAX_OPEN", value_name = "SIZE")]
     pub max_open: Option<ByteSize>,
@@ -110,6 +116,8 @@ pub(crate) struct Settings {
     pub commit_every: Duration,
     pub commit_bytes: usize,
     pub amend_every: Duration,
+    pub maintain_every: Duration,
+    pub compact_after: Duration,
     pub journal_budget_bytes: u64,
     pub limits: Limits,
     pub index_limit: usize,
@@ -166,6 +174,8 @@ impl Settings {
             commit_every: pick!(commit_every, Span(Duration::from_secs(2))).0,
             commit_bytes: pick!(commit_bytes, ByteSize(64 << 20)).to_usize(),
             amend_every: pick!(amend_every, Span(Duration::from_secs(30))).0,
+            maintain_every: pick!(maintain_every, Span(Duration::from_secs(600))).0,
+            compact_after: pick!(compact_after, Span(Duration::from_secs(600))).0,
             journal_budget_bytes: pick!(journal_budget, ByteSize(10 << 30)).0,
             limits: Limits {
                 max_body_bytes: pick!(max_body, ByteSize(limits.max_body_bytes as u64)).to_usize(),

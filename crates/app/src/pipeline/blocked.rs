@@ -74,8 +74,18 @@ impl OpenBytes {
         Self { bytes: AtomicUsize::new(0), limit }
     }
 
-    pub(super) fn set(&self, bytes: usize) {
+    pub(crate) fn set(&self, bytes: usize) {
         self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// True when there is so much to do that other work should take a share only.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.limit / 8 < self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// True when there is so much to do that other work should wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.limit / 2 < self.bytes.load(Ordering::Relaxed)
     }
 }
 

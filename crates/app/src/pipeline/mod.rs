@@ -46,6 +46,7 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::archive::Archive;
+use crate::maintenance::MaintenanceState;
 use blocked::BlockedTables;
 use moves::Mover;
 use writers::Writers;
@@ -141,6 +142,7 @@ pub(crate) struct Pipeline {
     not_before_unix_nano: u64,
     blocked: BlockedTables,
     open_bytes: Arc<OpenBytes>,
+    maintenance: Arc<MaintenanceState>,
     mover: Mover,
     stopping: bool,
 }
@@ -166,6 +168,7 @@ pub(crate) struct PipelineParts {
     /// Table of experiments without a binding.
     pub default_table: TableName,
     pub open_bytes: Arc<OpenBytes>,
+    pub maintenance: Arc<MaintenanceState>,
 }
 
 enum Wake {
@@ -186,6 +189,7 @@ impl Pipeline {
             journal_id,
             default_table,
             open_bytes,
+            maintenance,
         } = parts;
         let clock = Arc::clone(&archive.clock);
         let writers = Writers::new(&archive, journal_id, journal.active_segment(), index_limit);
@@ -204,6 +208,7 @@ impl Pipeline {
             not_before_unix_nano: 0,
             blocked: BlockedTables::default(),
             open_bytes,
+            maintenance,
             mover: Mover::default(),
             clock,
             stopping: false,

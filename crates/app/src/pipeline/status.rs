@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracelake_model::TableName;
 
 use super::Pipeline;
+use crate::maintenance::MaintenanceStatus;
 
 /// What waits, and since when.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub(crate) struct PipelineStatus {
     pub journal_budget_bytes: u64,
     /// When an epoch was last committed, nanoseconds since the Unix epoch.
     pub last_commit_unix_nano: u64,
+    /// What keeps the tables small.
+    #[serde(default)]
+    pub maintenance: MaintenanceStatus,
     /// Each table with open traces, and each that could not be written.
     pub tables: BTreeMap<TableName, TableStatus>,
 }
@@ -61,6 +65,7 @@ impl Pipeline {
             journal_bytes: self.journal.usage_bytes(),
             journal_budget_bytes: self.journal.budget_bytes(),
             last_commit_unix_nano: self.last_commit_unix_nano,
+            maintenance: self.maintenance.status(),
             tables,
         }
     }

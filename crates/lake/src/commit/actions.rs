@@ -92,8 +92,13 @@ pub(crate) struct Add {
     pub data_change: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<String>,
+    /// What writers noted of the file.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_vector: Option<DeletionVector>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clustering_provider: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]

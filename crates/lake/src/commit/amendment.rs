@@ -391,6 +391,8 @@ impl TableWriter {
                 modification_time: file.modification_time,
                 data_change: true,
                 stats: file.stats.as_deref().map(loose_bounds),
+                tags: file.tags.clone(),
+                clustering_provider: file.clustering_provider.clone(),
                 deletion_vector: Some(DeletionVector {
                     storage_type: "u".to_owned(),
                     path_or_inline_dv: encoded_id.clone(),
@@ -409,7 +411,7 @@ impl TableWriter {
 }
 
 /// Statistics of a file that lost rows: the bounds still hold, but are no longer met.
-fn loose_bounds(stats: &str) -> String {
+pub(crate) fn loose_bounds(stats: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(stats) {
         Ok(mut value) if value.is_object() => {
             value["tightBounds"] = false.into();

@@ -41,6 +41,7 @@ mod relocation;
 
 pub use amendment::Preview;
 use amendment::RoundOutcome;
+pub(crate) use amendment::loose_bounds;
 use merge::Age;
 pub use relocation::LocatedTraces;
 
@@ -70,10 +71,10 @@ use crate::storage::PutOutcome;
 use crate::table::{LiveFile, RowAddress, Table, TableSnapshot, TraceIndex, create_or_accept};
 
 /// Times that a commit is tried again after another writer won.
-const MAX_ATTEMPTS: usize = 50;
+pub(crate) const MAX_ATTEMPTS: usize = 50;
 
 /// Versions between checkpoints.
-const CHECKPOINT_INTERVAL: u64 = 50;
+pub(crate) const CHECKPOINT_INTERVAL: u64 = 50;
 
 /// Bytes of spans that are encoded into one batch at the most, one trace at the least: so little that what
 /// a batch takes beside its traces hardly counts, and that it is still in the cache when it is compressed.
@@ -470,7 +471,9 @@ impl TableWriter {
             modification_time: self.clock.now_unix_micro() / 1_000,
             data_change: true,
             stats: Some(file.stats.clone()),
+            tags: BTreeMap::new(),
             deletion_vector: None,
+            clustering_provider: None,
         })
     }
 
@@ -548,4 +551,4 @@ fn chunks_by_bytes<'a, 'b>(traces: &'b [&'a TraceDraft]) -> Vec<&'b [&'a TraceDr
 #[cfg(test)]
 mod rebase_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

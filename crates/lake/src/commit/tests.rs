@@ -8,27 +8,27 @@ use super::*;
 use crate::rows::rebuild_traces;
 use crate::{Lake, TableLocation};
 
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     _folder: tempfile::TempDir,
-    pub(super) table: Table,
+    pub(crate) table: Table,
     clock: Arc<FakeClock>,
 }
 
 impl Fixture {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::new().unwrap();
         let table = Table::at(&lake, TableLocation::new(folder.path().join("t"))).unwrap();
         Self { _folder: folder, table, clock: Arc::new(FakeClock::default()) }
     }
 
-    pub(super) fn writer(&self, application: &str) -> TableWriter {
+    pub(crate) fn writer(&self, application: &str) -> TableWriter {
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         TableWriter::open(self.table.clone(), application.to_owned(), clock, 1_000).unwrap()
     }
 
     /// Every live row, read back: trace, spans, revision.
-    pub(super) fn rows(&self) -> Vec<(u128, usize, i32)> {
+    pub(crate) fn rows(&self) -> Vec<(u128, usize, i32)> {
         let snapshot = self.table.snapshot(None).unwrap();
         let mut rows = Vec::new();
         for file in snapshot.live_files((None, None)).unwrap() {
@@ -48,7 +48,7 @@ impl Fixture {
     }
 }
 
-pub(super) fn draft(trace: u128, range: Range<u64>) -> TraceDraft {
+pub(crate) fn draft(trace: u128, range: Range<u64>) -> TraceDraft {
     let body = spans::simple_request(trace, range);
     let decoded = decode_otlp(&body, SpanSource::Otlp, &Limits::default()).unwrap();
     TraceDraft {
@@ -235,7 +235,7 @@ fn archivers_at_the_same_moment_leave_one_row() {
     assert_eq!(rows, (0..2 * EPOCHS).map(expected).collect::<Vec<_>>());
 }
 
-pub(super) fn changes(trace: u128, changes: Vec<TraceChange>) -> TraceDraft {
+pub(crate) fn changes(trace: u128, changes: Vec<TraceChange>) -> TraceDraft {
     let mut info = TraceInfo::new(TraceId((trace + 1).to_be_bytes()));
     let replaces = changes.contains(&TraceChange::Delete);
     changes.into_iter().for_each(|change| change.apply(&mut info));

@@ -1,5 +1,7 @@
 //! The live data files of a version, as its log has them.
 
+use std::collections::BTreeMap;
+
 use arrow::array::{Array, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 use delta_kernel::Engine as _;
@@ -49,6 +51,10 @@ pub struct LiveFile {
     pub record_count: Option<u64>,
     /// Rows that are deleted.
     pub deletion_vector: Option<DeletionVector>,
+    /// What writers noted of the file.
+    pub tags: BTreeMap<String, Option<String>>,
+    /// Who clustered it.
+    pub clustering_provider: Option<String>,
 }
 
 impl TableSnapshot {
@@ -154,6 +160,8 @@ impl TableSnapshot {
 
 fn read_batch(batch: &RecordBatch, files: &mut Vec<LiveFile>) {
     let whole = StructArray::from(batch.clone());
+    let constants = whole.column_by_name("fileConstantValues");
+    let constants = constants.and_then(|constants| constants.as_struct_opt());
     for row in 0..whole.len() {
         let Some(path) = text(&whole, "path", row) else { continue };
         let stats = text(&whole, "stats", row);
@@ -166,8 +174,23 @@ fn read_batch(batch: &RecordBatch, files: &mut Vec<LiveFile>) {
             stats,
             record_count,
             deletion_vector: deletion_vector(&whole, row),
+            tags: constants.map(|constants| tags(constants, row)).unwrap_or_default(),
+            clustering_provider: constants.and_then(|c| text(c, "clusteringProvider", row)),
         });
     }
+}
+
+fn tags(constants: &StructArray, row: usize) -> BTreeMap<String, Option<String>> {
+    let tags = constants.column_by_name("tags").and_then(|tags| tags.as_map_opt());
+    let Some(tags) = tags.filter(|tags| tags.is_valid(row)) else { return BTreeMap::new() };
+    let entries = tags.value(row);
+    let keys = (0..entries.len()).filter_map(|entry| text_at(&entries, 0, entry));
+    keys.enumerate().map(|(entry, key)| (key, text_at(&entries, 1, entry))).collect()
+}
+
+fn text_at(entries: &StructArray, column: usize, row: usize) -> Option<String> {
+    let column = entries.columns().get(column)?.as_string_opt::<i32>()?;
+    column.is_valid(row).then(|| column.value(row).to_owned())
 }
 
 fn record_count(stats: &str) -> Option<u64> {

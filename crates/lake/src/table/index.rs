@@ -9,6 +9,9 @@
 //!
 //! Rows come back as well: a `RESTORE` takes deletion vectors off and makes files live again. So a
 //! file is read anew when its vector is another than it was, unless this process wrote it.
+//!
+//! Compaction puts all rows of some files into another one. What was known of files that are live
+//! no longer gives way to what is read of those that are.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -41,6 +44,8 @@ pub(crate) struct TraceIndex {
     /// All files of the fingerprints that were found in more than one.
     several: HashMap<u64, Vec<u32>>,
     files: HashMap<String, KnownFile>,
+    /// The id of the next file that is read: none has that of another, also of one that went.
+    next_id: u32,
     /// Counts the looks at the live files.
     look: u64,
 }
@@ -62,6 +67,7 @@ impl TraceIndex {
             fingerprints: Some(HashMap::new()),
             several: HashMap::new(),
             files: HashMap::new(),
+            next_id: 0,
             look: 0,
         }
     }
@@ -133,8 +139,8 @@ impl TraceIndex {
 
     /// Notes that all live rows of a file are known. Returns its id.
     fn known(&mut self, path: &str, deletion_vector: Option<DeletionVector>) -> u32 {
-        let next = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
-        let id = self.files.get(path).map_or(next, |known| known.id);
+        let id = self.files.get(path).map_or(self.next_id, |known| known.id);
+        self.next_id = self.next_id.max(id.saturating_add(1));
         let known = KnownFile { id, deletion_vector, seen: Some(self.look) };
         self.files.insert(path.to_owned(), known);
         id
@@ -147,8 +153,9 @@ impl TraceIndex {
         }
         let last = self.look;
         self.look = last.saturating_add(1);
+        let look = self.look;
+        let mut unknown = Vec::new();
         for file in files {
-            let look = self.look;
             let is_known = self.files.get_mut(&file.path).is_some_and(|known| {
                 // One that was not live for a while has rows that moved to other files and back.
                 let same =
@@ -157,32 +164,44 @@ impl TraceIndex {
                 same
             });
             if !is_known {
-                let deleted = snapshot.deleted_rows(file)?;
-                let mut traces = Vec::new();
-                self.read(snapshot, file, |row, trace| {
-                    if deleted.binary_search(&row).is_err() {
-                        traces.push(trace);
-                    }
-                })?;
-                let id = self.known(&file.path, file.deletion_vector.clone());
-                for trace in traces {
-                    self.add(trace, id);
+                unknown.push(file);
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let live: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        self.files.retain(|path, _| live.contains(path.as_str()));
+        let live: HashSet<u32> = self.files.values().map(|known| known.id).collect();
+        let first_read = self.next_id;
+        for file in unknown {
+            let deleted = snapshot.deleted_rows(file)?;
+            let mut traces = Vec::new();
+            self.read(snapshot, file, |row, trace| {
+                if deleted.binary_search(&row).is_err() {
+                    traces.push(trace);
                 }
+            })?;
+            let id = self.known(&file.path, file.deletion_vector.clone());
+            let is_live = |known: u32| live.contains(&known) || first_read <= known;
+            for trace in traces {
+                self.add(trace, id, &is_live);
             }
         }
         Ok(())
     }
 
-    /// Notes one more file that has a row of the trace.
-    fn add(&mut self, trace: TraceId, file: u32) {
+    /// Notes one more file that has a row of the trace, beside those that are live.
+    fn add(&mut self, trace: TraceId, file: u32, is_live: &dyn Fn(u32) -> bool) {
         let Some(fingerprints) = &mut self.fingerprints else { return };
         let key = fingerprint(trace);
-        let first = *fingerprints.entry(key).or_insert(file);
-        if first != file {
-            let several = self.several.entry(key).or_insert_with(|| vec![first]);
-            if !several.contains(&file) {
-                several.push(file);
-            }
+        let known = fingerprints.get(&key).copied();
+        let mut all = self.several.remove(&key).unwrap_or_else(|| known.into_iter().collect());
+        all.retain(|known| *known != file && is_live(*known));
+        all.push(file);
+        fingerprints.insert(key, all.first().copied().unwrap_or(file));
+        if 1 < all.len() {
+            self.several.insert(key, all);
         }
         self.keep_bound();
     }
