@@ -13,6 +13,7 @@ mod setup;
 mod show;
 mod status;
 mod time;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -47,6 +48,7 @@ enum Command {
     Enable(enable::EnableArgs),
     Disable(enable::DisableArgs),
     Check(check::CheckArgs),
+    Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
     /// Lists archived traces, newest first
     Traces(query::TracesArgs),
@@ -99,6 +101,7 @@ impl Cli {
             Command::Enable(args) => enable::enable(&data_dir, &args).await,
             Command::Disable(args) => enable::disable(&data_dir, &args).await,
             Command::Check(args) => check::run(&data_dir, &args).await,
+            Command::Verify(args) => verify::run(&data_dir, &args).await,
             Command::Status(args) => status::run(&data_dir, &args).await,
             Command::Traces(args) => query::traces(&data_dir, &args).await,
             Command::Errors(args) => query::errors(&data_dir, &args).await,

@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tracelake_decode::{DecodedRecord, Fingerprinter, RecordContent, RecordHeader, RecordKind};
+use tracelake_decode::{DecodedRecord, Fingerprinter, RecordContent, RecordHeader};
 use tracelake_journal::SegmentNumber;
 use tracelake_model::{TraceChange, TraceId};
 use tracing::{info, warn};
@@ -50,7 +50,7 @@ use uuid::Uuid;
 use format::{FILE_HEADER, encode_blocks};
 
 pub(crate) use format::{Block, Cell, Said, Way};
-pub(crate) use read::{Mark, ReadOutcome, newest_mark, read_blocks};
+pub(crate) use read::{Mark, newest_mark, read_blocks};
 
 /// Bytes after which a file is ended.
 const MAX_FILE_BYTES: u64 = 64 << 20;

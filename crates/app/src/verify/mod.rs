@@ -18,11 +18,11 @@ mod acknowledged;
 mod archived;
 mod judge;
 mod report;
+mod rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use anyhow::Context as _;
 use chrono::{DateTime, SecondsFormat};
 use tokio::runtime::Handle;
 use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
@@ -42,6 +42,8 @@ use acknowledged::Acknowledged;
 use archived::{Archived, Reading};
 use judge::{Excused, Judgement, judge};
 use report::hour_text;
+
+pub(crate) use rows::rows_of;
 
 pub use report::{ArchivedLine, Figures, HourLine, MANIFEST_FORMAT, TraceLine, VerifyReport};
 

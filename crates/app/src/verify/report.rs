@@ -42,6 +42,14 @@ pub struct VerifyReport {
     pub archived: Vec<ArchivedLine>,
 }
 
+impl VerifyReport {
+    /// The report as the JSON that a manifest is.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
 /// What came in during one hour by one way, and what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HourLine {
