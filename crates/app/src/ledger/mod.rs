@@ -369,4 +369,4 @@ fn cut_torn_end(folder: &Path) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -262,6 +262,3 @@ fn superseded(folder: &Path, until: Mark) -> io::Result<std::collections::HashSe
     })?;
     Ok(superseded)
 }
-
-#[cfg(test)]
-mod tests;

@@ -110,7 +110,17 @@ impl Archived {
         fingerprints.iter().for_each(|fingerprint| hour.all.add(*fingerprint));
         let is_changed = |since: i64| since < draft.updated_at_micros;
         hour.changed += u64::from(reading.changed_since_micros.is_some_and(is_changed));
-        let Some(trace) = acknowledged.number(draft.trace_id) else { return };
+        self.take_row(acknowledged, draft.trace_id, fingerprints);
+    }
+
+    /// Takes in a row by its spans.
+    pub(super) fn take_row(
+        &mut self,
+        acknowledged: &Acknowledged,
+        trace: TraceId,
+        fingerprints: &[u64],
+    ) {
+        let Some(trace) = acknowledged.number(trace) else { return };
         if let Some(rows) = self.rows.get_mut(trace) {
             *rows = rows.saturating_add(1);
         }

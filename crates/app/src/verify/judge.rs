@@ -17,6 +17,8 @@ pub(super) struct Excused {
     pub(super) open: HashSet<TraceId>,
     /// Spans, by their place, that another table has.
     pub(super) elsewhere: HashSet<usize>,
+    /// Traces that have a row in another table.
+    pub(super) rows_elsewhere: HashSet<TraceId>,
 }
 
 /// The outcome, but for what is about the table as a whole.
@@ -140,7 +142,8 @@ fn fates(
     }
     let started = acknowledged.started.get(trace).copied().flatten().is_some();
     let rows = archived.rows.get(trace).copied().unwrap_or_default();
-    let is_elsewhere = fates.contains(&Fate::Elsewhere);
+    let id = acknowledged.ids.get(trace);
+    let is_elsewhere = id.is_some_and(|id| excused.rows_elsewhere.contains(id));
     let lost_start = started && rows == 0 && !is_open && !is_elsewhere;
     Fates { spans: fates, lost_start, others: others.len() as u64 }
 }

@@ -274,12 +274,16 @@ fn look_elsewhere(
             .iter()
             .enumerate()
             .filter(|(trace, id)| {
+                let lacks_start = acknowledged.started.get(*trace).is_some_and(Option::is_some)
+                    && archived.rows.get(*trace) == Some(&0)
+                    && !excused.rows_elsewhere.contains(id);
+                let lacks_span = |place: usize| {
+                    let gone = archived.found.get(place).is_some_and(|found| *found == 0);
+                    let stands = acknowledged.spans.get(place).is_some_and(|s| !s.is_deleted());
+                    gone && stands && !excused.elsewhere.contains(&place)
+                };
                 !excused.open.contains(id)
-                    && acknowledged.range(*trace).any(|place| {
-                        let gone = archived.found.get(place).is_some_and(|found| *found == 0);
-                        let stands = acknowledged.spans.get(place).is_some_and(|s| !s.is_deleted());
-                        gone && stands && !excused.elsewhere.contains(&place)
-                    })
+                    && (lacks_start || acknowledged.range(*trace).any(lacks_span))
             })
             .map(|(_, id)| *id)
             .collect();
@@ -289,6 +293,8 @@ fn look_elsewhere(
         let Some(snapshot) = newest(lake, folder, table)? else { continue };
         let wanted = acknowledged.only(&missing);
         let found = Archived::read(&wanted, &snapshot, Reading::default())?;
+        let has_row = wanted.ids.iter().zip(&found.rows).filter(|(_, rows)| 0 < **rows);
+        excused.rows_elsewhere.extend(has_row.map(|(id, _)| *id));
         let before = excused.elsewhere.len();
         for (place, _) in found.found.iter().enumerate().filter(|(_, found)| 0 < **found) {
             excused.elsewhere.extend(wanted.place_in(acknowledged, place));
