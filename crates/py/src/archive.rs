@@ -8,7 +8,8 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use tracelake_app::Fault;
 use tracelake_app::client::{
-    Answer, Client, ImportRequest, Place, QueryLimits, Question, TableRef, TimeRange, local_sql, spark_sql,
+    Answer, Client, ImportRequest, Place, QueryLimits, Question, TableRef, TimeRange, local_sql,
+    spark_sql,
 };
 
 use crate::error::exception;

@@ -152,11 +152,8 @@ fn print_report(report: &VerifyReport, args: &OutputArgs) -> anyhow::Result<()> 
         for note in &report.notes {
             writeln!(out, "note: {}", printable_lines(note))?;
         }
-        let verdict = if report.ok {
-            "everything acknowledged is there".to_owned()
-        } else {
-            summary(report)
-        };
+        let verdict =
+            if report.ok { "everything acknowledged is there".to_owned() } else { summary(report) };
         writeln!(out, "{verdict}")?;
         Ok(())
     })

@@ -28,7 +28,9 @@ pub use crate::api::wire::{CheckLine, DisableOutcome, EnableOutcome, ExperimentO
 pub use crate::archive::TableOutcome;
 pub use crate::fault::{Fault, FaultKind};
 pub use crate::import::ImportReport;
-pub use crate::verify::{ArchivedLine, Figures, HourLine, MANIFEST_FORMAT, TraceLine, VerifyReport};
+pub use crate::verify::{
+    ArchivedLine, Figures, HourLine, MANIFEST_FORMAT, TraceLine, VerifyReport,
+};
 
 use crate::api::wire::{
     CheckRequest, DisableRequest, EnableRequest, ExperimentRequest, QuestionRequest, SqlRequest,

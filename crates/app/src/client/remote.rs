@@ -120,10 +120,7 @@ impl Remote {
         self.post(&["check"], request).await
     }
 
-    pub(super) async fn verify(
-        &self,
-        request: &VerifyTableRequest,
-    ) -> Result<VerifyReport, Fault> {
+    pub(super) async fn verify(&self, request: &VerifyTableRequest) -> Result<VerifyReport, Fault> {
         self.post(&["verify"], request).await
     }
 

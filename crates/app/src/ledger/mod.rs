@@ -198,10 +198,8 @@ impl Told {
         let mut said: Vec<Said> = Vec::with_capacity(1);
         for note in notes {
             // What was said before a deletion stays apart from what was said after it.
-            let since_deleted = said
-                .iter_mut()
-                .rev()
-                .take_while(|said| !matches!(said, Said::Deleted { .. }));
+            let since_deleted =
+                said.iter_mut().rev().take_while(|said| !matches!(said, Said::Deleted { .. }));
             match note.what {
                 What::Deleted { cell } => said.push(Said::Deleted { cell }),
                 What::Started { cell } => {

@@ -101,12 +101,8 @@ fn an_entry_says_what_was_acknowledged() {
     };
     assert_eq!(*journal, Uuid::from_u128(7));
     let ways: Vec<(Way, u64)> = cells.iter().map(|cell| (cell.way, cell.hour)).collect();
-    let expected = [
-        (Way::OtlpProtobuf, 5),
-        (Way::OtlpJson, 5),
-        (Way::Changes, 7),
-        (Way::MlflowStartTrace, 6),
-    ];
+    let expected =
+        [(Way::OtlpProtobuf, 5), (Way::OtlpJson, 5), (Way::Changes, 7), (Way::MlflowStartTrace, 6)];
     assert_eq!(ways, expected);
     let said: Vec<(TraceId, Vec<String>)> = traces
         .iter()

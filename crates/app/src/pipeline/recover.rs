@@ -56,8 +56,7 @@ impl Pipeline {
         }
         for segment in segments {
             let reader = self.journal.read_segment(segment)?;
-            replayed_until =
-                replayed_until.max(self.replay_file(reader, Replayed::Segment)?);
+            replayed_until = replayed_until.max(self.replay_file(reader, Replayed::Segment)?);
             if highest_carry < Some(segment) {
                 // Silence is counted by the time of arrival, as it was when the spans came.
                 if let Err(fault) = self.settle_and_commit(segment, Scope::Settled, replayed_until)

@@ -1,11 +1,12 @@
 //! What was acknowledged for a table, from the ledger.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use tracelake_model::TraceId;
+use uuid::Uuid;
 
 use crate::ledger::{Block, Cell, Mark, Said, Way, read_blocks};
 
@@ -76,9 +77,11 @@ impl Acknowledged {
     ) -> anyhow::Result<Self> {
         let mut all = Self::default();
         let mut fault = None;
+        let mut entries = Entries::default();
         let begin = Mark::default();
         let fail = || format!("read the ledger in `{}`", folder.display());
         read_blocks(folder, begin, Some(until), &mut |block| {
+            entries.take(&block);
             fault = fault.take().or(all.find_traces(&block, in_scope).err());
             Ok(())
         })
@@ -86,12 +89,11 @@ impl Acknowledged {
         if let Some(fault) = fault {
             return Err(fault);
         }
-        let superseded = superseded(folder, until).with_context(fail)?;
         let mut entry = 0;
         let mut void_until: Vec<usize> = vec![0; all.ids.len()];
         let outcome = read_blocks(folder, begin, Some(until), &mut |block| {
             entry += usize::from(block.is_first);
-            let counts = !superseded.contains(&entry);
+            let counts = !entries.superseded.contains(&entry);
             all.take(&block, counts, &mut void_until);
             if all.spans.len() <= MAX_SPANS {
                 Ok(())
@@ -122,7 +124,7 @@ impl Acknowledged {
     }
 
     /// The same of these traces alone.
-    pub(super) fn only(&self, traces: &std::collections::HashSet<TraceId>) -> Self {
+    pub(super) fn only(&self, traces: &HashSet<TraceId>) -> Self {
         let mut only = Self::default();
         for (number, id) in self.ids.iter().enumerate().filter(|(_, id)| traces.contains(id)) {
             let trace = u32::try_from(only.ids.len()).unwrap_or(u32::MAX);
@@ -242,23 +244,29 @@ impl Acknowledged {
     }
 }
 
-/// Entries that a later one repeats, by their number from 1: a crash came between an entry and the
-/// end of its epoch, and the epoch was replayed.
-fn superseded(folder: &Path, until: Mark) -> io::Result<std::collections::HashSet<usize>> {
-    let mut entries: Vec<(uuid::Uuid, u64, usize)> = Vec::new();
-    let mut count = 0;
-    let mut superseded = std::collections::HashSet::new();
-    read_blocks(folder, Mark::default(), Some(until), &mut |block| {
-        if block.is_first {
-            count += 1;
-            while let Some((_, _, entry)) = entries.pop_if(|(journal, through, _)| {
-                *journal == block.journal && block.through <= *through
-            }) {
-                superseded.insert(entry);
-            }
-            entries.push((block.journal, block.through, count));
+/// The entries of a ledger, in the order in which they were written.
+#[derive(Debug, Default)]
+struct Entries {
+    /// Those that no later one repeats: journal, last segment, number from 1.
+    standing: Vec<(Uuid, u64, usize)>,
+    count: usize,
+    /// The others: a crash came between an entry and the end of its epoch, and the epoch was
+    /// replayed.
+    superseded: HashSet<usize>,
+}
+
+impl Entries {
+    fn take(&mut self, block: &Block) {
+        if !block.is_first {
+            return;
         }
-        Ok(())
-    })?;
-    Ok(superseded)
+        self.count += 1;
+        while let Some((_, _, entry)) = self
+            .standing
+            .pop_if(|(journal, through, _)| *journal == block.journal && block.through <= *through)
+        {
+            self.superseded.insert(entry);
+        }
+        self.standing.push((block.journal, block.through, self.count));
+    }
 }

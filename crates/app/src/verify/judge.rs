@@ -75,7 +75,11 @@ pub(super) fn judge(
         sum_up(acknowledged, archived, trace, &fates, &mut lines);
     }
     judgement.traces.sort_by(|left, right| {
-        (&left.hour, &left.trace_id, &left.result).cmp(&(&right.hour, &right.trace_id, &right.result))
+        (&left.hour, &left.trace_id, &left.result).cmp(&(
+            &right.hour,
+            &right.trace_id,
+            &right.result,
+        ))
     });
     judgement.hours = lines.into_iter().map(|(line, summing)| finish(line, summing)).collect();
     judgement
@@ -133,7 +137,8 @@ fn fates(
         .collect();
     // A span that is there with other content: first by what it is, then one for another.
     for by_identity in [true, false] {
-        for (fate, span) in fates.iter_mut().zip(spans).filter(|(fate, _)| **fate == Fate::Missing) {
+        for (fate, span) in fates.iter_mut().zip(spans).filter(|(fate, _)| **fate == Fate::Missing)
+        {
             let same = |other: &u64| !by_identity || is_same_span(span, *other);
             if let Some(place) = others.iter().position(same) {
                 *fate = Fate::Altered(others.swap_remove(place));
@@ -262,7 +267,8 @@ fn sum_up(
         let Summing { line: sums, results } = lines.entry(line).or_default();
         sums.acknowledged.traces += 1;
         if is_there {
-            sums.archived.traces += u64::from(archived.rows.get(trace).copied().unwrap_or(1).max(1));
+            sums.archived.traces +=
+                u64::from(archived.rows.get(trace).copied().unwrap_or(1).max(1));
         }
         if 1 < archived.rows.get(trace).copied().unwrap_or_default() {
             results.insert("doubled", ());

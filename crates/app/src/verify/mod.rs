@@ -17,16 +17,15 @@
 mod acknowledged;
 mod archived;
 mod judge;
+mod manifest;
 mod report;
 mod rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use chrono::{DateTime, SecondsFormat};
 use tokio::runtime::Handle;
 use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
-use tracelake_model::names::printable;
 use tracelake_model::{Clock as _, ExperimentId, SystemClock, TableName, TraceId};
 use tracelake_registry::{ExperimentRoute, Registry};
 
@@ -41,6 +40,7 @@ use crate::service::Service;
 use acknowledged::Acknowledged;
 use archived::{Archived, Reading};
 use judge::{Excused, Judgement, judge};
+use manifest::compare;
 use report::hour_text;
 
 pub(crate) use rows::rows_of;
@@ -171,7 +171,8 @@ async fn verify_beside(
     let asked = request.clone();
     let read = tokio::task::spawn_blocking(move || {
         let until = newest_mark(&ledger)?;
-        let mut homes = Homes { registry, handle: Handle::current(), default_table, known: HashMap::new() };
+        let mut homes =
+            Homes { registry, handle: Handle::current(), default_table, known: HashMap::new() };
         let mut in_scope = |cell: &Cell| {
             Ok(asked.takes_hour(cell.hour)
                 && (cell.table == asked.table || homes.home(cell)? == asked.table))
@@ -203,7 +204,15 @@ async fn verify_beside(
             excused.open.extend(block.traces.iter().map(|(trace, _)| *trace));
             Ok(())
         })?;
-        look_elsewhere(&lake, &folder, &others, &acknowledged, &archived, &mut excused, &mut notes)?;
+        look_elsewhere(
+            &lake,
+            &folder,
+            &others,
+            &acknowledged,
+            &archived,
+            &mut excused,
+            &mut notes,
+        )?;
         let judged = judge(&acknowledged, &archived, &excused);
         count_parked(&folder, &mut notes)?;
         Ok(put_together(&request, snapshot.as_ref(), &acknowledged, &archived, judged, notes))
@@ -230,9 +239,8 @@ impl Homes {
         }
         let route = self.known.get(&cell.experiment_id).and_then(Option::as_ref);
         let moved = route.filter(|route| {
-            let was_default = |past: &tracelake_registry::PastTable| {
-                past.was_default && past.name == cell.table
-            };
+            let was_default =
+                |past: &tracelake_registry::PastTable| past.was_default && past.name == cell.table;
             route.moves_earlier
                 && (cell.table == self.default_table || route.past.iter().any(was_default))
         });
@@ -313,7 +321,8 @@ fn count_parked(folder: &DataFolder, notes: &mut Vec<String>) -> anyhow::Result<
         entries => entries?.count().div_ceil(2),
     };
     if 0 < parked {
-        notes.push(format!("{parked} records of the journal could not be read and lie in `parked`"));
+        notes
+            .push(format!("{parked} records of the journal could not be read and lie in `parked`"));
     }
     Ok(())
 }
@@ -378,7 +387,10 @@ fn note_unknown(
         *rows.entry(*trace).or_default() += 1;
     }
     if !rows.is_empty() && request.is_whole() {
-        notes.push(format!("{} traces are not in this ledger: from elsewhere, or older", rows.len()));
+        notes.push(format!(
+            "{} traces are not in this ledger: from elsewhere, or older",
+            rows.len()
+        ));
     }
     let mut doubled: Vec<TraceLine> = rows
         .into_iter()
@@ -395,56 +407,4 @@ fn note_unknown(
         .collect();
     doubled.sort_by(|left, right| left.trace_id.cmp(&right.trace_id));
     traces.extend(doubled);
-}
-
-/// Compares the rows by the hour in which they were first archived with what they were.
-fn compare(
-    against: &VerifyReport,
-    by_hour: &BTreeMap<String, archived::CreatedHour>,
-    acknowledged: &Acknowledged,
-    request: &VerifyRequest,
-    faults: &mut Vec<String>,
-    notes: &mut Vec<String>,
-) {
-    let time = DateTime::from_timestamp_micros(against.made_at_unix_micro).unwrap_or_default();
-    let time = time.to_rfc3339_opts(SecondsFormat::Secs, true);
-    if !request.is_whole() || against.archived.is_empty() {
-        faults.push(format!("the manifest of {time} cannot be compared: one of the two is not of the whole table"));
-        return;
-    }
-    let since = u64::try_from(against.made_at_unix_micro.div_euclid(MICROS_PER_HOUR)).unwrap_or(0);
-    let deletions = acknowledged.deletion_hours.iter().filter(|hour| since <= **hour).count() as u64;
-    let mut fewer = 0;
-    let mut changed = 0;
-    for ArchivedLine { hour, figures: before } in &against.archived {
-        let now = by_hour.get(hour).copied().unwrap_or_default();
-        let printed = printable(hour);
-        if now.all.traces < before.traces {
-            fewer += before.traces - now.all.traces;
-            notes.push(format!(
-                "archived in {printed}: {} traces at {time}, {} by now",
-                before.traces, now.all.traces
-            ));
-        } else if now.all != *before && now.changed == 0 {
-            faults.push(format!(
-                "archived in {printed}: {} traces, {} spans, hash {} at {time}; {} traces, {} spans, hash {} by now, and no row says that it was changed",
-                before.traces,
-                before.spans,
-                before.hash_text(),
-                now.all.traces,
-                now.all.spans,
-                now.all.hash_text()
-            ));
-        } else if now.all != *before {
-            changed += now.changed;
-        }
-    }
-    if deletions < fewer {
-        faults.push(format!(
-            "{fewer} traces that were there at {time} are gone; clients deleted {deletions} since"
-        ));
-    }
-    if 0 < changed {
-        notes.push(format!("{changed} traces got late spans or changes since {time}"));
-    }
 }

@@ -46,8 +46,8 @@ fn judged(
     let archived = archived(&acknowledged, rows);
     let judged = judge(&acknowledged, &archived, &Excused::default());
     let traces = judged.traces.into_iter();
-    let traces =
-        traces.map(|line| (TraceId::parse(&line.trace_id).unwrap(), line.result, line.spans, line.rows));
+    let traces = traces
+        .map(|line| (TraceId::parse(&line.trace_id).unwrap(), line.result, line.spans, line.rows));
     (traces.collect(), judged.hours)
 }
 
@@ -167,7 +167,10 @@ fn what_is_on_its_way_is_not_missing() {
     };
     let judged = judged_with(&[1]);
     assert_eq!(judged.traces.len(), 1);
-    assert_eq!((judged.traces[0].trace_id.as_str(), judged.traces[0].spans), (id(2).to_mlflow().as_str(), 0));
+    assert_eq!(
+        (judged.traces[0].trace_id.as_str(), judged.traces[0].spans),
+        (id(2).to_mlflow().as_str(), 0)
+    );
     let results: Vec<(&str, u64)> =
         judged.hours.iter().map(|line| (line.result.as_str(), line.open)).collect();
     assert_eq!(results, [("open", 1), ("missing", 0)]);
