@@ -17,14 +17,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tracelake_lake::Preview;
-use tracelake_model::TableName;
 use tracelake_model::names::printable;
+use tracelake_model::{TableName, TraceId};
 
 use crate::pipeline::{Command, PipelineStatus};
 use crate::service::Service;
 
 /// How long a flush may take before the caller stops waiting for it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long a list of open traces may take: the pipeline answers between two commits.
+const OPEN_TRACES_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest list of open traces that is read.
+const MAX_OPEN_TRACES_BYTES: u64 = 1 << 30;
 
 /// How long a service on this machine may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -125,6 +131,7 @@ pub(crate) fn router(commands: mpsc::UnboundedSender<Command>) -> Router {
     Router::new()
         .route("/api/v1/flush", post(flush))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/open-traces", get(open_traces))
         .route("/api/v1/uncommitted/{table}", get(uncommitted))
         .with_state(commands)
 }
@@ -195,6 +202,34 @@ async fn status(State(commands): State<mpsc::UnboundedSender<Command>>) -> Respo
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
         }
     }
+}
+
+/// The ids of the traces that are not wholly in their table yet.
+async fn open_traces(State(commands): State<mpsc::UnboundedSender<Command>>) -> Response {
+    match Service::open_traces(&commands).await {
+        Ok(open) => {
+            let ids: Vec<String> = open.into_iter().map(TraceId::to_mlflow).collect();
+            Json(ids).into_response()
+        }
+        Err(reason) => {
+            let body = json!({"error_code": UNAVAILABLE, "message": reason});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+/// Asks a running service which traces are not wholly in their table yet. Blocks.
+pub(crate) fn request_open_traces(server: &ServerFile) -> anyhow::Result<Vec<TraceId>> {
+    let url = format!("http://{}/api/v1/open-traces", server.http);
+    let named = format!("ask the service at {} for open traces", server.http);
+    let mut answer = agent(OPEN_TRACES_TIMEOUT).get(&url).call().context(named.clone())?;
+    let body = answer.body_mut().with_config().limit(MAX_OPEN_TRACES_BYTES).read_to_string();
+    let body = body.context(named.clone())?;
+    if !answer.status().is_success() {
+        bail!("{named}: {}", printable(&body));
+    }
+    let ids: Vec<String> = serde_json::from_str(&body).context(named.clone())?;
+    ids.iter().map(|id| TraceId::parse(id).with_context(|| named.clone())).collect()
 }
 
 /// A client for the service on this machine: no proxy, no redirects, bounded in time.

@@ -17,6 +17,7 @@ mod control;
 mod engine;
 mod fault;
 mod import;
+mod ledger;
 mod lookup;
 mod maintenance;
 mod moves;
@@ -26,6 +27,7 @@ mod serving;
 mod tasks;
 mod trace_store;
 mod uncommitted;
+mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;

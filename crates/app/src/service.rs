@@ -10,7 +10,7 @@ use tracelake_decode::DecodedRecord;
 use tracelake_intake::{Admission, Intake, IntakeParts, IntakeSettings};
 use tracelake_journal::{Journal, JournalError, JournalOptions};
 use tracelake_lake::Preview;
-use tracelake_model::TableName;
+use tracelake_model::{TableName, TraceId};
 use tracing::error;
 
 use crate::archive::Archive;
@@ -99,6 +99,7 @@ impl Service {
                 default_table: settings.default_table.clone(),
                 open_bytes,
                 maintenance,
+                ledger_retention: settings.ledger_retention,
             },
         );
         let pipeline = std::thread::Builder::new()
@@ -128,6 +129,16 @@ impl Service {
         let gone = || "the pipeline has ended".to_owned();
         commands.send(Command::Preview(table, reply)).map_err(|_| gone())?;
         preview.await.map_err(|_| gone())?
+    }
+
+    /// The traces that are not wholly in their table yet.
+    pub(crate) async fn open_traces(
+        commands: &mpsc::UnboundedSender<Command>,
+    ) -> Result<Vec<TraceId>, String> {
+        let (reply, traces) = oneshot::channel();
+        let gone = || "the pipeline has ended".to_owned();
+        commands.send(Command::OpenTraces(reply)).map_err(|_| gone())?;
+        traces.await.map_err(|_| gone())
     }
 
     /// How the pipeline goes.

@@ -5,9 +5,9 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tracelake_decode::conventions::interpret;
-use tracelake_decode::{SpanSource, decode_otlp};
+use tracelake_decode::{Fingerprinter, SpanSource, decode_otlp};
 use tracelake_model::Limits;
-use tracelake_testkit::spans::llm_request;
+use tracelake_testkit::spans::{llm_request, simple_request};
 
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("llm spans");
@@ -30,5 +30,24 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode);
+fn fingerprint(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fingerprint");
+    for (name, body) in [("llm", llm_request(1_000)), ("light", simple_request(0, 0..1_000))] {
+        let decoded = decode_otlp(&body, SpanSource::Otlp, &Limits::default());
+        let decoded = decoded.map(|decoded| decoded.spans).unwrap_or_default();
+        let bytes: usize = decoded.iter().map(|span| span.message.len()).sum();
+        group.throughput(Throughput::Elements(1_000));
+        group.bench_function(BenchmarkId::new(name, bytes / 1_000), |bencher| {
+            bencher.iter(|| {
+                let mut fingerprinter = Fingerprinter::default();
+                for span in black_box(&decoded) {
+                    black_box(fingerprinter.span(span));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode, fingerprint);
 criterion_main!(benches);

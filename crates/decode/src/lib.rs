@@ -12,6 +12,7 @@ pub mod any_value;
 pub mod content_encoding;
 pub mod conventions;
 pub mod error;
+pub mod fingerprint;
 pub mod mlflow_json;
 pub mod otlp_json;
 pub mod record;
@@ -23,6 +24,7 @@ pub mod writer;
 
 pub use content_encoding::ContentEncoding;
 pub use error::DecodeError;
+pub use fingerprint::{Fingerprint, Fingerprinter};
 pub use record::{
     DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, changes_body, decode_record,
 };

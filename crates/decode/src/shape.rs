@@ -272,3 +272,74 @@ pub(crate) fn canonical(message: Message, bytes: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(unknown.as_bytes());
     bytes
 }
+
+/// True when `bytes` are their own [`canonical`] form, so that they need not be rewritten to be
+/// compared. `field` is told the fields of the message itself, as far as they were read.
+pub(crate) fn is_canonical<'a>(
+    message: Message,
+    bytes: &'a [u8],
+    field: &mut impl FnMut(u32, WireValue<'a>),
+) -> bool {
+    let mut fields = Fields::new(bytes);
+    let mut highest = 0;
+    let mut offset = 0;
+    loop {
+        let (number, value) = match fields.next_field() {
+            Ok(Some(found)) => found,
+            Ok(None) => return true,
+            Err(_) => return false,
+        };
+        if fields.offset() - offset != shortest_length(number, value) {
+            return false;
+        }
+        offset = fields.offset();
+        field(number, value);
+        let Some(kind) = message.field(number) else {
+            // Behind an unknown field there may be unknown ones alone.
+            highest = u32::MAX;
+            continue;
+        };
+        let in_order = match (kind, message) {
+            // Of a oneof there is one member, whatever its number.
+            (_, Message::AnyValue) => highest == 0,
+            (FieldType::Many(_), _) => highest <= number,
+            _ => highest < number,
+        };
+        highest = number;
+        if !in_order || !is_canonical_value(message, number, kind, value) {
+            return false;
+        }
+    }
+}
+
+/// True when a known field would be written like this: no default, an embedded message likewise.
+fn is_canonical_value(
+    message: Message,
+    number: u32,
+    kind: FieldType,
+    value: WireValue<'_>,
+) -> bool {
+    let keep_default = message == Message::AnyValue;
+    match (kind, value) {
+        (FieldType::Many(inner), WireValue::Bytes(bytes)) => {
+            is_canonical(inner, bytes, &mut |_, _| ())
+        }
+        (FieldType::One(inner), WireValue::Bytes(bytes)) => {
+            (keep_default || !bytes.is_empty()) && is_canonical(inner, bytes, &mut |_, _| ())
+        }
+        (_, WireValue::Varint(bits)) if keep_default && number == 2 => bits <= 1,
+        (_, value) => keep_default || value.number() != 0 || !value.bytes().is_empty(),
+    }
+}
+
+/// Bytes of a field when every number in it is as short as can be.
+fn shortest_length(number: u32, value: WireValue<'_>) -> usize {
+    let varint = |number: u64| (70 - (number | 1).leading_zeros() as usize) / 7;
+    varint(u64::from(number) << 3)
+        + match value {
+            WireValue::Varint(number) => varint(number),
+            WireValue::Fixed64(_) => 8,
+            WireValue::Fixed32(_) => 4,
+            WireValue::Bytes(bytes) => varint(bytes.len() as u64) + bytes.len(),
+        }
+}

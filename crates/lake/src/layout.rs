@@ -119,6 +119,12 @@ impl DataFolder {
         self.journal().join("ID")
     }
 
+    /// Where the ledger of what was acknowledged lies.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.root.join("ledger")
+    }
+
     /// Where records lie that were acknowledged and cannot be read any more.
     #[must_use]
     pub fn parked(&self) -> PathBuf {

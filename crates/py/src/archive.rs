@@ -8,7 +8,8 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use tracelake_app::Fault;
 use tracelake_app::client::{
-    Client, ImportRequest, Place, QueryLimits, Question, TableRef, TimeRange, local_sql, spark_sql,
+    Answer, Client, ImportRequest, Place, QueryLimits, Question, TableRef, TimeRange, local_sql,
+    spark_sql,
 };
 
 use crate::error::exception;
@@ -189,6 +190,24 @@ impl Archive {
             (line.item, line.result, line.found, line.hint)
         };
         Ok(lines.into_iter().map(item).collect())
+    }
+
+    /// Compares a table with what was acknowledged: the report as JSON, and as rows.
+    fn verify(
+        &self,
+        py: Python<'_>,
+        table: Option<&str>,
+        range: (Option<i64>, Option<i64>),
+        against: Option<String>,
+    ) -> PyResult<(String, QueryResult)> {
+        let client = self.client.clone();
+        let table = table.map(|table| table_name(py, table)).transpose()?;
+        let range = TimeRange { since_micros: range.0, until_micros: range.1 };
+        let report = run(py, self.ending(), move |_| async move {
+            client.verify(table.as_ref(), range, against.as_deref()).await
+        })?;
+        let rows = checked(py, Answer::try_from(&report))?;
+        Ok((report.to_json(), QueryResult::new(rows, &self.given)))
     }
 
     /// Imports files and folders; returns the report as JSON.

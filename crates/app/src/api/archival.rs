@@ -7,7 +7,7 @@ use tracelake_model::ExperimentId;
 
 use super::wire::{
     About, CheckLine, CheckRequest, DisableOutcome, DisableRequest, EnableOutcome, EnableRequest,
-    ExperimentOutcome, ExperimentRequest, TableRequest,
+    ExperimentOutcome, ExperimentRequest, TableRequest, VerifyTableRequest,
 };
 use super::{Api, RequestBody, parse};
 use crate::archive::{Archive, TableOutcome};
@@ -15,6 +15,7 @@ use crate::check::{self, check_table};
 use crate::config::Settings;
 use crate::fault::Fault;
 use crate::moves::MoveProgress;
+use crate::verify::{VerifyReport, VerifyRequest, verify_table};
 use tracelake_registry::EarlierTraces;
 
 /// What [`About::product`] says.
@@ -102,6 +103,33 @@ pub(super) async fn moves(
 ) -> Result<Json<MoveProgress>, Fault> {
     let experiment_id: ExperimentId = experiment_id.parse().map_err(anyhow::Error::new)?;
     Ok(Json(MoveProgress::of(&api.archive.registry, &experiment_id).await?))
+}
+
+/// Traces that a report over HTTP lists at the most.
+const MAX_LISTED_TRACES: usize = 50_000;
+
+pub(super) async fn verify(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: RequestBody,
+) -> Result<Json<VerifyReport>, Fault> {
+    let request: VerifyTableRequest = parse(&headers, body)?;
+    Ok(Json(verify_in(&api.data_dir, &api.settings, request).await?))
+}
+
+pub(crate) async fn verify_in(
+    data_dir: &std::path::Path,
+    settings: &Settings,
+    request: VerifyTableRequest,
+) -> anyhow::Result<VerifyReport> {
+    let request = VerifyRequest {
+        table: request.table.unwrap_or_else(|| settings.default_table.clone()),
+        since_unix_micro: request.since_unix_micro,
+        until_unix_micro: request.until_unix_micro,
+        against: request.against,
+        max_traces: MAX_LISTED_TRACES,
+    };
+    verify_table(data_dir, settings, request).await
 }
 
 pub(super) async fn check(

@@ -72,6 +72,7 @@ pub(crate) fn router(
         .route("/api/v1/archival/disable", post(archival::disable))
         .route("/api/v1/archival/moves/{experiment_id}", get(archival::moves))
         .route("/api/v1/check", post(archival::check))
+        .route("/api/v1/verify", post(archival::verify))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .with_state(api))
 }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use tracelake_model::{ExperimentId, TableName};
 use tracelake_query::analyses::TimeRange;
 
+use crate::verify::VerifyReport;
+
 /// `POST /api/v1/questions/{question}`: one of the ready-made questions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,6 +126,23 @@ pub(crate) struct CheckRequest {
     pub experiment: Option<String>,
     /// Whether a trace may be written, and deleted again.
     pub write: bool,
+}
+
+/// `POST /api/v1/verify`: a table against what was acknowledged for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VerifyTableRequest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableName>,
+    /// Of what arrived in this hour and later, microseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_unix_micro: Option<i64>,
+    /// Of what arrived in this hour and before, microseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_unix_micro: Option<i64>,
+    /// An earlier report to compare the table with as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Box<VerifyReport>>,
 }
 
 /// One line of the checklist.

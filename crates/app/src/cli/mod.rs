@@ -14,6 +14,7 @@ mod setup;
 mod show;
 mod status;
 mod time;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -48,6 +49,7 @@ enum Command {
     Enable(enable::EnableArgs),
     Disable(enable::DisableArgs),
     Check(check::CheckArgs),
+    Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
     /// Lists archived traces, newest first
     Traces(query::TracesArgs),
@@ -101,6 +103,7 @@ impl Cli {
             Command::Enable(args) => enable::enable(&data_dir, &args).await,
             Command::Disable(args) => enable::disable(&data_dir, &args).await,
             Command::Check(args) => check::run(&data_dir, &args).await,
+            Command::Verify(args) => verify::run(&data_dir, &args).await,
             Command::Status(args) => status::run(&data_dir, &args).await,
             Command::Traces(args) => query::traces(&data_dir, &args).await,
             Command::Errors(args) => query::errors(&data_dir, &args).await,

@@ -8,6 +8,7 @@ use tracelake_query::analyses::TimeRange;
 
 use super::place::TableRef;
 use crate::fault::{Fault, FaultKind};
+use crate::verify::{VerifyReport, rows_of};
 
 /// Rows, and what they are rows of.
 #[derive(Clone, Debug)]
@@ -95,6 +96,16 @@ impl Answer {
 
 fn unshowable(error: PresentError) -> Fault {
     Fault::new(FaultKind::Internal, error.to_string())
+}
+
+impl TryFrom<&VerifyReport> for Answer {
+    type Error = Fault;
+
+    fn try_from(report: &VerifyReport) -> Result<Self, Fault> {
+        let rows = rows_of(report);
+        let rows = rows.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
+        Ok(Self::new(rows.schema(), vec![rows]))
+    }
 }
 
 impl From<QueryOutput> for Answer {

@@ -8,10 +8,10 @@ use tracelake_query::analyses::Question;
 use tracelake_query::{QueryEngine, QueryLimits, QueryOptions};
 
 use super::answer::Answer;
-use crate::api::archival::{check_in, disable_in, enable_in};
+use crate::api::archival::{check_in, disable_in, enable_in, verify_in};
 use crate::api::wire::{
     CheckLine, CheckRequest, DisableOutcome, DisableRequest, EnableOutcome, EnableRequest,
-    ExperimentOutcome, ExperimentRequest, QuestionRequest, SqlRequest,
+    ExperimentOutcome, ExperimentRequest, QuestionRequest, SqlRequest, VerifyTableRequest,
 };
 use crate::archive::{Archive, TableOutcome, data_folder, open_registry};
 use crate::config::{Overrides, Settings};
@@ -22,6 +22,7 @@ use crate::import::{self, ImportOptions, ImportReport};
 use crate::lookup::{find_trace, known_tables, parse_trace_id};
 use crate::moves::{Watch, finish_moves};
 use crate::service::Service;
+use crate::verify::VerifyReport;
 
 /// What to import.
 #[derive(Clone, Debug, Default)]
@@ -176,6 +177,10 @@ impl Folder {
 
     pub(super) async fn check(&self, request: CheckRequest) -> Result<Vec<CheckLine>, Fault> {
         Ok(check_in(self.path()?, &settings()?, request).await?)
+    }
+
+    pub(super) async fn verify(&self, request: VerifyTableRequest) -> Result<VerifyReport, Fault> {
+        Ok(verify_in(self.path()?, &settings()?, request).await?)
     }
 
     pub(super) async fn import(

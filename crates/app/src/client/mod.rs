@@ -28,9 +28,13 @@ pub use crate::api::wire::{CheckLine, DisableOutcome, EnableOutcome, ExperimentO
 pub use crate::archive::TableOutcome;
 pub use crate::fault::{Fault, FaultKind};
 pub use crate::import::ImportReport;
+pub use crate::verify::{
+    ArchivedLine, Figures, HourLine, MANIFEST_FORMAT, TraceLine, VerifyReport,
+};
 
 use crate::api::wire::{
     CheckRequest, DisableRequest, EnableRequest, ExperimentRequest, QuestionRequest, SqlRequest,
+    VerifyTableRequest,
 };
 use folder::Folder;
 use remote::Remote;
@@ -187,6 +191,38 @@ impl Client {
         match self.archive_side()? {
             Side::Folder(folder) => folder.check(request).await,
             Side::Remote(remote) => remote.check(&request).await,
+        }
+    }
+
+    /// Compares a table with what was acknowledged for it, of what arrived in the hours of `range`.
+    /// `against` is an earlier report, as JSON, with which the table is compared as well. What is
+    /// wrong with the table is in the report.
+    ///
+    /// # Errors
+    /// [`FaultKind::TableNotFound`]; [`FaultKind::InvalidParameterValue`] when `against` is no
+    /// report of this table; what may fail on the way.
+    pub async fn verify(
+        &self,
+        table: Option<&TableName>,
+        range: TimeRange,
+        against: Option<&str>,
+    ) -> Result<VerifyReport, Fault> {
+        let against = against.map(serde_json::from_str::<VerifyReport>).transpose();
+        let against = against.map_err(|error| {
+            Fault::new(FaultKind::InvalidParameterValue, format!("the manifest: {error}"))
+                .with_hint("name a file that a verification wrote")
+        })?;
+        // Of a manifest the rows of the table count.
+        let rows = |known| VerifyReport { hours: Vec::new(), traces: Vec::new(), ..known };
+        let request = VerifyTableRequest {
+            table: table.cloned(),
+            since_unix_micro: range.since_micros,
+            until_unix_micro: range.until_micros,
+            against: against.map(rows).map(Box::new),
+        };
+        match self.archive_side()? {
+            Side::Folder(folder) => folder.verify(request).await,
+            Side::Remote(remote) => remote.verify(&request).await,
         }
     }
 

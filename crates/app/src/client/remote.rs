@@ -21,12 +21,14 @@ use crate::api::archival::PRODUCT;
 use crate::api::wire::{
     About, CheckLine, CheckRequest, DisableOutcome, DisableRequest, EnableOutcome, EnableRequest,
     ExperimentOutcome, ExperimentRequest, QuestionRequest, SqlRequest, TableRequest,
+    VerifyTableRequest,
 };
 use crate::archive::{TableOutcome, data_folder};
 use crate::arrow_stream::ArrowStream;
 use crate::control::{ARROW_STREAM, ServerFile};
 use crate::fault::{Fault, FaultKind};
 use crate::moves::{MoveProgress, Watch, watch_moves};
+use crate::verify::VerifyReport;
 
 /// How long the service may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -116,6 +118,10 @@ impl Remote {
 
     pub(super) async fn check(&self, request: &CheckRequest) -> Result<Vec<CheckLine>, Fault> {
         self.post(&["check"], request).await
+    }
+
+    pub(super) async fn verify(&self, request: &VerifyTableRequest) -> Result<VerifyReport, Fault> {
+        self.post(&["verify"], request).await
     }
 
     pub(super) async fn flush(&self) -> Result<(), Fault> {

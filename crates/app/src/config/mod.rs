@@ -21,6 +21,9 @@ use crate::fault::{Fault, FaultKind};
 /// Name of the file that is read when none is named.
 const CONFIG_FILE: &str = "tracelake.toml";
 
+/// How long the ledger is kept, unless set otherwise.
+const LEDGER_RETENTION: Duration = Duration::from_secs(90 * 86_400);
+
 /// What may be set, in the file by these names, in the environment as `TRACELAKE_<NAME>`, or as a
 /// flag.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -87,6 +90,9 @@ pub(crate) struct Overrides {
     /// Traces held in memory to tell late spans from new traces, 24 bytes each [default: 4000000]
     #[arg(long, env = "TRACELAKE_INDEX_LIMIT", value_name = "COUNT")]
     pub index_limit: Option<usize>,
+    /// How long it is kept what was acknowledged, for `verify` [default: 90d]
+    #[arg(long, env = "TRACELAKE_LEDGER_RETENTION", value_name = "TIME")]
+    pub ledger_retention: Option<Span>,
     /// Experiment by `service.name`, for spans that name none; only in the file
     #[arg(skip)]
     pub services: Option<BTreeMap<String, ExperimentId>>,
@@ -121,6 +127,7 @@ pub(crate) struct Settings {
     pub journal_budget_bytes: u64,
     pub limits: Limits,
     pub index_limit: usize,
+    pub ledger_retention: Duration,
     pub services: BTreeMap<String, ExperimentId>,
 }
 
@@ -191,6 +198,7 @@ impl Settings {
                     .to_usize(),
             },
             index_limit: pick!(index_limit, 4_000_000_usize),
+            ledger_retention: pick!(ledger_retention, Span(LEDGER_RETENTION)).0,
             services: flags.services.or(file.services).unwrap_or_default(),
         };
         settings.validate()?;

@@ -7,6 +7,7 @@
 //! | `rotate` seals segment `k` | the segment, the next one | replay ends with an unsealed tail | `k` is replayed |
 //! | drain to `Sealed(k)`, settle, place | nothing | replay settles anew | the same |
 //! | `write_carry(k)` | what stays unsettled after `k` | carry and segments before `k` stand | the same: carry `k` counts once `k` is noted |
+//! | ledger entry of `k` | what was acknowledged | replay writes it | replay writes it again, which adds nothing |
 //! | `commit_epoch(k)` for each table | rows, with `txn = k` | replay commits | replay finds what is in by its content |
 //! | note `k` in the epoch file | that what was settled is in its table, or in carry `k` | as the row above | the deletion below is finished at start |
 //! | `delete_through(k)` | the space | is repeated | nothing left to do |
@@ -47,6 +48,7 @@ use uuid::Uuid;
 
 use crate::archive::Archive;
 use crate::maintenance::MaintenanceState;
+use crate::ledger::Ledger;
 use blocked::BlockedTables;
 use moves::Mover;
 use writers::Writers;
@@ -71,6 +73,8 @@ pub(crate) enum Command {
     Preview(TableName, oneshot::Sender<Result<Option<Preview>, String>>),
     /// Answer with those of these traces that there are, archived or open.
     Find(Vec<TraceId>, oneshot::Sender<Result<Vec<FoundTrace>, String>>),
+    /// Answer with the traces that are not wholly in their table yet.
+    OpenTraces(oneshot::Sender<Vec<TraceId>>),
     /// Answer with how it goes.
     Status(oneshot::Sender<PipelineStatus>),
     /// Commit what has settled and end.
@@ -144,6 +148,7 @@ pub(crate) struct Pipeline {
     open_bytes: Arc<OpenBytes>,
     maintenance: Arc<MaintenanceState>,
     mover: Mover,
+    ledger: Ledger,
     stopping: bool,
 }
 
@@ -169,6 +174,8 @@ pub(crate) struct PipelineParts {
     pub default_table: TableName,
     pub open_bytes: Arc<OpenBytes>,
     pub maintenance: Arc<MaintenanceState>,
+    /// How long it is kept what was acknowledged.
+    pub ledger_retention: Duration,
 }
 
 enum Wake {
@@ -190,7 +197,9 @@ impl Pipeline {
             default_table,
             open_bytes,
             maintenance,
+            ledger_retention,
         } = parts;
+        let ledger = Ledger::open(archive.folder.ledger(), journal_id, ledger_retention);
         let clock = Arc::clone(&archive.clock);
         let writers = Writers::new(&archive, journal_id, journal.active_segment(), index_limit);
         Self {
@@ -210,6 +219,7 @@ impl Pipeline {
             open_bytes,
             maintenance,
             mover: Mover::default(),
+            ledger,
             clock,
             stopping: false,
         }
@@ -250,6 +260,12 @@ impl Pipeline {
                     self.take_waiting();
                     if reply.send(self.find(&traces)).is_err() {
                         debug!("traces were not waited for");
+                    }
+                }
+                Wake::Command(Some(Command::OpenTraces(reply))) => {
+                    self.take_waiting();
+                    if reply.send(self.assembler.open_trace_ids().collect()).is_err() {
+                        debug!("open traces were not waited for");
                     }
                 }
                 Wake::Command(Some(Command::Status(reply))) => {
@@ -296,6 +312,7 @@ impl Pipeline {
     fn take(&mut self, event: Event<DecodedRecord>) -> Option<SegmentNumber> {
         match event {
             Event::Appended { attachment, .. } => {
+                self.ledger.note(&attachment);
                 self.assembler.push(attachment, self.clock.now_unix_nano());
                 self.open_bytes.set(self.assembler.open_bytes());
                 None
@@ -431,6 +448,7 @@ impl Pipeline {
         settled: &mut HashMap<TableName, Vec<TraceDraft>>,
     ) -> anyhow::Result<FlushOutcome> {
         self.write_carry(segment)?;
+        self.ledger.write(segment, self.clock.now_unix_nano())?;
         let outcome = self.commit(segment, settled)?;
         if !outcome.failed.is_empty() {
             // Tables that could not be written keep their traces, which are then carried over

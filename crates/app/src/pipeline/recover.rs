@@ -20,6 +20,15 @@ use tracing::{error, info, warn};
 
 use super::{Pipeline, Scope, read_epoch};
 
+/// What a file of the journal holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replayed {
+    /// What was acknowledged.
+    Segment,
+    /// What is still unsettled of that.
+    Carry,
+}
+
 impl Pipeline {
     /// Replays and commits what is left of earlier epochs.
     pub(super) fn recover(&mut self, recovered: &Recovered) -> anyhow::Result<()> {
@@ -43,11 +52,11 @@ impl Pipeline {
         let mut replayed_until = 0;
         if let Some(carry) = carry {
             let reader = self.journal.read_carry(carry)?;
-            replayed_until = self.replay_file(reader)?;
+            replayed_until = self.replay_file(reader, Replayed::Carry)?;
         }
         for segment in segments {
             let reader = self.journal.read_segment(segment)?;
-            replayed_until = replayed_until.max(self.replay_file(reader)?);
+            replayed_until = replayed_until.max(self.replay_file(reader, Replayed::Segment)?);
             if highest_carry < Some(segment) {
                 // Silence is counted by the time of arrival, as it was when the spans came.
                 if let Err(fault) = self.settle_and_commit(segment, Scope::Settled, replayed_until)
@@ -63,7 +72,7 @@ impl Pipeline {
     }
 
     /// Takes in the records of a file. Returns when the last of them arrived.
-    fn replay_file(&mut self, reader: RecordReader) -> anyhow::Result<u64> {
+    fn replay_file(&mut self, reader: RecordReader, file: Replayed) -> anyhow::Result<u64> {
         let mut until = 0;
         for record in reader {
             let record = record?;
@@ -73,6 +82,9 @@ impl Pipeline {
                 Ok(decoded) => {
                     let received_at = decoded.header.received_at_unix_nano;
                     until = until.max(received_at);
+                    if file == Replayed::Segment {
+                        self.ledger.note(&decoded);
+                    }
                     self.assembler.push(decoded, received_at);
                 }
                 Err(fault) => self.park(&record.header, &record.payload, &fault)?,

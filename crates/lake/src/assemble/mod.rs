@@ -219,6 +219,11 @@ impl Assembler {
         self.open.len()
     }
 
+    /// The open traces.
+    pub fn open_trace_ids(&self) -> impl Iterator<Item = TraceId> + '_ {
+        self.open.keys().copied()
+    }
+
     /// What the open traces of each table come to.
     #[must_use]
     pub fn by_table(&self) -> HashMap<TableName, OpenTraces> {

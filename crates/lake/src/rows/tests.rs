@@ -6,7 +6,7 @@ use arrow::json::ReaderBuilder;
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tracelake_decode::{SpanSource, decode_otlp};
+use tracelake_decode::{Fingerprinter, SpanSource, decode_otlp};
 use tracelake_model::schema::{list_of, span_fields, traces_schema};
 use tracelake_model::{Assessment, Limits, SpanId, TraceId, TraceInfo};
 use tracelake_testkit::spans;
@@ -42,6 +42,8 @@ proptest! {
             prop_assert_eq!(sent.spans.len(), back.spans.len());
             for (left, right) in sent.spans.iter().zip(&back.spans) {
                 prop_assert!(left.same_content(right), "{:?}\n{:?}", left.message, right.message);
+                let fingerprint = |span| Fingerprinter::default().span(span);
+                prop_assert_eq!(fingerprint(left), fingerprint(right));
             }
         }
     }

@@ -57,6 +57,9 @@ pub struct LiveFile {
     pub clustering_provider: Option<String>,
 }
 
+/// Rows that are read at a time: payloads may be large.
+const BATCH_ROWS: usize = 256;
+
 impl TableSnapshot {
     /// The live files that may hold rows with `created_at` in the bounds (microseconds since the
     /// Unix epoch, inclusive), by the log's statistics.
@@ -113,8 +116,7 @@ impl TableSnapshot {
                 }
             })
             .map_err(parquet)?;
-            // A few hundred rows at a time: payloads may be large.
-            for rows in rows.chunks(256) {
+            for rows in rows.chunks(BATCH_ROWS) {
                 let opened = self.table().files.open(&file.path)?;
                 for batch in read_rows(opened, rows).map_err(parquet)? {
                     let batch = conform(&batch, &schema)
@@ -130,6 +132,49 @@ impl TableSnapshot {
                             source,
                         })?;
                     }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the live rows of `file` whose trace is `wanted` back into their traces. `visit` gets a
+    /// trace, or the fault of a row that cannot be read back; one such row hides no other.
+    ///
+    /// # Errors
+    /// [`LakeError`] when the file cannot be read: what came before was visited.
+    pub fn for_each_row(
+        &self,
+        file: &LiveFile,
+        wanted: &dyn Fn(Option<TraceId>) -> bool,
+        visit: &mut dyn FnMut(Result<TraceDraft, String>),
+    ) -> Result<(), LakeError> {
+        let schema = self.schema()?;
+        let deleted = self.deleted_rows(file)?;
+        let parquet =
+            |source| LakeError::Parquet { action: "read", path: file.path.clone(), source };
+        let mut rows = Vec::new();
+        read_trace_ids(self.table().files.open(&file.path)?, |row, text| {
+            if deleted.binary_search(&row).is_err() && wanted(TraceId::parse(text)) {
+                rows.push(row);
+            }
+        })
+        .map_err(parquet)?;
+        for rows in rows.chunks(BATCH_ROWS) {
+            let opened = self.table().files.open(&file.path)?;
+            for batch in read_rows(opened, rows).map_err(parquet)? {
+                let batch = conform(&batch, &schema)
+                    .map_err(|source| LakeError::Arrow { action: "read rows", source })?;
+                match rebuild_traces(&batch) {
+                    Ok(traces) => traces.into_iter().for_each(|trace| visit(Ok(trace))),
+                    Err(_) => (0..batch.num_rows()).for_each(|row| {
+                        let one = rebuild_traces(&batch.slice(row, 1));
+                        let one = one.map_err(|error| error.reason);
+                        match one {
+                            Ok(traces) => traces.into_iter().for_each(|trace| visit(Ok(trace))),
+                            Err(reason) => visit(Err(reason)),
+                        }
+                    }),
                 }
             }
         }

@@ -18,6 +18,7 @@ from tracelake._archival import (
     flush,
     import_traces,
     setup_trace_archival,
+    verify,
 )
 from tracelake._place import get_uri, set_uri
 from tracelake._query import (
@@ -29,7 +30,15 @@ from tracelake._query import (
     query_archived_traces,
     sql,
 )
-from tracelake._reports import CheckItem, CheckReport, ImportReport
+from tracelake._reports import (
+    CheckItem,
+    CheckReport,
+    Figures,
+    HourLine,
+    ImportReport,
+    TraceLine,
+    VerifyReport,
+)
 from tracelake._service import Service, serve
 from tracelake._tracelake import QueryResult, version
 from tracelake.errors import TracelakeError
@@ -39,11 +48,15 @@ __version__: str = version()
 __all__ = [
     "CheckItem",
     "CheckReport",
+    "Figures",
     "Grouping",
+    "HourLine",
     "ImportReport",
     "QueryResult",
     "Service",
+    "TraceLine",
     "TracelakeError",
+    "VerifyReport",
     "__version__",
     "analyze_trace_errors",
     "analyze_trace_performance",
@@ -62,4 +75,5 @@ __all__ = [
     "set_uri",
     "setup_trace_archival",
     "sql",
+    "verify",
 ]

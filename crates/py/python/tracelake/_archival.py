@@ -6,10 +6,19 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracelake import _place
-from tracelake._reports import CheckItem, CheckReport, ImportReport, import_report
+from tracelake._reports import (
+    CheckItem,
+    CheckReport,
+    ImportReport,
+    VerifyReport,
+    import_report,
+    verify_report,
+)
 from tracelake._tracelake import Archive
 from tracelake.errors import ImportFailedError, InvalidArgumentError
 
@@ -24,8 +33,10 @@ __all__ = [
     "flush",
     "import_traces",
     "setup_trace_archival",
+    "verify",
 ]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 PRODUCTION = "/Shared/health_monitor_agent/production"
 
 # By place: the table that archival was last enabled to, and by table the experiments that were bound to
@@ -256,6 +267,52 @@ def check(
     table = trace_table or enabled_table(archive)
     items = archive.check(table, experiment, write)
     return CheckReport(table, tuple(CheckItem(*item) for item in items))
+
+
+def verify(
+    trace_table: str | None = None,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    manifest: str | os.PathLike[str] | None = None,
+    against: str | os.PathLike[str] | None = None,
+    uri: str | os.PathLike[str] | None = None,
+) -> VerifyReport:
+    """Compares a table with what was acknowledged for it, by hour and way in, and names every trace
+    that is missing, doubled or altered. Commits what was acknowledged first.
+
+    Args:
+        trace_table: ``catalog.schema.table``; by default the one that this process enabled, or the
+            table of experiments that are archived nowhere else.
+        since: Of what arrived in the hour of this time and later (default: all). Without a time zone
+            it is local time.
+        until: Of what arrived in the hour of this time and before (default: all).
+        manifest: Write the report to this file, to be kept.
+        against: Compare the table with such a file as well.
+        uri: Where, if not as ``get_uri`` says.
+
+    Returns:
+        The report; what is wrong with the table is in it, no exception. It is false when something is
+        wrong.
+
+    Raises:
+        TableNotFoundError: no such table, and nothing came for it.
+        InvalidArgumentError: ``against`` is no manifest of this table.
+    """
+    archive = _place.archive(uri)
+    table = trace_table or enabled_table(archive)
+    known = None if against is None else Path(against).read_text(encoding="utf-8")
+    text, rows = archive.verify(table, (_micros(since), _micros(until)), known)
+    if manifest is not None:
+        Path(manifest).write_text(text + "\n", encoding="utf-8")
+    return verify_report(text, rows)
+
+
+def _micros(time: datetime | None) -> int | None:
+    """Microseconds since the epoch, without a float between."""
+    if time is None:
+        return None
+    return (time.astimezone(timezone.utc) - _EPOCH) // timedelta(microseconds=1)
 
 
 def import_traces(

@@ -7,10 +7,20 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tracelake._text import printable
+from tracelake._tracelake import QueryResult
 
-__all__ = ["CheckItem", "CheckReport", "ImportReport"]
+__all__ = [
+    "CheckItem",
+    "CheckReport",
+    "Figures",
+    "HourLine",
+    "ImportReport",
+    "TraceLine",
+    "VerifyReport",
+]
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,134 @@ class ImportReport:
     seconds: float
     stopped: str | None
     """Why nothing more could be taken in."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Traces, spans, and the sum of the spans' hashes, in which their order does not count."""
+
+    traces: int
+    spans: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class HourLine:
+    """What came in during one hour by one way, and what became of it."""
+
+    hour: str
+    """The hour of arrival in UTC, such as ``2026-11-22T10:00Z``."""
+    way_in: str
+    """``otlp_protobuf``, ``otlp_json``, ``mlflow_traces_json`` or ``mlflow_start_trace``."""
+    result: str
+    """``ok``, ``open``, or what is wrong."""
+    acknowledged: Figures
+    """What should be in the table."""
+    archived: Figures
+    """What of that is, however often."""
+    copies: int
+    """Spans that were sent more than once, counted from the second time on."""
+    deleted: int
+    """Spans that a client deleted with their trace."""
+    replaced: int
+    """Spans of MLflow in whose place the one that came by OTLP stays."""
+    open: int
+    """Spans that are on their way to the table."""
+    elsewhere: int
+    """Spans that another table of the archive has."""
+
+
+@dataclass(frozen=True)
+class TraceLine:
+    """A trace that is not as it should be."""
+
+    trace_id: str
+    result: str
+    """``missing``, ``doubled``, ``altered``, or ``deleted``: a client deleted it, and it is there."""
+    spans: int
+    """Spans that are so."""
+    of_spans: int
+    """Spans that should be there."""
+    rows: int
+    """Rows that the trace has."""
+    hour: str
+    way_in: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a table holds against what was acknowledged for it. True when everything is there."""
+
+    table: str
+    version: int | None
+    """Delta version that was read; None when there is no such table."""
+    ok: bool
+    hours: tuple[HourLine, ...]
+    traces: tuple[TraceLine, ...]
+    """Traces that are not as they should be."""
+    traces_left_out: int
+    """Further ones that are not listed."""
+    faults: tuple[str, ...]
+    """What else is wrong."""
+    notes: tuple[str, ...]
+    """What is worth knowing."""
+    archived: dict[str, Figures]
+    """All rows by the hour of ``created_at``; empty when a time was asked for."""
+    rows: QueryResult
+    """The same as rows: ``rows.to_pandas()``."""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __iter__(self) -> Iterator[HourLine]:
+        return iter(self.hours)
+
+    def __len__(self) -> int:
+        return len(self.hours)
+
+    def __str__(self) -> str:
+        lines = []
+        for hour in self.hours:
+            here, there = hour.acknowledged, hour.archived
+            lines.append(
+                f"{printable(hour.hour)}  {printable(hour.way_in):<18}  {there.traces} of"
+                f" {here.traces} traces, {there.spans} of {here.spans} spans  {printable(hour.result)}"
+            )
+        for trace in self.traces:
+            lines.append(
+                f"{printable(trace.result):<8}  {printable(trace.trace_id)}  {trace.spans} of"
+                f" {trace.of_spans} spans, rows: {trace.rows}"
+            )
+        if self.traces_left_out:
+            lines.append(f"and {self.traces_left_out} more")
+        lines.extend(f"fault: {printable(fault)}" for fault in self.faults)
+        lines.extend(f"note: {printable(note)}" for note in self.notes)
+        verdict = "everything acknowledged is there" if self.ok else "not everything is as it should be"
+        return "\n".join([*lines, verdict])
+
+    __repr__ = __str__
+
+
+def verify_report(text: str, rows: QueryResult) -> VerifyReport:
+    """The native report."""
+    told = json.loads(text)
+
+    def hour(line: dict[str, Any]) -> HourLine:
+        here, there = Figures(**line["acknowledged"]), Figures(**line["archived"])
+        return HourLine(**{**line, "acknowledged": here, "archived": there})
+
+    return VerifyReport(
+        table=told["table"],
+        version=told["version"],
+        ok=told["ok"],
+        hours=tuple(hour(line) for line in told["hours"]),
+        traces=tuple(TraceLine(**line) for line in told["traces"]),
+        traces_left_out=told["traces_left_out"],
+        faults=tuple(told["faults"]),
+        notes=tuple(told["notes"]),
+        archived={line["hour"]: Figures(**line["figures"]) for line in told["archived"]},
+        rows=rows,
+    )
 
 
 def import_report(text: str) -> ImportReport:

@@ -41,6 +41,9 @@ class Archive:
     def check(
         self, table: str | None, experiment: str | None, write: bool
     ) -> list[tuple[str, str, str, str | None]]: ...
+    def verify(
+        self, table: str | None, range: tuple[int | None, int | None], against: str | None
+    ) -> tuple[str, QueryResult]: ...
     def import_paths(
         self,
         paths: list[str],

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 /// A file in the making, beside the one that it will replace. Dropped without
 /// [`Replacement::commit`] it vanishes, and what was there before stays.
 #[derive(Debug)]
-pub(super) struct Replacement {
+pub(crate) struct Replacement {
     target: PathBuf,
     /// None for devices and pipes, which can only be written to as they are.
     temporary: Option<PathBuf>,
@@ -21,7 +21,7 @@ impl Replacement {
     ///
     /// # Errors
     /// When no file can be made in its folder, or it is a folder itself.
-    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
         let subject = || format!("write `{}`", path.display());
         let target = match path.canonicalize() {
             Ok(target) => target,
@@ -56,7 +56,7 @@ impl Replacement {
     ///
     /// # Errors
     /// When the rest cannot be written, synced or put in place; then nothing is changed.
-    pub(super) fn commit(mut self) -> anyhow::Result<()> {
+    pub(crate) fn commit(mut self) -> anyhow::Result<()> {
         let target = self.target.clone();
         let subject = || format!("write `{}`", target.display());
         self.out.flush().with_context(subject)?;

@@ -18,7 +18,7 @@ use tracelake_present::{OutputFormat, RenderOptions, render};
 
 pub(crate) use color::color_on_stderr;
 use color::{ColorChoice, Environment, wants_color};
-use file::Replacement;
+pub(crate) use file::Replacement;
 use pager::Pager;
 use terminal::Size;
 
