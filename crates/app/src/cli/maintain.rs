@@ -19,7 +19,7 @@ use crate::archive::data_folder;
 use crate::check::units;
 use crate::config::{Overrides, Settings, Span};
 use crate::fault::{Fault, FaultKind};
-use crate::maintenance::{Ground, give_way};
+use crate::maintenance::Ground;
 use crate::tasks;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
@@ -88,7 +88,6 @@ pub(crate) async fn run(data_dir: &Path, args: MaintainArgs) -> anyhow::Result<(
             let worker = std::thread::Builder::new()
                 .name("maintenance".to_owned())
                 .spawn(move || {
-                    give_way();
                     work(&ground, &tables, &rules, quiet, &cancel)
                 })
                 .context("start the work")?;

@@ -61,15 +61,3 @@ impl Ground {
         })
     }
 }
-
-/// Makes the calling thread give way to all others. What the system refuses is no fault.
-pub(crate) fn give_way() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, LEAST_PRIORITY) {
-        tracing::debug!(%error, "maintenance has the priority of everything else");
-    }
-}
-
-/// Niceness: from 0, as everything else, to 19, only when nobody else wants the processor.
-#[cfg(target_os = "linux")]
-const LEAST_PRIORITY: i32 = 15;

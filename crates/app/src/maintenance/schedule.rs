@@ -13,7 +13,7 @@ use tracelake_lake::maintain::compact::CompactionRules;
 use tracing::{debug, warn};
 
 use super::state::MaintenanceState;
-use super::{Ground, give_way};
+use super::Ground;
 use crate::pipeline::OpenBytes;
 
 /// First round after the start, so that a service that is restarted often is maintained too.
@@ -74,7 +74,6 @@ impl MaintenanceThread {
 }
 
 fn run(parts: &MaintenanceParts, stopped: &Receiver<()>) {
-    give_way();
     let mut wait = FIRST_ROUND.min(parts.every);
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
         wait = parts.every;
