@@ -29,4 +29,6 @@ pub use record::{
     DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, changes_body, decode_record,
 };
 pub use request::{DecodedSpans, Reject, SpanGroup, SpanRecord, SpanSource, decode_otlp};
-pub use view::{EventView, KeyValueView, LinkView, ResourceView, ScopeView, SpanView, ValueView};
+pub use view::{
+    AttributeList, EventView, KeyValueView, LinkView, ResourceView, ScopeView, SpanView, ValueView,
+};

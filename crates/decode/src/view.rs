@@ -4,6 +4,7 @@
 //! opentelemetry-proto 1.10. Views are lenient; whether bytes are well formed is decided once, in
 //! [`crate::request`]. A string that is not UTF-8 cannot be met after that and reads as empty.
 
+use smallvec::SmallVec;
 use tracelake_model::{SpanId, TraceId};
 
 use crate::wire::{Fields, Repeated, WireValue};
@@ -161,12 +162,30 @@ pub struct SpanView<'a> {
     pub status_code: i32,
     /// True when the message `Status` was there, even if empty.
     pub has_status: bool,
+    has_events: bool,
+    has_links: bool,
 }
+
+/// The attributes of a span, read once: who asks several times need not walk the span's bytes again.
+pub type AttributeList<'a> = SmallVec<[KeyValueView<'a>; 24]>;
 
 impl<'a> SpanView<'a> {
     /// Reads the message `Span`.
     #[must_use]
     pub fn new(message: &'a [u8]) -> Self {
+        Self::read(message, |_| {})
+    }
+
+    /// Reads the message `Span`, and its attributes in the order sent.
+    #[must_use]
+    pub fn with_attributes(message: &'a [u8]) -> (Self, AttributeList<'a>) {
+        let mut attributes = AttributeList::new();
+        let view = Self::read(message, |attribute| attributes.push(KeyValueView::new(attribute)));
+        (view, attributes)
+    }
+
+    #[inline]
+    fn read(message: &'a [u8], mut attribute: impl FnMut(&'a [u8])) -> Self {
         let mut view = SpanView {
             message,
             trace_id: &[],
@@ -184,6 +203,8 @@ impl<'a> SpanView<'a> {
             status_message: "",
             status_code: 0,
             has_status: false,
+            has_events: false,
+            has_links: false,
         };
         let mut fields = Fields::new(message);
         while let Ok(Some((number, value))) = fields.next_field() {
@@ -196,6 +217,13 @@ impl<'a> SpanView<'a> {
                 6 => view.kind = enumeration(value.number()),
                 7 => view.start_time_unix_nano = value.number(),
                 8 => view.end_time_unix_nano = value.number(),
+                9 => {
+                    if let WireValue::Bytes(bytes) = value {
+                        attribute(bytes);
+                    }
+                }
+                11 => view.has_events = true,
+                13 => view.has_links = true,
                 10 => view.dropped_attributes_count = low32(value.number()),
                 12 => view.dropped_events_count = low32(value.number()),
                 14 => view.dropped_links_count = low32(value.number()),
@@ -226,12 +254,14 @@ impl<'a> SpanView<'a> {
 
     /// Events in the order sent.
     pub fn events(&self) -> impl Iterator<Item = EventView<'a>> + use<'a> {
-        Repeated::new(self.message, 11).map(EventView::new)
+        let message = if self.has_events { self.message } else { &[] };
+        Repeated::new(message, 11).map(EventView::new)
     }
 
     /// Links in the order sent.
     pub fn links(&self) -> impl Iterator<Item = LinkView<'a>> + use<'a> {
-        Repeated::new(self.message, 13).map(LinkView::new)
+        let message = if self.has_links { self.message } else { &[] };
+        Repeated::new(message, 13).map(LinkView::new)
     }
 
     /// The first attribute with this key.

@@ -97,6 +97,17 @@ impl<'a> Fields<'a> {
 
     #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
+        // Most keys and lengths take one byte.
+        match self.bytes.get(self.offset) {
+            Some(byte) if *byte < 0x80 => {
+                self.offset += 1;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
             let byte = *self.bytes.get(self.offset).ok_or(self.fault("truncated number"))?;

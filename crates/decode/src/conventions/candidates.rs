@@ -8,7 +8,7 @@ use super::json_text::{self, Members, Model};
 use super::keys::Key;
 use super::{Payload, PayloadForm};
 use crate::any_value::to_json;
-use crate::view::{KeyValueView, SpanView, ValueView};
+use crate::view::{KeyValueView, ValueView};
 
 /// An attribute and its position among the attributes of its span.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +35,8 @@ pub(super) struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    /// Sorts the attributes of `span`.
-    pub(super) fn collect(span: &SpanView<'a>) -> Self {
+    /// Sorts the attributes of a span.
+    pub(super) fn collect(attributes: &[KeyValueView<'a>]) -> Self {
         let mut found = Self {
             present: 0,
             by_key: SmallVec::new(),
@@ -45,7 +45,7 @@ impl<'a> Candidates<'a> {
             tool_call_arguments: None,
             live_kit_type: None,
         };
-        for (position, attribute) in span.attributes().enumerate() {
+        for (position, attribute) in attributes.iter().copied().enumerate() {
             let candidate = Candidate { position, attribute };
             if let Some(key) = Key::of(attribute.key) {
                 found.put(key, candidate);

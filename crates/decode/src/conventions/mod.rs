@@ -47,7 +47,7 @@ use tracelake_model::{TokenUsage, TraceCost, TraceState};
 use self::candidates::Candidates;
 use self::keys::Key;
 use crate::request::SpanRecord;
-use crate::view::{SpanView, ValueView};
+use crate::view::{AttributeList, KeyValueView, SpanView, ValueView};
 
 /// How the text of `inputs` or `outputs` relates to the attribute that it was lifted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +145,13 @@ pub struct TraceMeaning {
 /// Reads the meaning of one span.
 #[must_use]
 pub fn interpret<'a>(span: &SpanView<'a>) -> Meaning<'a> {
-    let found = Candidates::collect(span);
+    interpret_of(span, &span.attributes().collect::<AttributeList<'_>>())
+}
+
+/// The same as [`interpret`], of a span whose attributes were read.
+#[must_use]
+pub fn interpret_of<'a>(span: &SpanView<'a>, attributes: &[KeyValueView<'a>]) -> Meaning<'a> {
+    let found = Candidates::collect(attributes);
     let inputs = payloads::inputs(span, &found);
     let outputs = payloads::outputs(span, &found);
     Meaning {

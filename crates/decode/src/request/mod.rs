@@ -12,7 +12,7 @@ use tracelake_model::{ExperimentId, Limits, SpanId, TraceId};
 
 use crate::error::DecodeError;
 use crate::shape::{Findings, Message, WalkLimits, canonical, check, replace_invalid_text};
-use crate::view::{ResourceView, SpanView, ValueView};
+use crate::view::{AttributeList, ResourceView, SpanView, ValueView};
 use crate::wire::{Fields, WireError, WireValue};
 use crate::writer::MessageWriter;
 
@@ -91,6 +91,12 @@ impl SpanRecord {
     #[must_use]
     pub fn view(&self) -> SpanView<'_> {
         SpanView::new(&self.message)
+    }
+
+    /// The span's fields, and its attributes in the order sent.
+    #[must_use]
+    pub fn view_with_attributes(&self) -> (SpanView<'_>, AttributeList<'_>) {
+        SpanView::with_attributes(&self.message)
     }
 
     /// Bytes of the span with its resource and scope: about what its row takes, as every span has

@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use tracelake_decode::any_value::{to_json, write_json, write_json_string};
 use tracelake_decode::conventions::{Meaning, Payload, PayloadForm};
 use tracelake_decode::request::encode_request;
-use tracelake_decode::{ResourceView, ScopeView, SpanRecord, SpanView, ValueView};
+use tracelake_decode::{KeyValueView, ResourceView, ScopeView, SpanRecord, SpanView, ValueView};
 use tracelake_model::ids::{hex, hex_in};
 use tracelake_model::schema::span_fields;
 
@@ -110,6 +110,7 @@ impl SpanColumns {
         &mut self,
         record: &SpanRecord,
         span: &SpanView<'_>,
+        attributes: &[KeyValueView<'_>],
         meaning: &Meaning<'_>,
     ) {
         self.rows += 1;
@@ -117,7 +118,7 @@ impl SpanColumns {
         self.append_text(record, span, meaning);
         exact &= self.append_times(span);
         exact &= self.append_counts(span);
-        exact &= self.append_attributes(span, meaning);
+        exact &= self.append_attributes(attributes, meaning);
         exact &= self.append_resource(record);
         exact &= self.append_scope(record);
         exact &= self.events.append(span);
@@ -201,14 +202,18 @@ impl SpanColumns {
         exact
     }
 
-    fn append_attributes(&mut self, span: &SpanView<'_>, meaning: &Meaning<'_>) -> bool {
+    fn append_attributes(
+        &mut self,
+        attributes: &[KeyValueView<'_>],
+        meaning: &Meaning<'_>,
+    ) -> bool {
         let lifted = [
             self.append_payload(4, 12, meaning.inputs.as_ref()),
             self.append_payload(5, 13, meaning.outputs.as_ref()),
         ];
         let mut seen = SeenKeys::default();
         let mut exact = true;
-        for (position, attribute) in span.attributes().enumerate() {
+        for (position, attribute) in attributes.iter().enumerate() {
             let first = seen.insert(attribute.key);
             exact &= first;
             if first && !lifted.contains(&Some(position)) {

@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use tracelake_decode::SpanRecord;
 use tracelake_decode::conventions::{
-    Meaning, TraceMeaning, interpret, interpret_trace, interpret_trace_of,
+    Meaning, TraceMeaning, interpret_of, interpret_trace, interpret_trace_of,
 };
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo, TraceState};
@@ -123,9 +123,9 @@ impl RowEncoder {
         let mut errors = 0;
         let mut meanings = Vec::with_capacity(trace.spans.len());
         for record in &trace.spans {
-            let view = record.view();
-            let meaning = interpret(&view);
-            self.spans.append(record, &view, &meaning);
+            let (view, attributes) = record.view_with_attributes();
+            let meaning = interpret_of(&view, &attributes);
+            self.spans.append(record, &view, &attributes, &meaning);
             errors += usize::from(view.is_error());
             meanings.push(meaning);
         }
