@@ -87,9 +87,7 @@ pub(crate) async fn run(data_dir: &Path, args: MaintainArgs) -> anyhow::Result<(
             let quiet = args.quiet;
             let worker = std::thread::Builder::new()
                 .name("maintenance".to_owned())
-                .spawn(move || {
-                    work(&ground, &tables, &rules, quiet, &cancel)
-                })
+                .spawn(move || work(&ground, &tables, &rules, quiet, &cancel))
                 .context("start the work")?;
             let joined = tokio::task::spawn_blocking(move || worker.join()).await?;
             joined.map_err(|_| anyhow::anyhow!("maintenance panicked"))??

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use tracelake_lake::maintain::compact::CompactionRules;
 use tracing::{debug, warn};
 
-use super::state::MaintenanceState;
 use super::Ground;
+use super::state::MaintenanceState;
 use crate::pipeline::OpenBytes;
 
 /// First round after the start, so that a service that is restarted often is maintained too.
