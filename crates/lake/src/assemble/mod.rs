@@ -27,7 +27,7 @@ pub struct SettleRules {
     pub settle_after: Duration,
     /// Silence after which a trace without an ended root settles.
     pub idle_after: Duration,
-    /// Bytes that open traces may hold; past it the ones that are silent longest settle early.
+    /// Bytes that open traces may hold; past it some settle early, those with an ended root first.
     pub max_open_bytes: usize,
 }
 
@@ -310,7 +310,9 @@ impl Assembler {
         self.bytes = self.bytes - before + after;
     }
 
-    /// Past the memory bound: the traces that are silent longest, until the rest fits in half.
+    /// Past the memory bound: the traces whose root has ended, the ones silent longest first, until the rest
+    /// fits in a quarter; if these are too few, the others as well, until it fits in half. What stays open is
+    /// carried over, byte by byte, so little should stay; but a trace that goes on costs an amendment.
     fn early_settlers(
         &self,
         rules: &SettleRules,
@@ -323,9 +325,10 @@ impl Assembler {
         if bytes <= rules.max_open_bytes {
             return early;
         }
-        oldest.sort_unstable_by_key(|(_, trace)| trace.last_seen_unix_nano);
+        oldest.sort_unstable_by_key(|(_, trace)| (!trace.has_ended(), trace.last_seen_unix_nano));
         for (trace_id, trace) in oldest {
-            if bytes <= rules.max_open_bytes / 2 {
+            let enough = if trace.has_ended() { 4 } else { 2 };
+            if bytes <= rules.max_open_bytes / enough {
                 break;
             }
             bytes -= trace.bytes;

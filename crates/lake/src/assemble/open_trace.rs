@@ -170,6 +170,11 @@ impl OpenTrace {
         self.spans.splice(0..0, draft.spans);
     }
 
+    /// True when a root has ended: only stray spans may come.
+    pub(super) const fn has_ended(&self) -> bool {
+        self.root_ended
+    }
+
     fn is_finalized(&self) -> bool {
         self.info.as_ref().is_some_and(TraceInfo::is_finalized)
     }
