@@ -310,6 +310,18 @@ impl Assembler {
         self.bytes = self.bytes - before + after;
     }
 
+    /// Takes out these traces, as they are.
+    pub fn take_out(&mut self, traces: &[TraceId]) -> Vec<TraceDraft> {
+        let mut taken = Vec::new();
+        for trace_id in traces {
+            if let Some(mut trace) = self.open.remove(trace_id) {
+                self.bytes -= trace.bytes;
+                taken.push(trace.take_draft(*trace_id));
+            }
+        }
+        taken
+    }
+
     /// Past the memory bound: the traces that are silent longest, until the rest fits in half.
     fn early_settlers(
         &self,
