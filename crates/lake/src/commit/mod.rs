@@ -1,37 +1,25 @@
 //! Commits: settled traces become table versions, each exactly once.
 //!
-//! # The proof
+//! The journal hands traces over in **epochs**: numbered, ever larger. An epoch is one version of
+//! the table: rows of traces that had none, and of late pieces the new rows, a deletion vector on
+//! each old row, and the change data. It carries a Delta `txn` action (this archiver, the epoch),
+//! so rows and number are in the table together or not at all.
 //!
-//! The journal hands traces over in **epochs**: numbered, ever larger. Traces whose epoch did not
-//! end are handed over again, with all that was said of them since, in a later epoch. An epoch's
-//! commits to one table are, in this order:
-//!
-//! 1. **amendments**: late pieces of traces that have a row already. Each is one atomic commit of
-//!    the new rows, a deletion vector on each old row, and the change data of both; as many as
-//!    memory asks for, mostly one;
-//! 2. at most one **append** of traces that have no row.
-//!
-//! Whatever of this is in the table when the process dies, handing the traces over again completes
-//! it: a trace that was appended is found by its id, and merging a piece that is in changes nothing
-//! (`merge`), so nothing is written twice; what is missing is written then. The rows that no commit
-//! names are in unreferenced files.
-//!
-//! Merging again changes nothing because a piece says what holds, never how that differs from
-//! before: copies of spans are left out, and changes to tags, assessments and links end in the same
-//! state when their whole sequence is applied once more. Only the last epoch can be handed over
-//! again, whole and in order, so nothing younger of this archiver is in the table that an older piece
-//! could undo. What another archiver did to the same trace between a commit and its replay can be
-//! undone: its deletion, a tag that it set, and, where a deletion is replayed, spans that it added
-//! after that.
-//!
-//! The last commit carries a Delta `txn` action (this archiver, the epoch): another call for the
-//! epoch, after an answer that was lost, commits nothing.
+//! An epoch may leave late pieces out that memory has no room for. It says so before the version is
+//! written ([`Defer`]), so that whoever hands traces over knows at each moment which ones a `txn`
+//! stands for. After an error [`TableWriter::is_in_doubt`] tells whether the version may be in all
+//! the same. How no crash makes a piece count twice or not at all is proved in
+//! `docs/exactly-once.md`.
 //!
 //! A version is written with put-if-absent, so of two writers one wins; the other reads what the
 //! winner did and decides anew. Every decision is made against the version right before the one
 //! that is written: a trace that another archiver has appended meanwhile is amended, not appended.
 //! So no version has two rows for a trace, however many archivers got parts of it. What an amendment
 //! merged stands when the winner left its traces alone (`rebase`).
+//!
+//! Merging a piece that is in changes nothing (`merge`): it says what holds, never how that differs
+//! from before. So a client's retry is stored once, through whichever archiver it comes. Moves
+//! ([`TableWriter::absorb`], [`TableWriter::delete_located`]) are in no epoch and rest on this.
 
 pub(crate) mod actions;
 mod amendment;
