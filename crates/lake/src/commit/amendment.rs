@@ -337,11 +337,8 @@ impl TableWriter {
             let is_whole = |rows: &[RowAddress]| {
                 rows.iter().all(|address| have.contains(&(address.file, address.row)))
             };
-            deferred = found
-                .iter()
-                .filter(|(_, rows)| !is_whole(rows))
-                .map(|(trace, _)| *trace)
-                .collect();
+            deferred =
+                found.iter().filter(|(_, rows)| !is_whole(rows)).map(|(trace, _)| *trace).collect();
             if deferred.len() == found.len()
                 && let Some((trace, rows)) = found.iter().next()
             {

@@ -27,9 +27,8 @@ pub(crate) mod merge;
 mod rebase;
 mod relocation;
 
-pub use amendment::Preview;
 use amendment::Amendment;
-pub(crate) use amendment::loose_bounds;
+pub use amendment::Preview;
 use merge::Age;
 pub use relocation::LocatedTraces;
 
@@ -382,7 +381,9 @@ impl TableWriter {
             let files = self.live_files()?;
             let mut found = self.index.find(&self.snapshot, &files, &unknown)?;
             let rows = unknown.into_iter().map(|trace| (trace, found.remove(&trace)));
-            self.looked_up.places.extend(rows.map(|(trace, rows)| (trace, rows.unwrap_or_default())));
+            self.looked_up
+                .places
+                .extend(rows.map(|(trace, rows)| (trace, rows.unwrap_or_default())));
         }
         let known = |trace: &TraceId| {
             let rows = self.looked_up.places.get(trace).filter(|rows| !rows.is_empty())?;
@@ -399,7 +400,7 @@ impl TableWriter {
         })
     }
 
-/// The rows of traces that have none, batch by batch.
+    /// The rows of traces that have none, batch by batch.
     fn encode_fresh<'a>(
         traces: &'a [&'a TraceDraft],
     ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + 'a {

@@ -125,8 +125,11 @@ fn an_epoch_is_decided_anew_on_what_it_lost_to() {
             assert_eq!((outcome.appended, outcome.amended), if deletes { (2, 1) } else { (0, 3) });
             assert_eq!(outcome.version, 3);
         });
-        let expected =
-            if deletes { [(1, 2, 2), (2, 1, 1), (3, 1, 1)] } else { [(1, 2, 2), (2, 2, 2), (3, 2, 2)] };
+        let expected = if deletes {
+            [(1, 2, 2), (2, 1, 1), (3, 1, 1)]
+        } else {
+            [(1, 2, 2), (2, 2, 2), (3, 2, 2)]
+        };
         assert_eq!(fixture.rows(), expected);
     }
 }

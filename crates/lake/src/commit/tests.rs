@@ -146,7 +146,10 @@ fn what_memory_has_no_room_for_is_deferred() {
         let mut deferred = HashSet::new();
         let table = fixture.table.clone();
         let mut note = |traces: &HashSet<TraceId>| {
-            assert_eq!(table.snapshot(None).unwrap().committed_epoch("one").unwrap(), Some(epoch - 1));
+            assert_eq!(
+                table.snapshot(None).unwrap().committed_epoch("one").unwrap(),
+                Some(epoch - 1)
+            );
             deferred.clone_from(traces);
             Ok(())
         };
