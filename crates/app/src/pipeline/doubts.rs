@@ -115,8 +115,11 @@ impl Pipeline {
             *traces = free;
             let waiting: Vec<TraceDraft> = waiting;
             if !waiting.is_empty() && tables.contains(table) {
-                let reason = "it is not known yet whether its last commit is in".to_owned();
-                failed.entry(table.clone()).or_insert(reason);
+                // Why it cannot be asked was noted then.
+                let mut blocked = self.blocked.reasons().filter(|(one, _)| *one == table);
+                let fault =
+                    blocked.next().map_or("its last commit is in doubt", |(_, fault)| fault);
+                failed.entry(table.clone()).or_insert_with(|| fault.to_owned());
             }
             waiting.into_iter().for_each(|trace| self.assembler.put_back(table, trace, false));
         }
