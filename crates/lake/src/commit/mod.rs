@@ -29,6 +29,7 @@ mod relocation;
 
 use amendment::Amendment;
 pub use amendment::Preview;
+pub(crate) use amendment::loose_bounds;
 use merge::Age;
 pub use relocation::LocatedTraces;
 
