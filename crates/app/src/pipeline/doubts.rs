@@ -49,7 +49,7 @@ impl Doubts {
         self.epochs.iter().map(Doubt::bytes).sum()
     }
 
-    fn traces(&self) -> HashSet<TraceId> {
+    pub(super) fn traces(&self) -> HashSet<TraceId> {
         self.epochs.iter().flat_map(|doubt| &doubt.traces).map(|trace| trace.trace_id).collect()
     }
 }

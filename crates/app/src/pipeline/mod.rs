@@ -291,7 +291,10 @@ impl Pipeline {
                 }
                 Wake::Command(Some(Command::OpenTraces(reply))) => {
                     self.take_waiting();
-                    if reply.send(self.assembler.open_trace_ids().collect()).is_err() {
+                    if reply
+                        .send(self.assembler.open_trace_ids().chain(self.doubts.traces()).collect())
+                        .is_err()
+                    {
                         debug!("open traces were not waited for");
                     }
                 }
