@@ -151,7 +151,7 @@ run: ## Start the service here: make run ARGS='--listen 127.0.0.1:5000'
 	cargo run --locked -p tracelake-app -- serve $(ARGS)
 
 .PHONY: bench
-bench: bench-rust bench-python bench-scale-out bench-ingest bench-peers ## All benchmarks, in release (25 minutes of building, once)
+bench: bench-rust bench-python bench-scale-out bench-amend bench-ingest bench-peers ## All benchmarks, in release (25 minutes of building, once)
 
 .PHONY: bench-rust
 bench-rust: ## Benchmarks of the crates: make bench-rust [NAME=append]
@@ -163,6 +163,10 @@ bench-python: wheel ## One million spans into Python: time, memory, copies (3 mi
 	@'$(PYTHON)' -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --no-index \
 	  --target '$(CURDIR)/target/python-release' '$(WHEELS_DIR)'/release/*.whl
 	@PYTHONDONTWRITEBYTECODE=1 PYTHONPATH='$(CURDIR)/target/python-release' $(PYTHON) tests/bench/python_query.py $(ARGS)
+
+.PHONY: bench-amend
+bench-amend: build venv ## Late spans of 2,500 of 200,000 traces beside a MERGE; PROFILE=release (5 minutes)
+	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/amend.py $(ARGS)
 
 .PHONY: bench-scale-out
 bench-scale-out: build venv ## Whole traces against split ones on two archivers (2 minutes)

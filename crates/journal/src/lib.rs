@@ -10,22 +10,21 @@
 //! The consumer settles what it was told in epochs. For one epoch it
 //!
 //! 1. calls [`Journal::rotate`], which seals a segment `k`, and takes events up to `Sealed` of `k`;
-//! 2. writes carry file `k` ([`Journal::write_carry`]): all work still unsettled after segments up
-//!    to `k`, in place of those segments and of every carry before it;
-//! 3. commits what is settled elsewhere, atomically with the number `k`;
-//! 4. calls [`Journal::delete_through`] with `k`.
+//! 2. commits what is settled elsewhere, atomically with the number `k`;
+//! 3. writes carry file `k` ([`Journal::write_carry`]): all work that is not committed after
+//!    segments up to `k`, in place of those segments and of every carry before it;
+//! 4. notes `k` durably, and calls [`Journal::delete_through`] with it.
 //!
-//! After a restart it asks where it committed how far that got, and calls `delete_through` with
-//! that `k`, which finishes what a crash may have interrupted. Then with `m` the lowest segment
-//! left, it replays [`Recovered::base_carry`] of `m` (the highest carry below `m`), and the
-//! segments from `m` on. Why that is right at each crash point:
+//! After a restart it reads what it noted, and calls `delete_through` with that `k`, which finishes
+//! what a crash may have interrupted. Then with `m` the lowest segment left, it replays
+//! [`Recovered::base_carry`] of `m` (the highest carry below `m`), and the segments from `m` on,
+//! without what it committed of them. Why that is right at each crash point:
 //!
-//! - before step 2 is durable: `k` or a later one is not committed, all segments since the last
-//!   committed one stand, and so does its carry, since step 4 deletes only carries *below* `k`;
-//! - between 2 and 3: carry `k` is not below `m <= k`, so it is not used; it is deleted or
-//!   overwritten by a later epoch, or used by none;
-//! - between 3 and 4, or within 4: segments up to `k` may stand in part. `delete_through` of `k`
-//!   removes the rest before it removes a carry, so no carry that was needed goes first.
+//! - before step 4 is durable: all segments since the last noted one stand, and so does its carry,
+//!   since `delete_through` takes only carries *below* its number. Carry `k` is not below `m <= k`,
+//!   so it is not used; it is deleted or overwritten by a later epoch, or used by none;
+//! - within 4: segments up to `k` may stand in part. `delete_through` of `k` removes the rest
+//!   before it removes a carry, so no carry that was needed goes first.
 //!
 //! A segment may also be sealed without a `rotate` (see [`Event::Sealed`]). An epoch may span
 //! several segments, so the consumer is free to ignore that.

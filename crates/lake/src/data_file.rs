@@ -21,11 +21,15 @@ use parquet::arrow::arrow_writer::{
 use parquet::arrow::{ProjectionMask, arrow_reader::ArrowReaderOptions};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
 /// Rows of one row group: small enough that one row can be read without much beside it.
 const ROW_GROUP_ROWS: usize = 16_384;
+
+/// Rows that are read at a time where rows may be large.
+const READ_ROWS: usize = 128;
 
 /// Columns whose bounds the log keeps: those that queries filter by. Dotted paths.
 const STATS_COLUMNS: [&[&str]; 12] = [
@@ -280,9 +284,14 @@ fn json_row(row: &StructArray) -> Result<String, arrow::error::ArrowError> {
     Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
 }
 
-/// Reads chosen rows of a data file, whole, in file order. `rows` ascend.
-pub(crate) fn read_rows(file: File, rows: &[u64]) -> Result<Vec<RecordBatch>, ParquetError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+/// Chosen rows of a data file, whole, in file order, a few at a time. `rows` ascend. Of each
+/// column only the pages that have one of them are read.
+pub(crate) fn read_rows(
+    file: File,
+    rows: &[u64],
+) -> Result<impl Iterator<Item = Result<RecordBatch, ParquetError>>, ParquetError> {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)?;
     let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
     let mut selectors = Vec::new();
     let mut next = 0;
@@ -293,12 +302,11 @@ pub(crate) fn read_rows(file: File, rows: &[u64]) -> Result<Vec<RecordBatch>, Pa
         next = row + 1;
     }
     selectors.push(RowSelector::skip(length(total - next)));
-    builder
+    let reader = builder
         .with_row_selection(RowSelection::from(selectors))
-        .with_batch_size(1024)
-        .build()?
-        .map(|batch| batch.map_err(ParquetError::from))
-        .collect()
+        .with_batch_size(READ_ROWS)
+        .build()?;
+    Ok(reader.map(|batch| batch.map_err(ParquetError::from)))
 }
 
 /// The `trace_id` column of a data file, in file order.

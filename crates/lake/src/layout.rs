@@ -19,6 +19,9 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 /// Folder of a table that holds its log.
 pub const LOG_FOLDER: &str = "_delta_log";
 
+/// Extension of the plan of an epoch.
+const PLAN_EXTENSION: &str = "plan";
+
 /// The folder that a service owns.
 ///
 /// Its tables lie in it, or where a link in place of their folder leads, such as to a mounted
@@ -111,6 +114,30 @@ impl DataFolder {
     #[must_use]
     pub fn epoch_file(&self) -> PathBuf {
         self.journal().join("EPOCH")
+    }
+
+    /// Where it is noted what an epoch brings to which table: beside the segments as well.
+    #[must_use]
+    pub fn epoch_plan(&self, epoch: u64) -> PathBuf {
+        self.journal().join(format!("{epoch:020}.{PLAN_EXTENSION}"))
+    }
+
+    /// The plans of epochs that there are, by number.
+    ///
+    /// # Errors
+    /// When the journal's folder cannot be listed.
+    pub fn epoch_plans(&self) -> std::io::Result<Vec<(u64, PathBuf)>> {
+        let mut plans = Vec::new();
+        for entry in std::fs::read_dir(self.journal())? {
+            let path = entry?.path();
+            let number = path
+                .file_stem()
+                .filter(|_| path.extension().is_some_and(|name| name == PLAN_EXTENSION))
+                .and_then(|stem| stem.to_str()?.parse().ok());
+            plans.extend(number.map(|number| (number, path)));
+        }
+        plans.sort_unstable();
+        Ok(plans)
     }
 
     /// Where the journal's own id is: epochs are numbered within it.

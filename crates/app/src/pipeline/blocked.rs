@@ -17,12 +17,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// When each table that failed may be tried again.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct BlockedTables {
     waits: HashMap<TableName, Wait>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Wait {
     until_unix_nano: u64,
     length: Duration,

@@ -31,7 +31,7 @@ pub(crate) fn journal_id(folder: &DataFolder) -> anyhow::Result<Uuid> {
 }
 
 /// Writes a line whole or not at all; durable when this returns.
-fn write_durably(path: &Path, line: &str) -> anyhow::Result<()> {
+pub(super) fn write_durably(path: &Path, line: &str) -> anyhow::Result<()> {
     let temporary = path.with_extension("new");
     (|| -> io::Result<()> {
         let mut file = File::create(&temporary)?;

@@ -17,6 +17,7 @@ impl Pipeline {
     /// # Errors
     /// When a table cannot be read that may have one of them.
     pub(super) fn find(&mut self, traces: &[TraceId]) -> Result<Vec<FoundTrace>, String> {
+        self.resolve_doubts(&|_| true);
         let wanted: HashSet<TraceId> = traces.iter().copied().collect();
         let mut pieces = self.assembler.pieces(&wanted);
         let registry = Arc::clone(&self.archive.registry);

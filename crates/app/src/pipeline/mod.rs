@@ -6,28 +6,31 @@
 //! |---|---|---|---|
 //! | `rotate` seals segment `k` | the segment, the next one | replay ends with an unsealed tail | `k` is replayed |
 //! | drain to `Sealed(k)`, settle, place | nothing | replay settles anew | the same |
-//! | `write_carry(k)` | what stays unsettled after `k` | carry and segments before `k` stand | the same: carry `k` counts once `k` is noted |
 //! | ledger entry of `k` | what was acknowledged | replay writes it | replay writes it again, which adds nothing |
-//! | `commit_epoch(k)` for each table | rows, with `txn = k` | replay commits | replay finds what is in by its content |
+//! | plan `k` | which traces `k` brings to which table | replay settles anew | replay asks each table for `txn = k` |
+//! | `commit_epoch(k)` for each table | one version: rows, with `txn = k` | replay commits | replay leaves out what plan `k` says |
+//! | `write_carry(k)` | what is in no table after `k` | as the row above | the same: carry `k` counts once `k` is noted |
 //! | note `k` in the epoch file | that what was settled is in its table, or in carry `k` | as the row above | the deletion below is finished at start |
 //! | `delete_through(k)` | the space | is repeated | nothing left to do |
 //!
-//! A table that cannot be written keeps its traces among the open ones, and carry `k` is written
-//! again with them in it: one broken table holds up no other. Which table a trace belongs to is
-//! decided when it settles ([`homes`]); until then its pieces are one, whatever they came for.
+//! A table that cannot be written keeps its traces among the open ones, and so in carry `k`: one
+//! broken table holds up no other. Which table a trace belongs to is decided when it settles
+//! ([`homes`]); until then its pieces are one, whatever they came for.
 //!
 //! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
 
 mod blocked;
+mod doubts;
 mod epoch_file;
 mod find;
 mod homes;
 mod moves;
+mod plans;
 mod recover;
 mod status;
 mod writers;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +43,7 @@ use tracelake_journal::{
     Event, Journal, JournalError, Receiver, RecordBytes, Recovered, SegmentNumber,
 };
 use tracelake_lake::assemble::{Assembler, SettleRules, Take};
-use tracelake_lake::{Preview, Retry, TraceDraft};
+use tracelake_lake::{EpochOutcome, LakeError, Preview, Retry, TraceDraft};
 use tracelake_model::{Clock, TableName, TraceId};
 use tracing::{debug, error, warn};
 
@@ -50,8 +53,10 @@ use crate::archive::Archive;
 use crate::ledger::Ledger;
 use crate::maintenance::MaintenanceState;
 use blocked::BlockedTables;
+use doubts::{Doubt, Doubts};
 use moves::Mover;
-use writers::Writers;
+use plans::{EpochPlans, PlannedTable};
+use writers::{FailedCommit, Writers};
 
 pub(crate) use blocked::OpenBytes;
 pub(crate) use epoch_file::{journal_id, read_epoch};
@@ -97,9 +102,31 @@ pub(crate) struct FlushOutcome {
     /// Tables that could not be written, and why; their traces wait in the journal.
     #[serde(skip_serializing_if = "HashMap::is_empty")]
     pub failed: HashMap<TableName, String>,
+    /// Late pieces that memory had no room for: the next epoch takes them.
+    #[serde(skip)]
+    pub(crate) deferred: usize,
 }
 
 impl FlushOutcome {
+    fn add(&mut self, table: &TableName, done: &EpochOutcome) {
+        self.appended += done.appended;
+        self.amended += done.amended;
+        self.deleted += done.deleted;
+        self.unchanged += done.unchanged;
+        self.tables.insert(table.clone(), done.version);
+    }
+
+    /// This, and then another.
+    fn then(mut self, later: Self) -> Self {
+        self.appended += later.appended;
+        self.amended += later.amended;
+        self.deleted += later.deleted;
+        self.unchanged += later.unchanged;
+        self.tables.extend(later.tables);
+        self.failed.extend(later.failed);
+        self
+    }
+
     /// An error that names the tables that could not be written, if there are any.
     fn complete(self) -> Result<Self, String> {
         if self.failed.is_empty() {
@@ -145,6 +172,8 @@ pub(crate) struct Pipeline {
     last_amendment_unix_nano: u64,
     not_before_unix_nano: u64,
     blocked: BlockedTables,
+    plans: EpochPlans,
+    doubts: Doubts,
     open_bytes: Arc<OpenBytes>,
     maintenance: Arc<MaintenanceState>,
     mover: Mover,
@@ -207,7 +236,6 @@ impl Pipeline {
             journal,
             events,
             commands,
-            archive,
             writers,
             assembler: Assembler::default(),
             default_table,
@@ -216,12 +244,15 @@ impl Pipeline {
             last_amendment_unix_nano: clock.now_unix_nano(),
             not_before_unix_nano: 0,
             blocked: BlockedTables::default(),
+            plans: EpochPlans::new(archive.folder.clone()),
+            doubts: Doubts::default(),
             open_bytes,
             maintenance,
             mover: Mover::default(),
             ledger,
             clock,
             stopping: false,
+            archive,
         }
     }
 
@@ -242,11 +273,7 @@ impl Pipeline {
                     self.stopping = true;
                 }
                 Wake::Command(Some(Command::Flush(reply))) => {
-                    let outcome = self
-                        .run_epoch(Scope::Everything)
-                        .map_err(|error| format!("{error:#}"))
-                        .and_then(FlushOutcome::complete);
-                    if reply.send(outcome).is_err() {
+                    if reply.send(self.flush()).is_err() {
                         debug!("flush was not waited for");
                     }
                 }
@@ -264,7 +291,10 @@ impl Pipeline {
                 }
                 Wake::Command(Some(Command::OpenTraces(reply))) => {
                     self.take_waiting();
-                    if reply.send(self.assembler.open_trace_ids().collect()).is_err() {
+                    if reply
+                        .send(self.assembler.open_trace_ids().chain(self.doubts.traces()).collect())
+                        .is_err()
+                    {
                         debug!("open traces were not waited for");
                     }
                 }
@@ -341,12 +371,15 @@ impl Pipeline {
         let status = self.assembler.status(&self.schedule.settle, now, &ready);
         let full = self.schedule.commit_bytes <= status.bytes;
         let commit = full || passed(self.last_commit_unix_nano, self.schedule.commit_every);
-        (commit && status.settled)
+        let doubtful = self.doubts.tables().any(ready);
+        doubtful
+            || (commit && status.settled)
             || (passed(self.last_amendment_unix_nano, self.schedule.amend_every) && status.late)
     }
 
     /// The rows of `table` that are not committed yet.
     fn preview(&mut self, table: &TableName) -> Result<Option<Preview>, String> {
+        self.resolve_doubts(&|_| true);
         let Some(table) = self.assembler.table_named(table) else { return Ok(None) };
         let mut traces = self.assembler.peek(&table);
         let now = self.clock.now_unix_micro();
@@ -358,6 +391,19 @@ impl Pipeline {
             .guarded(&table, |writer| writer.preview(&traces))
             .map(Some)
             .map_err(|error| error.to_string())
+    }
+
+    /// Settles and commits everything, in as many epochs as memory asks for.
+    fn flush(&mut self) -> Result<FlushOutcome, String> {
+        let mut whole = FlushOutcome::default();
+        loop {
+            let done = self.run_epoch(Scope::Everything).map_err(|error| format!("{error:#}"))?;
+            let is_rest = done.deferred == 0;
+            whole = whole.then(done);
+            if is_rest {
+                return whole.complete();
+            }
+        }
     }
 
     /// One epoch over all that is in the journal now.
@@ -386,7 +432,7 @@ impl Pipeline {
         }
     }
 
-    /// Settles, carries over, commits, and deletes what is committed: epoch `segment`. Silence of
+    /// Settles, commits, carries over, and deletes what is committed: epoch `segment`. Silence of
     /// traces is counted up to `silent_until_unix_nano`.
     fn settle_and_commit(
         &mut self,
@@ -398,13 +444,13 @@ impl Pipeline {
         let everything = scope == Scope::Everything;
         let since_amendment = Duration::from_nanos(now - self.last_amendment_unix_nano.min(now));
         let amend = everything || self.schedule.amend_every <= since_amendment;
-        let ready = |table: &TableName| everything || self.blocked.is_ready(table, now);
+        let blocked = self.blocked.clone();
+        let ready = |table: &TableName| everything || blocked.is_ready(table, now);
+        self.resolve_doubts(&ready);
         let take = Take { everything, late: amend, ready: &ready };
         let settled = self.assembler.settle(&self.schedule.settle, silent_until_unix_nano, &take);
-        let blocked = std::mem::take(&mut self.blocked);
-        let may_be_written = |table: &TableName| everything || blocked.is_ready(table, now);
-        let homes::Placed { traces: mut settled, failed } = self.place(settled, &may_be_written);
-        self.blocked = blocked;
+        let homes::Placed { traces: mut settled, mut failed } = self.place(settled, &ready);
+        self.hold_back(&mut settled, &mut failed);
         let created_at_micros = self.clock.now_unix_micro();
         for trace in settled.values_mut().flatten() {
             trace.created_at_micros = created_at_micros;
@@ -413,55 +459,84 @@ impl Pipeline {
         if !amend {
             self.defer_late(&mut settled);
         }
-        let mut committed = self.commit_settled(segment, &mut settled);
+        let mut committed = self.commit_settled(segment, settled);
         if let Ok(outcome) = &mut committed {
             for (table, reason) in failed {
                 self.blocked.block(&table, now, reason.clone());
                 outcome.failed.entry(table).or_insert(reason);
             }
-        }
-        if committed.is_ok() {
             self.last_commit_unix_nano = now;
-            if amend {
+            if amend && outcome.deferred == 0 {
                 self.last_amendment_unix_nano = now;
             }
-        } else {
-            // The next epoch deletes this one's segment, so it must hold these traces too. What
-            // is in a table already is found there by its content.
-            self.put_back(settled);
         }
-        self.open_bytes.set(self.assembler.open_bytes());
+        self.open_bytes.set(self.assembler.open_bytes() + self.doubts.bytes());
         committed
     }
 
-    fn put_back(&mut self, traces: HashMap<TableName, Vec<TraceDraft>>) {
-        for (table, traces) in traces {
-            traces.into_iter().for_each(|trace| self.assembler.put_back(&table, trace, false));
-        }
+    fn put_back(&mut self, table: &TableName, traces: Vec<TraceDraft>, late: bool) {
+        traces.into_iter().for_each(|trace| self.assembler.put_back(table, trace, late));
     }
 
-    /// Carries over what is unsettled, commits what is settled, and forgets the segment. What is
-    /// left in `settled` after an error is not committed.
+    /// Plans, commits what is settled, carries over what is in no table, and forgets the segment.
+    /// What does not get in is open again, also after an error: the next epoch deletes this one's
+    /// segment, so it must hold that too.
     fn commit_settled(
         &mut self,
         segment: SegmentNumber,
-        settled: &mut HashMap<TableName, Vec<TraceDraft>>,
+        settled: HashMap<TableName, Vec<TraceDraft>>,
     ) -> anyhow::Result<FlushOutcome> {
-        self.write_carry(segment)?;
-        self.ledger.write(segment, self.clock.now_unix_nano())?;
-        let outcome = self.commit(segment, settled)?;
-        if !outcome.failed.is_empty() {
-            // Tables that could not be written keep their traces, which are then carried over
-            // like unsettled ones: one broken table holds up no other.
-            settled.retain(|table, _| outcome.failed.contains_key(table));
-            let failed = std::mem::take(settled);
-            self.put_back(failed);
-            self.write_carry(segment)?;
+        let ledger = self.ledger.write(segment, self.clock.now_unix_nano());
+        if let Err(error) = ledger {
+            for (table, traces) in settled {
+                self.put_back(&table, traces, false);
+            }
+            return Err(error.into());
         }
-        settled.clear();
-        epoch_file::write_epoch(&self.archive.folder, segment)?;
-        self.journal.delete_through(segment)?;
+        let mut outcome = FlushOutcome::default();
+        for (table, traces) in self.plan(segment, settled, &mut outcome)? {
+            self.commit(segment, &table, traces, &mut outcome);
+        }
+        if self.doubts.is_empty() {
+            self.write_carry(segment)?;
+            epoch_file::write_epoch(&self.archive.folder, segment)?;
+            self.journal.delete_through(segment)?;
+            self.plans.forget_through(segment);
+        }
         Ok(outcome)
+    }
+
+    /// Notes which traces go to which table. Returns those of tables that can be opened.
+    fn plan(
+        &mut self,
+        segment: SegmentNumber,
+        settled: HashMap<TableName, Vec<TraceDraft>>,
+        outcome: &mut FlushOutcome,
+    ) -> anyhow::Result<BTreeMap<TableName, Vec<TraceDraft>>> {
+        let mut planned = BTreeMap::new();
+        let mut ready = BTreeMap::new();
+        for (table, traces) in settled.into_iter().filter(|(_, traces)| !traces.is_empty()) {
+            let named =
+                self.writers.guarded(&table, |writer| Ok(writer.application_id().to_owned()));
+            match named {
+                Ok(application) => {
+                    let ids = traces.iter().map(|trace| trace.trace_id).collect();
+                    planned.insert(table.clone(), PlannedTable::new(application, ids));
+                    ready.insert(table, traces);
+                }
+                Err(fault) => {
+                    self.note_fault(&table, &fault, outcome);
+                    self.put_back(&table, traces, false);
+                }
+            }
+        }
+        if let Err(error) = self.plans.begin(segment, planned) {
+            for (table, traces) in ready {
+                self.put_back(&table, traces, false);
+            }
+            return Err(error);
+        }
+        Ok(ready)
     }
 
     fn write_carry(&self, segment: SegmentNumber) -> Result<(), JournalError> {
@@ -490,42 +565,66 @@ impl Pipeline {
         }
     }
 
-    /// Commits to each table once; a table that cannot be written is left alone for a while.
+    /// Commits to a table once; one that cannot be written is left alone for a while.
     fn commit(
         &mut self,
         segment: SegmentNumber,
-        settled: &HashMap<TableName, Vec<TraceDraft>>,
-    ) -> anyhow::Result<FlushOutcome> {
-        let epoch = i64::try_from(segment.get())?;
-        let mut outcome = FlushOutcome::default();
-        for (table, traces) in settled.iter().filter(|(_, traces)| !traces.is_empty()) {
-            let tried = self.writers.guarded(table, |writer| writer.commit_epoch(epoch, traces));
-            match tried {
-                Ok(done) => {
-                    self.blocked.release(table);
-                    outcome.appended += done.appended;
-                    outcome.amended += done.amended;
-                    outcome.deleted += done.deleted;
-                    outcome.unchanged += done.unchanged;
-                    outcome.tables.insert(table.clone(), done.version);
+        table: &TableName,
+        traces: Vec<TraceDraft>,
+        outcome: &mut FlushOutcome,
+    ) {
+        let mut deferred = HashSet::new();
+        let plans = &mut self.plans;
+        let mut defer = |left: &HashSet<TraceId>| {
+            deferred.clone_from(left);
+            plans.leave_out(segment, table, left)
+        };
+        let tried = self.writers.commit_epoch(table, segment, &traces, &mut defer);
+        let is_in = match tried {
+            Ok(done) => {
+                self.blocked.release(table);
+                outcome.add(table, &done);
+                Ok(true)
+            }
+            Err(FailedCommit { fault, in_doubt }) => {
+                let application = self.plans.application(segment, table);
+                // Its view of the table may be wrong.
+                self.writers.forget(table);
+                let looked_up = match in_doubt {
+                    true => self.writers.has_epoch(table, &application, segment),
+                    false => Ok(false),
+                };
+                if !matches!(looked_up, Ok(true)) {
+                    self.note_fault(table, &fault, outcome);
                 }
-                Err(fault) => {
-                    let now = self.clock.now_unix_nano();
-                    let wait = self.blocked.block(table, now, fault.to_string());
-                    match fault.retry() {
-                        Retry::AfterBackoff => {
-                            warn!(%table, error = %fault, ?wait, "commit failed")
-                        }
-                        Retry::Never => {
-                            error!(%table, error = %fault, ?wait, "commit refused: traces wait in the journal until the table is mended")
-                        }
-                    }
-                    // Its view of the table may be wrong.
-                    self.writers.forget(table);
-                    outcome.failed.insert(table.clone(), fault.to_string());
-                }
+                looked_up.map_err(|_| application)
+            }
+        };
+        let (left, traces): (Vec<_>, Vec<_>) =
+            traces.into_iter().partition(|trace| deferred.contains(&trace.trace_id));
+        match is_in {
+            Ok(true) => outcome.deferred += left.len(),
+            Ok(false) => {
+                self.plans.strike(segment, table);
+                self.put_back(table, traces, false);
+            }
+            Err(application) => {
+                let table = table.clone();
+                self.doubts.add(Doubt { table, epoch: segment, application, traces });
             }
         }
-        Ok(outcome)
+        self.put_back(table, left, true);
+    }
+
+    fn note_fault(&mut self, table: &TableName, fault: &LakeError, outcome: &mut FlushOutcome) {
+        let now = self.clock.now_unix_nano();
+        let wait = self.blocked.block(table, now, fault.to_string());
+        match fault.retry() {
+            Retry::AfterBackoff => warn!(%table, error = %fault, ?wait, "commit failed"),
+            Retry::Never => {
+                error!(%table, error = %fault, ?wait, "commit refused: traces wait in the journal until the table is mended");
+            }
+        }
+        outcome.failed.insert(table.clone(), fault.to_string());
     }
 }

@@ -4,20 +4,22 @@
 //! the segments above `d` are left. What carry `d` and these segments say, in this order, is all
 //! that was acknowledged and is not in a table by the word of the epoch file.
 //!
-//! Of it, the epoch that the process died in may be in some tables already, in whole or in part.
-//! It is handed over again whole: what is in is found by its content and changes nothing (the proof
-//! is in `tracelake_lake::commit`). That is safe because no later epoch can have begun: nothing
-//! younger is in a table that an older piece could undo.
+//! Of it, epochs above `d` may have brought some to tables already. Which ones the plan of each
+//! epoch says ([`super::plans`]), and whether it came to that the table's `txn`. A trace that
+//! settled in epoch `k` settled with all that there was of it up to the end of segment `k`; so what
+//! is in is taken out right there, and what comes after is a late piece, as it was then.
 //!
-//! A carry is written before its epoch is committed anywhere. So with `c` the highest carry, no
-//! table has an epoch above `c`: segments up to `c` are only taken in, and each one above it is an
-//! epoch of its own, committed and deleted before the next is read, so that memory holds one.
+//! A plan is written before its epoch is committed anywhere. So with `c` the highest plan, no table
+//! has an epoch above `c`: segments up to `c` are only taken in, and each one above it is an epoch
+//! of its own, committed and deleted before the next is read, so that memory holds one.
 
 use bytes::Bytes;
 use tracelake_decode::{RecordHeader, decode_record};
 use tracelake_journal::{RecordReader, Recovered, SegmentNumber};
 use tracing::{error, info, warn};
 
+use super::doubts::Doubt;
+use super::plans::{EpochPlans, PlannedTable};
 use super::{Pipeline, Scope, read_epoch};
 
 /// What a file of the journal holds.
@@ -39,10 +41,11 @@ impl Pipeline {
         if let Some(done) = done {
             self.journal.delete_through(done)?;
         }
+        self.plans = EpochPlans::load(self.archive.folder.clone(), done)?;
         let left = |number: &&SegmentNumber| done.is_none_or(|done| done < **number);
         let segments: Vec<SegmentNumber> =
             recovered.segments.iter().filter(left).copied().collect();
-        let highest_carry = recovered.carries.iter().copied().max();
+        let highest_planned = self.plans.highest().max(recovered.carries.iter().copied().max());
         let first = segments.first().copied().unwrap_or_else(|| self.journal.active_segment());
         let carry = recovered.base_carry(first);
         if segments.is_empty() && carry.is_none() {
@@ -57,7 +60,8 @@ impl Pipeline {
         for segment in segments {
             let reader = self.journal.read_segment(segment)?;
             replayed_until = replayed_until.max(self.replay_file(reader, Replayed::Segment)?);
-            if highest_carry < Some(segment) {
+            self.take_out_planned(segment);
+            if highest_planned < Some(segment) {
                 // Silence is counted by the time of arrival, as it was when the spans came.
                 if let Err(fault) = self.settle_and_commit(segment, Scope::Settled, replayed_until)
                 {
@@ -69,6 +73,25 @@ impl Pipeline {
         // Senders that were cut off get the usual time to go on with their traces.
         self.assembler.touch(self.clock.now_unix_nano());
         Ok(())
+    }
+
+    /// Takes out what an epoch brought to tables, now that all is taken in that it was about: it
+    /// settled then with the same content.
+    fn take_out_planned(&mut self, epoch: SegmentNumber) {
+        for (table, planned) in self.plans.tables(epoch) {
+            let PlannedTable { application, traces, .. } = planned;
+            match self.writers.has_epoch(&table, &application, epoch) {
+                Ok(true) => drop(self.assembler.take_out(&traces)),
+                Ok(false) => self.plans.strike(epoch, &table),
+                Err(fault) => {
+                    let now = self.clock.now_unix_nano();
+                    self.blocked.block(&table, now, fault.to_string());
+                    warn!(%table, error = %fault, "not known yet whether an epoch is in");
+                    let traces = self.assembler.take_out(&traces);
+                    self.doubts.add(Doubt { table, epoch, application, traces });
+                }
+            }
+        }
     }
 
     /// Takes in the records of a file. Returns when the last of them arrived.

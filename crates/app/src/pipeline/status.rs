@@ -56,6 +56,11 @@ impl Pipeline {
             status.open_bytes = open.bytes;
             status.oldest_unix_nano = open.oldest_unix_nano;
         }
+        for (table, traces, bytes) in self.doubts.by_table() {
+            let status = tables.entry(table.clone()).or_default();
+            status.open_traces += traces;
+            status.open_bytes += bytes;
+        }
         for (table, reason) in self.blocked.reasons() {
             tables.entry(table.clone()).or_default().blocked = Some(reason.to_owned());
         }

@@ -1,16 +1,36 @@
 //! One writer per table, opened when first needed.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use tracelake_journal::SegmentNumber;
-use tracelake_lake::{DataFolder, Lake, LakeError, Table, TableWriter};
+use tracelake_lake::commit::Defer;
+use tracelake_lake::{DataFolder, EpochOutcome, Lake, LakeError, Table, TableWriter, TraceDraft};
 use tracelake_model::{Clock, TableName};
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::archive::Archive;
+
+/// A commit that failed.
+#[derive(Debug)]
+pub(super) struct FailedCommit {
+    pub(super) fault: LakeError,
+    /// The epoch may be in the table all the same.
+    pub(super) in_doubt: bool,
+}
+
+/// An epoch as Delta numbers it.
+fn number(epoch: SegmentNumber) -> i64 {
+    i64::try_from(epoch.get()).unwrap_or(i64::MAX)
+}
+
+fn defect(table: &TableName) -> LakeError {
+    let reason = "a defect in tracelake, see the log".to_owned();
+    LakeError::Row { path: table.to_string(), reason }
+}
 
 #[derive(Debug)]
 pub(super) struct Writers {
@@ -83,11 +103,45 @@ impl Writers {
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(writer)));
         done.unwrap_or_else(|_| {
             self.forget(table);
-            Err(LakeError::Row {
-                path: table.to_string(),
-                reason: "a defect in tracelake, see the log".to_owned(),
-            })
+            Err(defect(table))
         })
+    }
+
+    /// Commits an epoch to `table`, as [`Self::guarded`].
+    pub(super) fn commit_epoch(
+        &mut self,
+        table: &TableName,
+        epoch: SegmentNumber,
+        traces: &[TraceDraft],
+        defer: &mut Defer<'_>,
+    ) -> Result<EpochOutcome, FailedCommit> {
+        let in_doubt = Cell::new(false);
+        let tried = self.guarded(table, |writer| {
+            // Until it is known that no version was tried, as when this panics.
+            in_doubt.set(true);
+            let tried = writer.commit_epoch_within(number(epoch), traces, Some(defer));
+            in_doubt.set(tried.is_err() && writer.is_in_doubt());
+            tried
+        });
+        tried.map_err(|fault| FailedCommit { fault, in_doubt: in_doubt.get() })
+    }
+
+    /// Whether `table` has the epoch of that application, provided that it has no later one.
+    pub(super) fn has_epoch(
+        &self,
+        table: &TableName,
+        application: &str,
+        epoch: SegmentNumber,
+    ) -> Result<bool, LakeError> {
+        let look = || {
+            let table = Table::at(&self.lake, self.folder.table(table))?;
+            if !table.exists()? {
+                return Ok(false);
+            }
+            let committed = table.snapshot(None)?.committed_epoch(application)?;
+            Ok(Some(number(epoch)) <= committed)
+        };
+        std::panic::catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(defect(table)))
     }
 
     /// Drops a writer whose view of the table may be wrong.

@@ -310,6 +310,18 @@ impl Assembler {
         self.bytes = self.bytes - before + after;
     }
 
+    /// Takes out these traces, as they are.
+    pub fn take_out(&mut self, traces: &[TraceId]) -> Vec<TraceDraft> {
+        let mut taken = Vec::new();
+        for trace_id in traces {
+            if let Some(mut trace) = self.open.remove(trace_id) {
+                self.bytes -= trace.bytes;
+                taken.push(trace.take_draft(*trace_id));
+            }
+        }
+        taken
+    }
+
     /// Past the memory bound: the traces whose root has ended, the ones silent longest first, until the rest
     /// fits in a quarter; if these are too few, the others as well, until it fits in half. What stays open is
     /// carried over, byte by byte, so little should stay; but a trace that goes on costs an amendment.

@@ -178,6 +178,52 @@ fn changes_alone_settle_after_the_silence() {
 }
 
 /// Spans 0 and 1 of a trace in one request, each of a service of its own.
+/// Scenario: a thousand tags and spans for an archived trace, between two amendment rounds.
+/// Guarantees: the round gets one piece of it, with the last word and every span.
+#[test]
+fn a_storm_of_changes_is_one_piece() {
+    let clock = FakeClock::default();
+    let rules = SettleRules::default();
+    let mut assembler = Assembler::default();
+    assembler.push(record(7, 0..1), clock.now_unix_nano());
+    for first in assembler.settle(&rules, 0, &take(true, true)).into_values().flatten() {
+        assembler.put_back(&table(), first, true);
+    }
+    for step in 1..=1_000 {
+        let set = TraceChange::SetTag { key: "k".to_owned(), value: step.to_string() };
+        assembler.push(changes(7, vec![set]), clock.now_unix_nano());
+        assembler.push(record(7, step..step + 1), clock.now_unix_nano());
+        assert!(rows(assembler.settle(&rules, u64::MAX, &take(false, false))).is_empty());
+    }
+    let settled = assembler.settle(&rules, clock.now_unix_nano(), &take(false, true));
+    let pieces: Vec<TraceDraft> = settled.into_values().flatten().collect();
+    assert_eq!((pieces.len(), assembler.open_bytes()), (1, 0));
+    assert_eq!(pieces[0].spans.len(), 1_001);
+    assert_eq!(pieces[0].info.as_ref().unwrap().tags["k"], "1000");
+}
+
+/// Scenario: two of three open traces are taken out by their ids, and one that is not there.
+/// Guarantees: they come as they are, and what is left counts alone.
+#[test]
+fn traces_are_taken_out_by_id() {
+    let mut assembler = Assembler::default();
+    let ids: Vec<TraceId> = (1..=4_u128)
+        .map(|trace| {
+            let one = record(trace, 0..2);
+            let RecordContent::Spans(decoded) = &one.content else { panic!("no spans") };
+            let id = decoded.spans[0].trace_id;
+            if trace < 4 {
+                assembler.push(one, 1);
+            }
+            id
+        })
+        .collect();
+    let all = assembler.open_bytes();
+    let taken = assembler.take_out(&[ids[0], ids[1], ids[3]]);
+    assert_eq!(taken.iter().map(|trace| trace.spans.len()).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!((assembler.open_traces(), assembler.open_bytes()), (1, all / 3));
+}
+
 fn of_services(trace: u128, names: [&str; 2]) -> DecodedRecord {
     let mut whole = record(trace, 0..2);
     let RecordContent::Spans(decoded) = &mut whole.content else { unreachable!() };

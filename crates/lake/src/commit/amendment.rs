@@ -18,7 +18,7 @@ use tracelake_model::TraceId;
 
 use super::actions::{Action, Add, Cdc, Remove};
 use super::merge::{Age, Amended, amend, fold};
-use super::{Found, MAX_ATTEMPTS, Step, TableWriter};
+use super::{EpochOutcome, Found, MAX_ATTEMPTS, Step, TableWriter};
 use crate::data_file::{EncodedFile, encode_file, read_rows};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
@@ -27,6 +27,16 @@ use crate::table::{DeletionVector, LiveFile, RowAddress};
 
 /// Rows to delete, by live file.
 pub(super) type Deletions = BTreeMap<usize, BTreeSet<u64>>;
+
+/// Rows of the table as they are.
+pub(super) struct OldRows {
+    /// The rows, whole, in the table's schema.
+    pub(super) rows: RecordBatch,
+    /// The live file and row of each.
+    places: Vec<(usize, u64)>,
+    /// Traces whose rows were left out.
+    deferred: HashSet<TraceId>,
+}
 
 /// Rows that are not committed yet, against a version of the table.
 #[derive(Clone, Debug)]
@@ -39,8 +49,8 @@ pub struct Preview {
     pub replaced: BTreeMap<String, BTreeSet<u64>>,
 }
 
-/// The rows that a round replaces and what replaces them.
-struct Plan {
+/// The rows that a version replaces and what replaces them.
+pub(super) struct Plan {
     /// Old rows that get a successor, whole, in the table's schema.
     preimages: RecordBatch,
     /// New rows in the table's schema.
@@ -48,60 +58,93 @@ struct Plan {
     /// Old rows that go for good.
     deleted: RecordBatch,
     /// New rows of the traces, for the index.
-    traces: Vec<TraceDraft>,
+    traces: Vec<TraceId>,
     /// Traces whose rows go for good.
     deleted_traces: usize,
-    deletions: Deletions,
+    pub(super) deletions: Deletions,
+    /// Late traces that memory has no room for.
+    pub(super) deferred: HashSet<TraceId>,
+    /// The live files that the deletions are of.
+    pub(super) files: Arc<Vec<LiveFile>>,
 }
 
-/// What an amendment round did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct RoundOutcome {
-    /// Traces whose row was replaced.
-    pub(super) amended: usize,
-    /// Traces whose row is gone.
-    pub(super) deleted: usize,
+impl Plan {
+    /// True when no row changes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.deletions.is_empty()
+    }
+
+    /// What a version of this plan and `fresh` traces does, of `late` ones that were asked for.
+    pub(super) fn outcome(&self, late: usize, fresh: usize) -> EpochOutcome {
+        let (amended, deleted) = (self.traces.len(), self.deleted_traces);
+        let unchanged = late.saturating_sub(self.deferred.len() + amended + deleted);
+        EpochOutcome { appended: fresh, amended, deleted, unchanged, ..EpochOutcome::default() }
+    }
+}
+
+/// A version that replaces rows, and appends those of traces that have none.
+pub(super) struct Amendment<'a> {
+    pub(super) plan: Plan,
+    pub(super) late: Vec<&'a TraceDraft>,
+    pub(super) fresh: Vec<&'a TraceDraft>,
+    pub(super) found: Found,
+    pub(super) txn: Option<Action>,
 }
 
 impl TableWriter {
-    /// Replaces or deletes the rows of `late` traces where a piece is not in yet.
-    pub(super) fn amend(
-        &mut self,
-        late: &[&TraceDraft],
-        found: &Found,
-        age: Age,
-        txn: Option<Action>,
-    ) -> Result<Step<RoundOutcome>, LakeError> {
-        let mut files = self.live_files()?;
-        let mut found = found.clone();
-        let Some(mut plan) = self.plan_amendment(late, &found, age, &files)? else {
-            return Ok(Step::Done(RoundOutcome::default()));
+    /// Writes the version of an amendment.
+    ///
+    /// Readers of the change data feed look at nothing but its file in a version that has one, so
+    /// appended rows are in there as well.
+    pub(super) fn amend(&mut self, amendment: Amendment<'_>) -> Result<Step<()>, LakeError> {
+        let Amendment { mut plan, late, fresh, mut found, txn } = amendment;
+        let schema = plan.postimages.schema();
+        let inserted = Self::encode_fresh(&fresh)
+            .map(|batch| conform(&batch?, &schema))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| LakeError::Arrow { action: "encode rows", source })?;
+        let mut traces = std::mem::take(&mut plan.traces);
+        traces.extend(fresh.iter().map(|trace| trace.trace_id));
+        let rows: Vec<&RecordBatch> = std::iter::once(&plan.postimages)
+            .chain(&inserted)
+            .filter(|batch| 0 < batch.num_rows())
+            .collect();
+        let operation = match (rows.is_empty(), inserted.is_empty()) {
+            (true, _) => "DELETE",
+            (false, true) => "UPDATE",
+            (false, false) => "MERGE",
         };
-        let operation = if plan.traces.is_empty() { "DELETE" } else { "UPDATE" };
         let mut written = None;
-        if !plan.traces.is_empty() {
-            let (path, file) = self.write_rows(&plan.postimages)?;
+        if !rows.is_empty() {
+            let rows: Vec<RecordBatch> = rows.into_iter().cloned().collect();
+            let path = data_file();
+            let file = self.write_parquet(&path, &schema, &rows)?;
             written = Some((self.add(&path, &file), path));
         }
-        let changes = self.write_changes(&plan)?;
+        let mut images = vec![
+            (&plan.preimages, "update_preimage"),
+            (&plan.postimages, "update_postimage"),
+            (&plan.deleted, "delete"),
+        ];
+        images.extend(inserted.iter().map(|batch| (batch, "insert")));
+        let changes = self.write_images(&images)?;
         for _ in 0..MAX_ATTEMPTS {
             let mut actions = vec![self.commit_info(operation, false)];
             actions.extend(txn.clone());
-            actions.extend(self.delete_rows(&files, &plan.deletions)?);
+            actions.extend(self.delete_rows(&plan.files, &plan.deletions)?);
             actions.extend(written.as_ref().map(|(add, _)| add.clone()));
             actions.push(changes.clone());
             if let Step::Done(()) = self.write_version(&actions)? {
                 self.note_deletions(&actions);
                 if let Some((_, path)) = written {
-                    self.index.note(&path, plan.traces.iter().map(|trace| trace.trace_id));
+                    self.index.note(&path, traces.into_iter());
                 }
-                let (amended, deleted) = (plan.traces.len(), plan.deleted_traces);
-                return Ok(Step::Done(RoundOutcome { amended, deleted }));
+                return Ok(Step::Done(()));
             }
-            match self.rebase(late, &found, &files, &plan.deletions)? {
+            match self.rebase(&late, &fresh, &found, &plan)? {
                 // Addresses mean nothing without the files that they were found among.
                 Some(rebased) => {
-                    files = rebased.files;
+                    plan.files = rebased.files;
                     found = rebased.found;
                     plan.deletions = rebased.deletions;
                 }
@@ -123,7 +166,7 @@ impl TableWriter {
             .flat_map(|(file, rows)| rows.iter().map(|row| RowAddress { file: *file, row: *row }))
             .collect();
         let found = Found::from([(TraceId::default(), addresses)]);
-        let (deleted, _) = self.read_old_rows(&found, files, &schema)?;
+        let deleted = self.read_old_rows(&found, files, &schema, usize::MAX)?.rows;
         let mut actions = vec![self.commit_info("DELETE", false)];
         actions.extend(self.delete_rows(files, deletions)?);
         actions.push(self.write_images(&[(&deleted, "delete")])?);
@@ -155,7 +198,6 @@ impl TableWriter {
         self.refresh()?;
         let wanted = traces.iter().map(|trace| trace.trace_id).collect();
         let found = self.find(&wanted)?;
-        let files = self.live_files()?;
         let (late, fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
             traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
         let fresh: Vec<TraceDraft> =
@@ -164,47 +206,51 @@ impl TableWriter {
         let schema = self.snapshot.schema()?;
         let mut rows = vec![encode(&fresh).and_then(|r| conform(&r, &schema)).map_err(arrow)?];
         let mut replaced: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-        if let Some(plan) = self.plan_amendment(&late, &found, Age::Younger, &files)? {
-            rows.push(plan.postimages);
-            for (index, deleted) in plan.deletions {
-                if let Some(file) = files.get(index) {
-                    replaced.entry(file.path.clone()).or_default().extend(deleted);
-                }
+        let plan = self.plan_amendment(&late, &found, Age::Younger, usize::MAX)?;
+        rows.push(plan.postimages);
+        for (index, deleted) in plan.deletions {
+            if let Some(file) = plan.files.get(index) {
+                replaced.entry(file.path.clone()).or_default().extend(deleted);
             }
         }
         let rows = concat_batches(&schema, &rows).map_err(arrow)?;
         Ok(Preview { version: self.snapshot.version(), rows, replaced })
     }
 
-    fn plan_amendment(
-        &self,
+    /// Merges `late` pieces into the rows found, as many as there are before the rows that were
+    /// read take more than `limit` bytes; the others are deferred.
+    pub(super) fn plan_amendment(
+        &mut self,
         late: &[&TraceDraft],
         found: &Found,
         age: Age,
-        files: &[LiveFile],
-    ) -> Result<Option<Plan>, LakeError> {
+        limit: usize,
+    ) -> Result<Plan, LakeError> {
         let schema = self.snapshot.schema()?;
+        let files = self.live_files()?;
         let wanted: Found = late
             .iter()
             .filter_map(|piece| Some((piece.trace_id, found.get(&piece.trace_id)?.clone())))
             .collect();
-        let (old, places) = self.read_old_rows(&wanted, files, &schema)?;
+        let OldRows { rows: old, places, deferred } =
+            self.read_old_rows(&wanted, &files, &schema, limit)?;
         let archived = rebuild_traces(&old).map_err(|error| self.unreadable(&error))?;
         let now = self.clock.now_unix_micro();
         let mut by_trace: HashMap<TraceId, Vec<usize>> = HashMap::new();
         for (row, trace) in archived.iter().enumerate() {
             by_trace.entry(trace.trace_id).or_default().push(row);
         }
+        let mut archived: Vec<Option<TraceDraft>> = archived.into_iter().map(Some).collect();
         let mut traces = Vec::new();
         let mut deleted_traces = 0;
         let mut replaced: Vec<u32> = Vec::new();
         let mut removed: Vec<u32> = Vec::new();
         let mut first_rows: Vec<u32> = Vec::new();
         let mut deletions: Deletions = BTreeMap::new();
-        for piece in late {
+        for piece in late.iter().filter(|piece| !deferred.contains(&piece.trace_id)) {
             let rows = by_trace.get(&piece.trace_id).map(Vec::as_slice).unwrap_or_default();
             let indexes = rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX));
-            let drafts = rows.iter().filter_map(|row| archived.get(*row).cloned()).collect();
+            let drafts = rows.iter().filter_map(|row| archived.get_mut(*row)?.take()).collect();
             match amend(drafts, piece, age, now) {
                 Amended::Unchanged => continue,
                 Amended::Row(row) => {
@@ -221,16 +267,23 @@ impl TableWriter {
                 deletions.entry(*file).or_default().insert(*row);
             }
         }
-        if deletions.is_empty() {
-            return Ok(None);
-        }
         let arrow = |source| LakeError::Arrow { action: "plan amendment", source };
         let preimages = take_rows(&old, &replaced).map_err(arrow)?;
         let deleted = take_rows(&old, &removed).map_err(arrow)?;
         let encoded = encode(&traces).map_err(arrow)?;
         let others = take_rows(&old, &first_rows).map_err(arrow)?;
         let postimages = with_other_columns(&encoded, &others, &schema).map_err(arrow)?;
-        Ok(Some(Plan { preimages, postimages, deleted, traces, deleted_traces, deletions }))
+        let traces = traces.into_iter().map(|trace| trace.trace_id).collect();
+        Ok(Plan {
+            preimages,
+            postimages,
+            deleted,
+            traces,
+            deleted_traces,
+            deletions,
+            deferred,
+            files,
+        })
     }
 
     /// The traces of `wanted` that have rows, each as one trace.
@@ -245,7 +298,7 @@ impl TableWriter {
         let found = self.find(wanted)?;
         let files = self.live_files()?;
         let schema = self.snapshot.schema()?;
-        let (old, _) = self.read_old_rows(&found, &files, &schema)?;
+        let old = self.read_old_rows(&found, &files, &schema, usize::MAX)?.rows;
         let mut rows: HashMap<TraceId, Vec<TraceDraft>> = HashMap::new();
         for row in rebuild_traces(&old).map_err(|error| self.unreadable(&error))? {
             rows.entry(row.trace_id).or_default().push(row);
@@ -263,50 +316,78 @@ impl TableWriter {
         LakeError::Row { path: self.table.name(), reason: error.to_string() }
     }
 
-    /// The rows found, whole, and for each its live file and row.
+    /// The rows found, whole. Once they take more than `limit` bytes, the traces whose rows were
+    /// not all read are deferred; one trace at least is read.
     pub(super) fn read_old_rows(
         &self,
         found: &Found,
         files: &[LiveFile],
         schema: &SchemaRef,
-    ) -> Result<(RecordBatch, Vec<(usize, u64)>), LakeError> {
+        limit: usize,
+    ) -> Result<OldRows, LakeError> {
         let mut wanted: Deletions = BTreeMap::new();
         for address in found.values().flatten() {
             wanted.entry(address.file).or_default().insert(address.row);
         }
+        let mut read = self.read_rows(&wanted, files, schema, limit)?;
+        let count: usize = wanted.values().map(BTreeSet::len).sum();
+        let mut deferred = HashSet::new();
+        if read.places.len() < count {
+            let have: HashSet<(usize, u64)> = read.places.iter().copied().collect();
+            let is_whole = |rows: &[RowAddress]| {
+                rows.iter().all(|address| have.contains(&(address.file, address.row)))
+            };
+            deferred =
+                found.iter().filter(|(_, rows)| !is_whole(rows)).map(|(trace, _)| *trace).collect();
+            if deferred.len() == found.len()
+                && let Some((trace, rows)) = found.iter().next()
+            {
+                // The rows of one trace alone, far apart, are too large: they go by themselves.
+                let mut alone: Deletions = BTreeMap::new();
+                for address in rows {
+                    alone.entry(address.file).or_default().insert(address.row);
+                }
+                deferred.remove(trace);
+                read = self.read_rows(&alone, files, schema, usize::MAX)?;
+            }
+        }
+        Ok(OldRows { deferred, ..read })
+    }
+
+    /// Rows of files, in order, until they take more than `limit` bytes.
+    fn read_rows(
+        &self,
+        wanted: &Deletions,
+        files: &[LiveFile],
+        schema: &SchemaRef,
+        limit: usize,
+    ) -> Result<OldRows, LakeError> {
         let arrow = |source| LakeError::Arrow { action: "read archived rows", source };
         let mut batches = Vec::new();
         let mut places = Vec::new();
-        for (index, rows) in wanted {
-            let Some(file) = files.get(index) else { continue };
-            let rows: Vec<u64> = rows.into_iter().collect();
+        let mut bytes = 0_usize;
+        'files: for (index, rows) in wanted {
+            let Some(file) = files.get(*index) else { continue };
+            let rows: Vec<u64> = rows.iter().copied().collect();
             let opened = self.table.files.open(&file.path)?;
-            let read = read_rows(opened, &rows).map_err(|source| LakeError::Parquet {
+            let parquet = |source| LakeError::Parquet {
                 action: "read rows of",
                 path: file.path.clone(),
                 source,
-            })?;
-            for batch in &read {
-                batches.push(conform(batch, schema).map_err(arrow)?);
+            };
+            let mut left = rows.iter();
+            for batch in read_rows(opened, &rows).map_err(parquet)? {
+                let batch = conform(&batch.map_err(parquet)?, schema).map_err(arrow)?;
+                places.extend(left.by_ref().take(batch.num_rows()).map(|row| (*index, *row)));
+                bytes = bytes.saturating_add(batch.get_array_memory_size());
+                batches.push(batch);
+                if limit < bytes {
+                    break 'files;
+                }
             }
-            places.extend(rows.into_iter().map(|row| (index, row)));
         }
-        let old = concat_batches(schema, &batches).map_err(arrow)?;
-        Ok((old, places))
-    }
-
-    fn write_rows(&self, rows: &RecordBatch) -> Result<(String, EncodedFile), LakeError> {
-        let path = data_file();
-        let file = self.write_parquet(&path, &rows.schema(), std::slice::from_ref(rows))?;
-        Ok((path, file))
-    }
-
-    fn write_changes(&self, plan: &Plan) -> Result<Action, LakeError> {
-        self.write_images(&[
-            (&plan.preimages, "update_preimage"),
-            (&plan.postimages, "update_postimage"),
-            (&plan.deleted, "delete"),
-        ])
+        let rows = concat_batches(schema, &batches).map_err(arrow)?;
+        Ok(OldRows { rows, places, deferred: HashSet::new() })
     }
 
     /// The change data file of rows before and after a change.

@@ -1,37 +1,25 @@
 //! Commits: settled traces become table versions, each exactly once.
 //!
-//! # The proof
+//! The journal hands traces over in **epochs**: numbered, ever larger. An epoch is one version of
+//! the table: rows of traces that had none, and of late pieces the new rows, a deletion vector on
+//! each old row, and the change data. It carries a Delta `txn` action (this archiver, the epoch),
+//! so rows and number are in the table together or not at all.
 //!
-//! The journal hands traces over in **epochs**: numbered, ever larger. Traces whose epoch did not
-//! end are handed over again, with all that was said of them since, in a later epoch. An epoch's
-//! commits to one table are, in this order:
-//!
-//! 1. **amendments**: late pieces of traces that have a row already. Each is one atomic commit of
-//!    the new rows, a deletion vector on each old row, and the change data of both; as many as
-//!    memory asks for, mostly one;
-//! 2. at most one **append** of traces that have no row.
-//!
-//! Whatever of this is in the table when the process dies, handing the traces over again completes
-//! it: a trace that was appended is found by its id, and merging a piece that is in changes nothing
-//! (`merge`), so nothing is written twice; what is missing is written then. The rows that no commit
-//! names are in unreferenced files.
-//!
-//! Merging again changes nothing because a piece says what holds, never how that differs from
-//! before: copies of spans are left out, and changes to tags, assessments and links end in the same
-//! state when their whole sequence is applied once more. Only the last epoch can be handed over
-//! again, whole and in order, so nothing younger of this archiver is in the table that an older piece
-//! could undo. What another archiver did to the same trace between a commit and its replay can be
-//! undone: its deletion, a tag that it set, and, where a deletion is replayed, spans that it added
-//! after that.
-//!
-//! The last commit carries a Delta `txn` action (this archiver, the epoch): another call for the
-//! epoch, after an answer that was lost, commits nothing.
+//! An epoch may leave late pieces out that memory has no room for. It says so before the version is
+//! written ([`Defer`]), so that whoever hands traces over knows at each moment which ones a `txn`
+//! stands for. After an error [`TableWriter::is_in_doubt`] tells whether the version may be in all
+//! the same. How no crash makes a piece count twice or not at all is proved in
+//! `docs/exactly-once.md`.
 //!
 //! A version is written with put-if-absent, so of two writers one wins; the other reads what the
 //! winner did and decides anew. Every decision is made against the version right before the one
 //! that is written: a trace that another archiver has appended meanwhile is amended, not appended.
 //! So no version has two rows for a trace, however many archivers got parts of it. What an amendment
 //! merged stands when the winner left its traces alone (`rebase`).
+//!
+//! Merging a piece that is in changes nothing (`merge`): it says what holds, never how that differs
+//! from before. So a client's retry is stored once, through whichever archiver it comes. Moves
+//! ([`TableWriter::absorb`], [`TableWriter::delete_located`]) are in no epoch and rest on this.
 
 pub(crate) mod actions;
 mod amendment;
@@ -39,8 +27,8 @@ pub(crate) mod merge;
 mod rebase;
 mod relocation;
 
+use amendment::Amendment;
 pub use amendment::Preview;
-use amendment::RoundOutcome;
 pub(crate) use amendment::loose_bounds;
 use merge::Age;
 pub use relocation::LocatedTraces;
@@ -55,6 +43,8 @@ pub fn current_trace(rows: Vec<TraceDraft>, piece: Option<TraceDraft>) -> Option
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use delta_kernel::actions::Protocol as KernelProtocol;
 use delta_kernel::schema::SchemaRef as KernelSchemaRef;
 use tracelake_model::schema::traces_schema;
@@ -81,10 +71,14 @@ pub(crate) const CHECKPOINT_INTERVAL: u64 = 50;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// `round_bytes` of every writer but those of tests.
-const MAX_ROUND_BYTES: u64 = 128 << 20;
+const MAX_ROUND_BYTES: usize = 128 << 20;
 
-/// How much larger rows are in memory than in their file, about.
-const EXPANSION: u64 = 10;
+/// Traces whose places are kept for as long as a version is the newest.
+const MAX_LOOKED_UP: usize = 100_000;
+
+/// Told before a version is written which of the traces it leaves out, when that changed: their
+/// rows are more than fits into memory. The version is not written when this fails.
+pub type Defer<'a> = dyn FnMut(&HashSet<TraceId>) -> Result<(), LakeError> + 'a;
 
 /// What an epoch did to a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,7 +110,23 @@ pub struct TableWriter {
     /// Schema and protocol that were found fit to be written to.
     checked: (KernelSchemaRef, KernelProtocol),
     /// Bytes of rows, as they are in memory, that one amendment reads.
-    round_bytes: u64,
+    round_bytes: usize,
+    looked_up: LookedUp,
+    in_doubt: bool,
+}
+
+/// Where traces have rows at a version; nowhere when the list is empty.
+#[derive(Debug, Default)]
+struct LookedUp {
+    version: u64,
+    places: Found,
+}
+
+/// A data file of traces that have no row.
+struct WrittenFile {
+    traces: HashSet<TraceId>,
+    path: String,
+    file: EncodedFile,
 }
 
 /// Where the wanted traces have rows.
@@ -148,6 +158,8 @@ impl TableWriter {
             files: None,
             checked,
             round_bytes: MAX_ROUND_BYTES,
+            looked_up: LookedUp::default(),
+            in_doubt: false,
         })
     }
 
@@ -157,7 +169,13 @@ impl TableWriter {
     /// [`LakeError::Kernel`] when the log cannot be read.
     pub fn committed_epoch(&mut self) -> Result<Option<i64>, LakeError> {
         self.refresh()?;
-        self.snapshot.committed_epoch(&self.application_id)
+        self.known_epoch()
+    }
+
+    /// The name that this writer's epochs have in the table.
+    #[must_use]
+    pub fn application_id(&self) -> &str {
+        &self.application_id
     }
 
     /// The newest version this writer knows.
@@ -175,23 +193,44 @@ impl TableWriter {
         Ok(self.find(traces)?.into_keys().collect())
     }
 
-    /// Commits an epoch's settled traces; returns when they are durable in the table.
-    ///
-    /// After an error hand the traces over again, in this epoch or a later one.
+    /// Commits an epoch's settled traces as one version; returns when it is durable in the table.
     ///
     /// # Errors
-    /// [`LakeError`]; nothing of the epoch is lost, it may be in the table in part.
+    /// [`LakeError`]; the epoch is in the table whole or not at all, see [`Self::is_in_doubt`].
     pub fn commit_epoch(
         &mut self,
         epoch: i64,
         traces: &[TraceDraft],
     ) -> Result<EpochOutcome, LakeError> {
+        self.commit_epoch_within(epoch, traces, None)
+    }
+
+    /// As [`Self::commit_epoch`], within memory: late traces whose rows are too large together are
+    /// left out and told to `defer`, to be handed over with the next epoch.
+    ///
+    /// # Errors
+    /// As [`Self::commit_epoch`], or what `defer` answers.
+    pub fn commit_epoch_within(
+        &mut self,
+        epoch: i64,
+        traces: &[TraceDraft],
+        defer: Option<&mut Defer<'_>>,
+    ) -> Result<EpochOutcome, LakeError> {
+        self.in_doubt = false;
         self.refresh()?;
-        if Some(epoch) <= self.snapshot.committed_epoch(&self.application_id)? {
+        if Some(epoch) <= self.known_epoch()? {
             let version = self.snapshot.version();
             return Ok(EpochOutcome { already_committed: true, version, ..Default::default() });
         }
-        self.commit(Some(epoch), traces, Age::Younger)
+        self.commit(Some(epoch), traces, Age::Younger, defer)
+    }
+
+    /// Whether, after an error of [`Self::commit_epoch`], the epoch may be in the table all the
+    /// same: its version was tried, and how that went is not known. [`Self::committed_epoch`] of
+    /// a writer that is opened anew tells.
+    #[must_use]
+    pub const fn is_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// Takes rows of another table in. Where a trace has a row here, what that one says stands
@@ -212,7 +251,7 @@ impl TableWriter {
                 merge::fold(rows)
             })
             .collect();
-        self.commit(None, &traces, Age::Older)
+        self.commit(None, &traces, Age::Older, None)
     }
 
     /// Deletes the rows of traces that clients deleted, in no epoch. Calling it again changes
@@ -224,71 +263,55 @@ impl TableWriter {
         self.refresh()?;
         let gone = |trace: &TraceId| TraceDraft { replaces: true, ..TraceDraft::new(*trace) };
         let gone: Vec<TraceDraft> = traces.iter().map(gone).collect();
-        self.commit(None, &gone, Age::Younger)
+        self.commit(None, &gone, Age::Younger, None)
     }
 
+    /// Writes one version that brings `traces`, deferred ones left out, and decides anew as often as
+    /// another writer is first.
     fn commit(
         &mut self,
         epoch: Option<i64>,
         traces: &[TraceDraft],
         age: Age,
+        mut defer: Option<&mut Defer<'_>>,
     ) -> Result<EpochOutcome, LakeError> {
-        let mut outcome = EpochOutcome::default();
-        let mut written: Option<(HashSet<TraceId>, String, EncodedFile)> = None;
+        self.in_doubt = false;
+        let wanted: HashSet<TraceId> = traces.iter().map(|trace| trace.trace_id).collect();
+        let limit = if defer.is_some() { self.round_bytes } else { usize::MAX };
+        let mut deferred = HashSet::new();
+        let mut written = None;
         for attempt in 0..MAX_ATTEMPTS {
             if 0 < attempt {
                 self.refresh()?;
-                if epoch.is_some()
-                    && epoch <= self.snapshot.committed_epoch(&self.application_id)?
-                {
-                    outcome.version = self.snapshot.version();
-                    return Ok(outcome);
+                if epoch.is_some() && epoch <= self.known_epoch()? {
+                    // The version whose answer was lost.
+                    return Ok(self.finish(EpochOutcome::default()));
                 }
             }
-            let wanted: HashSet<TraceId> = traces.iter().map(|trace| trace.trace_id).collect();
             let found = self.find(&wanted)?;
             let (late, mut fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
                 traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
             // Changes to a trace that is nowhere: it was deleted, and they with it.
             fresh.retain(|trace| age == Age::Older || !trace.is_blank());
-            let txn = epoch.map(|epoch| self.txn(epoch));
-            if !late.is_empty() {
-                let carried = txn.clone().filter(|_| fresh.is_empty());
-                match self.amend_in_rounds(&late, &found, age, carried)? {
-                    Step::Lost => continue,
-                    Step::Done((round, is_carried)) => {
-                        outcome.amended += round.amended;
-                        outcome.deleted += round.deleted;
-                        outcome.unchanged = late.len() - round.amended - round.deleted;
-                        if is_carried {
-                            return Ok(self.finish(outcome));
-                        }
-                    }
-                }
+            let plan = self.plan_amendment(&late, &found, age, limit)?;
+            if let Some(defer) = &mut defer
+                && deferred != plan.deferred
+            {
+                deferred.clone_from(&plan.deferred);
+                defer(&deferred)?;
             }
-            if fresh.is_empty() && txn.is_none() {
+            let outcome = plan.outcome(late.len(), fresh.len());
+            let txn = epoch.map(|epoch| self.txn(epoch));
+            if plan.is_empty() && fresh.is_empty() && txn.is_none() {
                 return Ok(self.finish(outcome));
             }
-            if !late.is_empty() && self.has_any(&fresh)? {
-                // Others were first while this amended: what they appended is late by this.
-                continue;
-            }
-            // Nothing new and nothing changed still ends the epoch, with a commit of the txn
-            // alone, so that a replay of it need not look again.
-            let ids: HashSet<TraceId> = fresh.iter().map(|trace| trace.trace_id).collect();
-            if written.as_ref().is_none_or(|(known, ..)| *known != ids) {
-                written = self.write_data_file(&fresh)?.map(|(path, file)| (ids, path, file));
-            }
-            let file = written.as_ref().map(|(_, path, file)| (path.as_str(), file));
-            match self.append(file, txn)? {
-                Step::Lost => {}
-                Step::Done(()) => {
-                    if let Some((ids, path, _)) = written {
-                        self.index.note(&path, ids.into_iter());
-                    }
-                    outcome.appended = fresh.len();
-                    return Ok(self.finish(outcome));
-                }
+            let step = if plan.is_empty() {
+                self.append(&fresh, txn, &mut written)?
+            } else {
+                self.amend(Amendment { plan, late, fresh, found, txn })?
+            };
+            if let Step::Done(()) = step {
+                return Ok(self.finish(outcome));
             }
         }
         Err(LakeError::CommitConflict {
@@ -297,82 +320,8 @@ impl TableWriter {
         })
     }
 
-    /// Whether one of `traces` has a row in the version that is known.
-    fn has_any(&mut self, traces: &[&TraceDraft]) -> Result<bool, LakeError> {
-        let wanted = traces.iter().map(|trace| trace.trace_id).collect();
-        Ok(!self.find(&wanted)?.is_empty())
-    }
-
-    /// Amends in as many versions as memory asks for; the last one carries `txn`, unless there was
-    /// nothing to change. Says so.
-    fn amend_in_rounds(
-        &mut self,
-        late: &[&TraceDraft],
-        found: &Found,
-        age: Age,
-        txn: Option<Action>,
-    ) -> Result<Step<(RoundOutcome, bool)>, LakeError> {
-        let rounds = self.rounds(late, found)?;
-        let mut done = RoundOutcome::default();
-        let mut found = found.clone();
-        for (index, round) in rounds.iter().enumerate() {
-            let is_last = index + 1 == rounds.len();
-            let carried = txn.clone().filter(|_| is_last);
-            let is_carried = carried.is_some();
-            if 0 < index {
-                // The round before changed the files.
-                self.refresh()?;
-                found = self.find(&round.iter().map(|trace| trace.trace_id).collect())?;
-                if round.iter().any(|piece| !found.contains_key(&piece.trace_id)) {
-                    // Its row went meanwhile: what came late is to be appended.
-                    return Ok(Step::Lost);
-                }
-            }
-            match self.amend(round, &found, age, carried)? {
-                Step::Lost => return Ok(Step::Lost),
-                Step::Done(RoundOutcome { amended, deleted }) => {
-                    done.amended += amended;
-                    done.deleted += deleted;
-                    if is_last {
-                        return Ok(Step::Done((done, is_carried && 0 < amended + deleted)));
-                    }
-                }
-            }
-        }
-        Ok(Step::Done((done, false)))
-    }
-
-    /// Cuts `late` by the bytes that their rows may take in memory.
-    fn rounds<'a>(
-        &mut self,
-        late: &[&'a TraceDraft],
-        found: &Found,
-    ) -> Result<Vec<Vec<&'a TraceDraft>>, LakeError> {
-        let files = self.live_files()?;
-        let row_bytes = |address: &RowAddress| {
-            files.get(address.file).map_or(0, |file| {
-                let rows = file.record_count.unwrap_or(1).max(1);
-                (file.size_bytes / rows).saturating_mul(EXPANSION)
-            })
-        };
-        let mut rounds = vec![Vec::new()];
-        let mut bytes = 0;
-        for piece in late {
-            let rows = found.get(&piece.trace_id).map(Vec::as_slice).unwrap_or_default();
-            let weight: u64 = rows.iter().map(row_bytes).sum();
-            if self.round_bytes < bytes + weight
-                && let Some(round) = rounds.last()
-                && !round.is_empty()
-            {
-                rounds.push(Vec::new());
-                bytes = 0;
-            }
-            bytes += weight;
-            if let Some(round) = rounds.last_mut() {
-                round.push(*piece);
-            }
-        }
-        Ok(rounds)
+    fn known_epoch(&self) -> Result<Option<i64>, LakeError> {
+        self.snapshot.committed_epoch(&self.application_id)
     }
 
     fn finish(&mut self, mut outcome: EpochOutcome) -> EpochOutcome {
@@ -380,6 +329,7 @@ impl TableWriter {
             // The commit is in; the next epoch reads the log again.
             warn!(table = self.table.name(), %error, "snapshot after commit not read");
         }
+        self.in_doubt = false;
         outcome.version = self.snapshot.version();
         info!(
             table = self.table.name(),
@@ -415,12 +365,32 @@ impl TableWriter {
         Ok(files)
     }
 
+    /// Where `traces` have rows in the version that is known. What was looked for in it before is
+    /// not looked for again.
     fn find(&mut self, traces: &HashSet<TraceId>) -> Result<Found, LakeError> {
         if traces.is_empty() {
             return Ok(Found::new());
         }
-        let files = self.live_files()?;
-        self.index.find(&self.snapshot, &files, traces)
+        let version = self.snapshot.version();
+        if self.looked_up.version != version || MAX_LOOKED_UP < self.looked_up.places.len() {
+            self.looked_up = LookedUp { version, places: HashMap::new() };
+        }
+        let places = &self.looked_up.places;
+        let unknown: HashSet<TraceId> =
+            traces.iter().filter(|trace| !places.contains_key(trace)).copied().collect();
+        if !unknown.is_empty() {
+            let files = self.live_files()?;
+            let mut found = self.index.find(&self.snapshot, &files, &unknown)?;
+            let rows = unknown.into_iter().map(|trace| (trace, found.remove(&trace)));
+            self.looked_up
+                .places
+                .extend(rows.map(|(trace, rows)| (trace, rows.unwrap_or_default())));
+        }
+        let known = |trace: &TraceId| {
+            let rows = self.looked_up.places.get(trace).filter(|rows| !rows.is_empty())?;
+            Some((*trace, rows.clone()))
+        };
+        Ok(traces.iter().filter_map(known).collect())
     }
 
     fn txn(&self, epoch: i64) -> Action {
@@ -431,36 +401,48 @@ impl TableWriter {
         })
     }
 
-    fn write_data_file(
-        &self,
-        traces: &[&TraceDraft],
-    ) -> Result<Option<(String, EncodedFile)>, LakeError> {
-        if traces.is_empty() {
-            return Ok(None);
-        }
-        let path = data_file();
-        let schema = traces_schema();
+    /// The rows of traces that have none, batch by batch.
+    fn encode_fresh<'a>(
+        traces: &'a [&'a TraceDraft],
+    ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + 'a {
         let mut encoder = RowEncoder::default();
-        let mut batches = chunks_by_bytes(traces).into_iter().map(|chunk| {
+        let chunks = if traces.is_empty() { Vec::new() } else { chunks_by_bytes(traces) };
+        chunks.into_iter().map(move |chunk| {
             chunk.iter().for_each(|trace| encoder.push(trace));
-            encoder.finish().map_err(Into::into)
-        });
-        let encoded = encode_batches(&schema, traces.len(), &mut batches);
-        let file = self.put_parquet(&path, encoded)?;
-        Ok(Some((path, file)))
+            encoder.finish()
+        })
     }
 
+    /// Appends `fresh`, whose file is written once, however many versions it comes second to.
+    /// Nothing to append still ends the epoch, with a commit of the `txn` alone: it says that
+    /// what came is in.
     fn append(
         &mut self,
-        file: Option<(&str, &EncodedFile)>,
+        fresh: &[&TraceDraft],
         txn: Option<Action>,
+        written: &mut Option<WrittenFile>,
     ) -> Result<Step<()>, LakeError> {
+        let traces: HashSet<TraceId> = fresh.iter().map(|trace| trace.trace_id).collect();
+        if written.as_ref().is_none_or(|known| known.traces != traces) {
+            *written = None;
+            if !fresh.is_empty() {
+                let path = data_file();
+                let mut batches = Self::encode_fresh(fresh).map(|batch| batch.map_err(Into::into));
+                let encoded = encode_batches(&traces_schema(), fresh.len(), &mut batches);
+                let file = self.put_parquet(&path, encoded)?;
+                *written = Some(WrittenFile { traces, path, file });
+            }
+        }
         let mut actions = vec![self.commit_info("WRITE", true)];
         actions.extend(txn);
-        if let Some((path, file)) = file {
+        if let Some(WrittenFile { path, file, .. }) = written {
             actions.push(self.add(path, file));
         }
-        self.write_version(&actions)
+        let step = self.write_version(&actions)?;
+        if let (Step::Done(()), Some(file)) = (&step, written) {
+            self.index.note(&file.path, file.traces.iter().copied());
+        }
+        Ok(step)
     }
 
     fn add(&self, path: &str, file: &EncodedFile) -> Action {
@@ -496,8 +478,10 @@ impl TableWriter {
             path: self.table.name(),
             reason: error.to_string(),
         })?;
+        self.in_doubt = true;
         match self.table.files.put_if_absent(&log_file(version), &lines)? {
             PutOutcome::Exists => {
+                self.in_doubt = false;
                 debug!(table = self.table.name(), version, "commit conflict, reloading");
                 Ok(Step::Lost)
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracelake_model::TraceId;
 
-use super::amendment::Deletions;
+use super::amendment::{Deletions, Plan};
 use super::{Found, TableWriter};
 use crate::error::LakeError;
 use crate::rows::TraceDraft;
@@ -20,34 +20,36 @@ pub(super) struct Rebased {
 
 impl TableWriter {
     /// The plan's rows to delete in the newest version, which another writer made; `None` when
-    /// that one changed one of the late traces, so that they must be merged anew.
+    /// that one changed one of the late traces, or has one of the fresh ones, so that they must be
+    /// merged anew.
     ///
     /// Most versions of others have other traces. Then what was merged and written stands, so that
     /// a large round is not begun again each time that it comes second.
     pub(super) fn rebase(
         &mut self,
         late: &[&TraceDraft],
+        fresh: &[&TraceDraft],
         found: &Found,
-        files: &[LiveFile],
-        deletions: &Deletions,
+        plan: &Plan,
     ) -> Result<Option<Rebased>, LakeError> {
         let checked = self.checked.clone();
         self.refresh()?;
         if checked != self.checked {
             return Ok(None);
         }
-        let wanted: HashSet<TraceId> = late.iter().map(|piece| piece.trace_id).collect();
+        let wanted: HashSet<TraceId> =
+            late.iter().chain(fresh).map(|piece| piece.trace_id).collect();
         let found_anew = self.find(&wanted)?;
         let files_anew = self.live_files()?;
         let same = wanted.iter().all(|trace| {
-            places(found.get(trace), files) == places(found_anew.get(trace), &files_anew)
+            places(found.get(trace), &plan.files) == places(found_anew.get(trace), &files_anew)
         });
         if !same {
             return Ok(None);
         }
         let mut moved = Deletions::new();
-        for (index, rows) in deletions {
-            let path = files.get(*index).map(|file| &file.path);
+        for (index, rows) in &plan.deletions {
+            let path = plan.files.get(*index).map(|file| &file.path);
             match files_anew.iter().position(|file| Some(&file.path) == path) {
                 Some(index) => moved.insert(index, rows.clone()),
                 None => return Ok(None),

@@ -108,20 +108,30 @@ fn an_amendment_that_loses_twice_to_others_is_planned_once() {
     assert_eq!(fixture.rows(), [(1, 2, 2), (9, 1, 1), (20, 1, 1), (21, 1, 1)]);
 }
 
-/// Scenario: late spans of two traces in two rounds; while the first is under way another archiver
-/// deletes the trace of the second.
-/// Guarantees: the late span of the deleted trace is appended, not taken for one that is in.
+/// Scenario: while an epoch with late spans of two traces and a new one is under way, another
+/// archiver deletes one of the two, or appends the new one.
+/// Guarantees: the late span of the deleted trace is appended, not taken for one that is in; the
+/// other one is merged; all in one version.
 #[test]
-fn a_trace_that_goes_between_rounds_is_appended() {
-    let fixture = Fixture::new();
-    let two = other(&fixture);
-    two.lock().unwrap().commit_epoch(1, &[draft(1, 0..1), draft(2, 0..1)]).unwrap();
-    disturbed(&fixture, [(1, commits(&two, deletion(2)))], |one| {
-        one.round_bytes = 1;
-        let outcome = one.commit_epoch(1, &[draft(1, 5..6), draft(2, 5..6)]).unwrap();
-        assert_eq!(outcome.appended, 1);
-    });
-    assert_eq!(fixture.rows(), [(1, 2, 2), (2, 1, 1)]);
+fn an_epoch_is_decided_anew_on_what_it_lost_to() {
+    for deletes in [true, false] {
+        let fixture = Fixture::new();
+        let two = other(&fixture);
+        two.lock().unwrap().commit_epoch(1, &[draft(1, 0..1), draft(2, 0..1)]).unwrap();
+        let act = if deletes { deletion(2) } else { draft(3, 0..1) };
+        disturbed(&fixture, [(1, commits(&two, act))], |one| {
+            let outcome =
+                one.commit_epoch(1, &[draft(1, 5..6), draft(2, 5..6), draft(3, 5..6)]).unwrap();
+            assert_eq!((outcome.appended, outcome.amended), if deletes { (2, 1) } else { (0, 3) });
+            assert_eq!(outcome.version, 3);
+        });
+        let expected = if deletes {
+            [(1, 2, 2), (2, 1, 1), (3, 1, 1)]
+        } else {
+            [(1, 2, 2), (2, 2, 2), (3, 2, 2)]
+        };
+        assert_eq!(fixture.rows(), expected);
+    }
 }
 
 /// The actions of a version that name files.

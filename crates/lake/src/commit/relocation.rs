@@ -96,7 +96,8 @@ impl TableWriter {
         };
         let addresses = rows.iter().map(|row| RowAddress { file: index, row: *row }).collect();
         let found = Found::from([(TraceId::default(), addresses)]);
-        let (batch, _) = self.read_old_rows(&found, &files, &self.snapshot.schema()?)?;
+        let schema = self.snapshot.schema()?;
+        let batch = self.read_old_rows(&found, &files, &schema, usize::MAX)?.rows;
         let traces = rebuild_traces(&batch).map_err(|error| self.unreadable(&error))?;
         let rows = rows.iter().copied().collect();
         Ok(LocatedTraces { traces, rows: BTreeMap::from([(path.to_owned(), rows)]) })

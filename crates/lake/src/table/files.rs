@@ -57,9 +57,6 @@ pub struct LiveFile {
     pub clustering_provider: Option<String>,
 }
 
-/// Rows that are read at a time: payloads may be large.
-const BATCH_ROWS: usize = 256;
-
 impl TableSnapshot {
     /// The live files that may hold rows with `created_at` in the bounds (microseconds since the
     /// Unix epoch, inclusive), by the log's statistics.
@@ -116,22 +113,19 @@ impl TableSnapshot {
                 }
             })
             .map_err(parquet)?;
-            for rows in rows.chunks(BATCH_ROWS) {
-                let opened = self.table().files.open(&file.path)?;
-                for batch in read_rows(opened, rows).map_err(parquet)? {
-                    let batch = conform(&batch, &schema)
-                        .map_err(|source| LakeError::Arrow { action: "read rows", source })?;
-                    let traces = rebuild_traces(&batch).map_err(|error| LakeError::Row {
+            for batch in read_rows(self.table().files.open(&file.path)?, &rows).map_err(parquet)? {
+                let batch = conform(&batch.map_err(parquet)?, &schema)
+                    .map_err(|source| LakeError::Arrow { action: "read rows", source })?;
+                let traces = rebuild_traces(&batch).map_err(|error| LakeError::Row {
+                    path: file.path.clone(),
+                    reason: error.to_string(),
+                })?;
+                for trace in traces {
+                    visit(trace).map_err(|source| LakeError::Storage {
+                        action: "hand on rows of",
                         path: file.path.clone(),
-                        reason: error.to_string(),
+                        source,
                     })?;
-                    for trace in traces {
-                        visit(trace).map_err(|source| LakeError::Storage {
-                            action: "hand on rows of",
-                            path: file.path.clone(),
-                            source,
-                        })?;
-                    }
                 }
             }
         }
@@ -160,22 +154,19 @@ impl TableSnapshot {
             }
         })
         .map_err(parquet)?;
-        for rows in rows.chunks(BATCH_ROWS) {
-            let opened = self.table().files.open(&file.path)?;
-            for batch in read_rows(opened, rows).map_err(parquet)? {
-                let batch = conform(&batch, &schema)
-                    .map_err(|source| LakeError::Arrow { action: "read rows", source })?;
-                match rebuild_traces(&batch) {
-                    Ok(traces) => traces.into_iter().for_each(|trace| visit(Ok(trace))),
-                    Err(_) => (0..batch.num_rows()).for_each(|row| {
-                        let one = rebuild_traces(&batch.slice(row, 1));
-                        let one = one.map_err(|error| error.reason);
-                        match one {
-                            Ok(traces) => traces.into_iter().for_each(|trace| visit(Ok(trace))),
-                            Err(reason) => visit(Err(reason)),
-                        }
-                    }),
-                }
+        for batch in read_rows(self.table().files.open(&file.path)?, &rows).map_err(parquet)? {
+            let batch = conform(&batch.map_err(parquet)?, &schema)
+                .map_err(|source| LakeError::Arrow { action: "read rows", source })?;
+            match rebuild_traces(&batch) {
+                Ok(traces) => traces.into_iter().for_each(|trace| visit(Ok(trace))),
+                Err(_) => (0..batch.num_rows()).for_each(|row| {
+                    let one = rebuild_traces(&batch.slice(row, 1));
+                    let one = one.map_err(|error| error.reason);
+                    match one {
+                        Ok(traces) => traces.into_iter().for_each(|trace| visit(Ok(trace))),
+                        Err(reason) => visit(Err(reason)),
+                    }
+                }),
             }
         }
         Ok(())

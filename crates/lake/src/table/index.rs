@@ -23,8 +23,11 @@ use super::files::{DeletionVector, LiveFile};
 use crate::data_file::read_trace_ids;
 use crate::error::LakeError;
 
-/// What the files of a fingerprint in several files weigh, in fingerprints.
+/// What a fingerprint in several files weighs beside these files, in fingerprints.
 const SEVERAL_WEIGHT: usize = 3;
+
+/// Files that are remembered beside the live ones.
+const SPARE_FILES: usize = 1_000;
 
 /// Where a trace's row lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,9 @@ pub(crate) struct TraceIndex {
     fingerprints: Option<HashMap<u64, u32>>,
     /// All files of the fingerprints that were found in more than one.
     several: HashMap<u64, Vec<u32>>,
+    /// Length of all lists in `several`.
+    several_files: usize,
+    /// Those that were live of late.
     files: HashMap<String, KnownFile>,
     /// The id of the next file that is read: none has that of another, also of one that went.
     next_id: u32,
@@ -66,6 +72,7 @@ impl TraceIndex {
             limit,
             fingerprints: Some(HashMap::new()),
             several: HashMap::new(),
+            several_files: 0,
             files: HashMap::new(),
             next_id: 0,
             look: 0,
@@ -119,7 +126,8 @@ impl TraceIndex {
             let Some(fingerprints) = &mut self.fingerprints else { return };
             let key = fingerprint(trace);
             fingerprints.insert(key, id);
-            self.several.remove(&key);
+            let several = self.several.remove(&key);
+            self.several_files -= several.map_or(0, |several| several.len());
             self.keep_bound();
         }
     }
@@ -140,7 +148,14 @@ impl TraceIndex {
     /// Notes that all live rows of a file are known. Returns its id.
     fn known(&mut self, path: &str, deletion_vector: Option<DeletionVector>) -> u32 {
         let id = self.files.get(path).map_or(self.next_id, |known| known.id);
-        self.next_id = self.next_id.max(id.saturating_add(1));
+        if id == u32::MAX {
+            // Ids cannot tell files apart any more.
+            self.give_up();
+        }
+        if self.fingerprints.is_none() {
+            return id;
+        }
+        self.next_id = self.next_id.max(id + 1);
         let known = KnownFile { id, deletion_vector, seen: Some(self.look) };
         self.files.insert(path.to_owned(), known);
         id
@@ -168,6 +183,9 @@ impl TraceIndex {
             }
         }
         if unknown.is_empty() {
+            if files.len().saturating_mul(2).saturating_add(SPARE_FILES) < self.files.len() {
+                self.forget_dead_files();
+            }
             return Ok(());
         }
         let live: HashSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
@@ -191,16 +209,37 @@ impl TraceIndex {
         Ok(())
     }
 
+    /// Forgets the files that the last look did not have. Should one come back it is read anew.
+    fn forget_dead_files(&mut self) {
+        let look = self.look;
+        self.files.retain(|_, known| known.seen == Some(look));
+        let live: HashSet<u32> = self.files.values().map(|known| known.id).collect();
+        self.several.retain(|key, several| {
+            several.retain(|file| live.contains(file));
+            if let ([only], Some(fingerprints)) = (several.as_slice(), &mut self.fingerprints) {
+                fingerprints.insert(*key, *only);
+            }
+            1 < several.len()
+        });
+        self.several_files = self.several.values().map(Vec::len).sum();
+        if let Some(fingerprints) = &mut self.fingerprints {
+            fingerprints.retain(|key, file| live.contains(file) || self.several.contains_key(key));
+        }
+    }
+
     /// Notes one more file that has a row of the trace, beside those that are live.
     fn add(&mut self, trace: TraceId, file: u32, is_live: &dyn Fn(u32) -> bool) {
         let Some(fingerprints) = &mut self.fingerprints else { return };
         let key = fingerprint(trace);
         let known = fingerprints.get(&key).copied();
-        let mut all = self.several.remove(&key).unwrap_or_else(|| known.into_iter().collect());
+        let several = self.several.remove(&key);
+        self.several_files -= several.as_ref().map_or(0, Vec::len);
+        let mut all = several.unwrap_or_else(|| known.into_iter().collect());
         all.retain(|known| *known != file && is_live(*known));
         all.push(file);
         fingerprints.insert(key, all.first().copied().unwrap_or(file));
         if 1 < all.len() {
+            self.several_files += all.len();
             self.several.insert(key, all);
         }
         self.keep_bound();
@@ -209,10 +248,17 @@ impl TraceIndex {
     /// Gives the memory up when it is past the bound.
     fn keep_bound(&mut self) {
         let held = self.fingerprints.as_ref().map_or(0, HashMap::len);
-        if self.limit < held.saturating_add(self.several.len().saturating_mul(SEVERAL_WEIGHT)) {
-            self.fingerprints = None;
-            self.several = HashMap::new();
+        let several = self.several.len().saturating_mul(SEVERAL_WEIGHT);
+        if self.limit < held.saturating_add(several).saturating_add(self.several_files) {
+            self.give_up();
         }
+    }
+
+    fn give_up(&mut self) {
+        self.fingerprints = None;
+        self.several = HashMap::new();
+        self.several_files = 0;
+        self.files = HashMap::new();
     }
 
     fn read(
@@ -238,4 +284,47 @@ impl TraceIndex {
 fn fingerprint(trace: TraceId) -> u64 {
     // A fixed hasher: the low bytes alone would collide for tracers with 64-bit ids.
     BuildHasherDefault::<DefaultHasher>::default().hash_one(trace.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(number: usize) -> TraceId {
+        TraceId((number as u128).to_be_bytes())
+    }
+
+    /// Scenario: a trace whose row moves to another file for each of many commits, as in an
+    /// archiver that amends for months while a compaction takes the old files away.
+    /// Guarantees: what is held is bounded by the live files and traces, and each is still found.
+    #[test]
+    fn what_is_held_follows_the_live_files() {
+        let mut index = TraceIndex::new(100);
+        for round in 0..5 * SPARE_FILES {
+            index.look += 1;
+            index.note(&format!("file {round}"), std::iter::once(trace(round % 7)));
+            // Another archiver's file has it as well.
+            let other = index.known(&format!("other {round}"), None);
+            index.add(trace(round % 7), other, &|_| true);
+            if SPARE_FILES < index.files.len() {
+                index.forget_dead_files();
+            }
+        }
+        assert!(index.files.len() <= SPARE_FILES + 2, "{}", index.files.len());
+        assert!(index.fingerprints.as_ref().is_some_and(|held| held.len() <= 7));
+        assert!(index.several_files <= 14, "{}", index.several_files);
+        assert_eq!(index.several_files, index.several.values().map(Vec::len).sum::<usize>());
+    }
+
+    /// Scenario: one trace in more files than the bound allows.
+    /// Guarantees: the index gives its memory up.
+    #[test]
+    fn many_files_of_one_trace_count() {
+        let mut index = TraceIndex::new(100);
+        for round in 0..200 {
+            let file = index.known(&format!("file {round}"), None);
+            index.add(trace(1), file, &|_| true);
+        }
+        assert!(index.fingerprints.is_none() && index.files.is_empty());
+    }
 }

@@ -51,6 +51,7 @@ fn whole_rows(fixture: &Fixture) -> RecordBatch {
             (0..file.record_count.unwrap()).filter(|row| !deleted.contains(row)).collect();
         let opened = fixture.table.files.open(&file.path).unwrap();
         for batch in read_rows(opened, &live).unwrap() {
+            let batch = batch.unwrap();
             batches.push(crate::rows::conform(&batch, &schema).unwrap());
         }
     }

@@ -1,0 +1,127 @@
+//! Epochs of which it is not known whether a table has them: the commit failed in a way that may
+//! have happened all the same, and the table cannot be asked.
+//!
+//! Their traces are kept apart until the table answers. Until then no epoch is noted as done, so
+//! that the journal keeps them too, and the table gets no other epoch.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use tracelake_journal::SegmentNumber;
+use tracelake_lake::TraceDraft;
+use tracelake_model::{TableName, TraceId};
+use tracing::{info, warn};
+
+use super::Pipeline;
+
+/// The traces in doubt.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    epochs: Vec<Doubt>,
+}
+
+#[derive(Debug)]
+pub(super) struct Doubt {
+    pub(super) table: TableName,
+    pub(super) epoch: SegmentNumber,
+    pub(super) application: String,
+    pub(super) traces: Vec<TraceDraft>,
+}
+
+impl Doubts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.epochs.is_empty()
+    }
+
+    pub(super) fn add(&mut self, doubt: Doubt) {
+        self.epochs.push(doubt);
+    }
+
+    pub(super) fn tables(&self) -> impl Iterator<Item = &TableName> {
+        self.epochs.iter().map(|doubt| &doubt.table)
+    }
+
+    /// Traces and bytes of each table.
+    pub(super) fn by_table(&self) -> impl Iterator<Item = (&TableName, usize, usize)> {
+        self.epochs.iter().map(|doubt| (&doubt.table, doubt.traces.len(), doubt.bytes()))
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.epochs.iter().map(Doubt::bytes).sum()
+    }
+
+    pub(super) fn traces(&self) -> HashSet<TraceId> {
+        self.epochs.iter().flat_map(|doubt| &doubt.traces).map(|trace| trace.trace_id).collect()
+    }
+}
+
+impl Doubt {
+    fn bytes(&self) -> usize {
+        let spans = self.traces.iter().flat_map(|trace| &trace.spans);
+        spans.map(tracelake_decode::SpanRecord::weight_bytes).sum()
+    }
+}
+
+impl Pipeline {
+    /// Asks the tables that may be asked now. What is in is done with, the rest is open again.
+    pub(super) fn resolve_doubts(&mut self, ready: &dyn Fn(&TableName) -> bool) {
+        if self.doubts.is_empty() {
+            return;
+        }
+        let mut doubts = std::mem::take(&mut self.doubts.epochs);
+        // The youngest first: what is put back is older than what is there.
+        doubts.sort_by_key(|doubt| std::cmp::Reverse(doubt.epoch));
+        for doubt in doubts {
+            if !ready(&doubt.table) {
+                self.doubts.add(doubt);
+                continue;
+            }
+            match self.writers.has_epoch(&doubt.table, &doubt.application, doubt.epoch) {
+                Ok(is_in) => {
+                    let Doubt { table, epoch, traces, .. } = doubt;
+                    info!(%table, epoch = epoch.get(), is_in, "epoch that was in doubt looked up");
+                    if !is_in {
+                        self.plans.strike(epoch, &table);
+                        for trace in traces {
+                            self.assembler.put_back(&table, trace, false);
+                        }
+                    }
+                }
+                Err(fault) => {
+                    let now = self.clock.now_unix_nano();
+                    let wait = self.blocked.block(&doubt.table, now, fault.to_string());
+                    warn!(table = %doubt.table, error = %fault, ?wait, "epoch stays in doubt");
+                    self.doubts.add(doubt);
+                }
+            }
+        }
+    }
+
+    /// Puts back what must wait for a doubt: all that is for its table, and younger pieces of its
+    /// traces.
+    pub(super) fn hold_back(
+        &mut self,
+        settled: &mut HashMap<TableName, Vec<TraceDraft>>,
+        failed: &mut BTreeMap<TableName, String>,
+    ) {
+        if self.doubts.is_empty() {
+            return;
+        }
+        let tables: HashSet<TableName> = self.doubts.tables().cloned().collect();
+        let doubtful = self.doubts.traces();
+        for (table, traces) in settled {
+            let waits =
+                |trace: &TraceDraft| tables.contains(table) || doubtful.contains(&trace.trace_id);
+            let (waiting, free) = std::mem::take(traces).into_iter().partition(waits);
+            *traces = free;
+            let waiting: Vec<TraceDraft> = waiting;
+            if !waiting.is_empty() && tables.contains(table) {
+                // Why it cannot be asked was noted then.
+                let mut blocked = self.blocked.reasons().filter(|(one, _)| *one == table);
+                let fault =
+                    blocked.next().map_or("its last commit is in doubt", |(_, fault)| fault);
+                failed.entry(table.clone()).or_insert_with(|| fault.to_owned());
+            }
+            waiting.into_iter().for_each(|trace| self.assembler.put_back(table, trace, false));
+        }
+    }
+}
