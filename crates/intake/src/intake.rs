@@ -32,6 +32,9 @@ const MAX_NAMED_EXPERIMENTS: usize = 1_000;
 /// Reasons for refused spans that an answer lists.
 const MAX_LISTED_REASONS: usize = 3;
 const MAX_MESSAGE_CHARS: usize = 1_000;
+/// How often a request without room is looked at again before it is refused, and how long after: 0.5 s in all.
+const ADMISSION_LOOKS: u32 = 100;
+const ADMISSION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where spans go that nothing says anything about, and how much is let in.
 #[derive(Clone, Debug)]
@@ -192,6 +195,21 @@ impl Intake {
             return Err(IntakeError::Overloaded { retry_after: self.parts.settings.retry_after });
         }
         Ok(())
+    }
+
+    /// As [`Self::admit`], but waits a moment when there is no room: while a commit is under way there is
+    /// more to come than goes, and a client that is told to wait waits a second at least.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub async fn admit_soon(&self, bytes: u64) -> Result<(), IntakeError> {
+        for _ in 0..ADMISSION_LOOKS {
+            if self.admit(bytes).is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(ADMISSION_PAUSE).await;
+        }
+        self.admit(bytes)
     }
 
     /// Makes a request with spans durable. A request without any good span is not kept.

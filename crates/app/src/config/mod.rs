@@ -66,7 +66,7 @@ pub(crate) struct Overrides {
     /// Age from which data files are compacted [default: 10m]
     #[arg(long, env = "TRACELAKE_COMPACT_AFTER", value_name = "TIME")]
     pub compact_after: Option<Span>,
-    /// Bytes of spans that unsettled traces may hold in memory [default: 128MiB]
+    /// Bytes of spans that unsettled traces may hold in memory [default: 64MiB]
     #[arg(long, env = "TRACELAKE_MAX_OPEN", value_name = "SIZE")]
     pub max_open: Option<ByteSize>,
     /// Bytes that the journal may take on disk [default: 10GiB]

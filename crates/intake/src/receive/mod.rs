@@ -42,7 +42,7 @@ async fn admit_and_read(
     limit_bytes: u64,
 ) -> Result<ReadBody, IntakeError> {
     let declared = headers::content_length(headers);
-    if let Err(refused) = intake.admit(declared.unwrap_or_default().min(limit_bytes)) {
+    if let Err(refused) = intake.admit_soon(declared.unwrap_or_default().min(limit_bytes)).await {
         admission::drain(body).await;
         return Err(refused);
     }
