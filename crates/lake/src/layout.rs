@@ -280,6 +280,9 @@ pub(crate) fn data_file() -> String {
     format!("part-{}.zstd.parquet", Uuid::now_v7())
 }
 
+/// How the names of files begin that are still written; a crash leaves some.
+pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
+
 /// Folder of a table that holds its change data.
 pub(crate) const CHANGE_FOLDER: &str = "_change_data";
 
