@@ -47,8 +47,8 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::archive::Archive;
-use crate::maintenance::MaintenanceState;
 use crate::ledger::Ledger;
+use crate::maintenance::MaintenanceState;
 use blocked::BlockedTables;
 use moves::Mover;
 use writers::Writers;
