@@ -16,7 +16,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead as _, BufReader};
 use std::ops::ControlFlow;
@@ -125,7 +125,7 @@ pub fn expired(
     let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
     let horizon = (clock.now_unix_micro() / 1_000).saturating_sub(retention);
     // Before the log is read: what a version brings back in between is seen there.
-    let mut candidates = old_files(table, horizon)?;
+    let mut candidates = old_files(&known, horizon)?;
     if candidates.is_empty() {
         return Ok(Some(Vec::new()));
     }
@@ -255,13 +255,18 @@ impl LogFiles {
     }
 }
 
-/// Files that were last written before the horizon and are of a kind that vacuum may take.
-fn old_files(table: &Table, horizon: i64) -> Result<Candidates, LakeError> {
+/// Files that were last written before the horizon and are of a kind that vacuum may take. Those
+/// that are live in `known` are left out, so that however many they are, others have room.
+fn old_files(known: &TableSnapshot, horizon: i64) -> Result<Candidates, LakeError> {
+    let files = known.live_files((None, None))?.into_iter();
+    let live: HashSet<String> = files.map(|file| file.path).collect();
     let mut found = HashMap::new();
     for folder in ["", CHANGE_FOLDER, LOG_FOLDER] {
-        each_file(table, folder, &mut |name, metadata| {
-            if may_go(folder, name) && modified(metadata).is_some_and(|time| time < horizon) {
-                found.insert(plan::join(folder, name), metadata.len());
+        each_file(known.table(), folder, &mut |name, metadata| {
+            let is_old = modified(metadata).is_some_and(|time| time < horizon);
+            let path = plan::join(folder, name);
+            if is_old && may_go(folder, name) && !live.contains(&path) {
+                found.insert(path, metadata.len());
             }
             if found.len() < MAX_FILES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
