@@ -1,8 +1,10 @@
-"""Compaction: agent traces take a twentieth of their OTLP, and nothing else about the table changes."""
+"""Compaction: agent traces take a twentieth of their OTLP, and nothing else about the table changes.
+Vacuum: what no version of the retention time refers to goes, and nothing else."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 import time
@@ -10,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import DeltaTable, QueryBuilder
 
 from support import generate, otlp, table
 from support.otlp import ExportTraceServiceRequest
@@ -215,6 +217,94 @@ def test_a_compaction_that_is_killed_changes_nothing(make_server: Callable[..., 
     server.cli.ok("maintain", "--once")
     assert whole(path) == before
     assert DeltaTable(str(path)).version() == version + 1
+
+
+def make_older(path: Path, hours: float) -> None:
+    """As if every file of the table had been written so many hours earlier."""
+    for file in path.rglob("*"):
+        if file.is_file():
+            moment = file.stat().st_mtime - hours * 3600
+            os.utime(file, (moment, moment))
+
+
+def files_on_disk(path: Path) -> set[str]:
+    """Every file of the table but its log."""
+    found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+    return {name for name in found if not name.startswith("_delta_log/")}
+
+
+def spans_at(path: Path, version: int) -> dict[str, int]:
+    """Spans by trace of one version, by deltalake."""
+    old = DeltaTable(str(path), version=version)
+    rows = QueryBuilder().register("t", old).execute("select trace_id, cardinality(spans) n from t")
+    return {row["trace_id"]: int(row["n"]) for row in pa.table(rows).to_pylist()}
+
+
+def test_replaced_files_go_after_the_retention_time(make_server: Callable[..., Server]) -> None:
+    """Compaction, then hours that pass: only what no version of the last hour refers to goes."""
+    server = make_server("--maintain-every", "0s")
+    server.start()
+    make = generate.Maker(9)
+
+    def send(bodies: list[ExportTraceServiceRequest]) -> None:
+        for body in bodies:
+            otlp.post(server.url, body, session=server.session)
+        server.flush()
+
+    bodies = [generate.request(make.span(make.trace_id(), "first"), service="agent") for _ in range(40)]
+    send(bodies[:20])
+    send(bodies[20:])
+    send([late_span(make, body) for body in bodies[:5]])
+    path = server.table_path()
+    replaced = files_on_disk(path)
+    assert {name.partition("-")[0].partition("_v")[0] for name in replaced} == {"part", "deletion", "_change_data/cdc"}
+    (compacted,) = server.cli.json("maintain", "--once")
+    make_older(path, 3)
+    send([late_span(make, body) for body in bodies[5:10]])
+    (again,) = server.cli.json("maintain", "--once", "--full")
+    # The version that was the newest one an hour ago, and all since.
+    readable = range(compacted["version"], again["version"] + 1)
+    before = {version: spans_at(path, version) for version in readable}
+    for name in ("young.parquet", "old.parquet", ".tmp-left", "_theirs.parquet", "theirs.txt"):
+        (path / name).write_bytes(b"four")
+        if name != "young.parquet":
+            os.utime(path / name, (1, 1))
+
+    refused = server.cli.run("maintain", "--once", "--vacuum-after", "5m")
+    assert refused.returncode == 1 and "vacuum-after: at least 1h" in refused.stderr, refused.stderr
+    all_files, log = files_on_disk(path), list(table.log_actions(path))
+    (planned,) = server.cli.json("maintain", "--once", "--dry-run", "--vacuum-after", "1h")
+    assert planned["action"] == "delete" and files_on_disk(path) == all_files
+    (report,) = server.cli.json("maintain", "--once", "--vacuum-after", "1h")
+    assert (report["deleted_files"], report["deleted_bytes"]) == (planned["files"], planned["bytes"])
+
+    gone = all_files - files_on_disk(path)
+    assert gone == replaced | {"old.parquet", ".tmp-left"}
+    assert (report["deleted_files"], report["deleted_bytes"] > 0) == (len(gone), True)
+    assert list(table.log_actions(path)) == log
+    assert {version: spans_at(path, version) for version in readable} == before
+    assert table.counts_duckdb(path) == table.counts_deltalake(path) == (40, 50, 0)
+
+    # The service does it too. An hour later only the newest version is left.
+    make_older(path, 3)
+    server.stop()
+    short = ("--maintain-every", "1s", "--vacuum-after", "1m", "--force-short-horizon")
+    server.flags = (*server.flags[:-2], *short)
+    server.start()
+    live = {Path(file).name for file in DeltaTable(str(path)).file_uris()}
+    kept = live | {"_theirs.parquet", "theirs.txt"}
+    deadline = time.monotonic() + 20
+    while files_on_disk(path) != kept and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert files_on_disk(path) == kept, server.log_tail()
+    deadline = time.monotonic() + 10
+    while "files deleted" not in server.cli.ok("status") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    status = json.loads(server.cli.ok("status", "--format", "json"))["maintenance"]
+    assert 0 < status["tables"][DEFAULT_TABLE]["vacuumed_files"]
+    assert table.counts_duckdb(path) == table.counts_deltalake(path) == (40, 50, 0)
+    send([late_span(make, body) for body in bodies[:5]])
+    assert table.counts_deltalake(path) == (40, 55, 0)
 
 
 def test_what_cannot_be_maintained_is_said(make_server: Callable[..., Server]) -> None:

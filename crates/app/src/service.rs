@@ -83,6 +83,7 @@ impl Service {
             },
             every: settings.maintain_every,
             compact_after: settings.compact_after,
+            vacuum: settings.vacuum,
             open_bytes: Arc::clone(&open_bytes),
             state: Arc::clone(&maintenance),
         };

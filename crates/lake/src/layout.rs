@@ -307,9 +307,15 @@ pub(crate) fn data_file() -> String {
     format!("part-{}.zstd.parquet", Uuid::now_v7())
 }
 
+/// How the names of files begin that are still written; a crash leaves some.
+pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// Folder of a table that holds its change data.
+pub(crate) const CHANGE_FOLDER: &str = "_change_data";
+
 /// A fresh change data file's name.
 pub(crate) fn change_file() -> String {
-    format!("_change_data/cdc-{}.zstd.parquet", Uuid::now_v7())
+    format!("{CHANGE_FOLDER}/cdc-{}.zstd.parquet", Uuid::now_v7())
 }
 
 /// A fresh deletion vector file: its name, and its encoded form in the log.

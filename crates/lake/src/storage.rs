@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use crate::error::LakeError;
-use crate::layout::TableLocation;
+use crate::layout::{TEMPORARY_PREFIX, TableLocation};
 
 /// Whether a file was written or its name was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ fn put(
     if folder != root && !folder.try_exists()? {
         create_subfolder(folder)?;
     }
-    let temporary = folder.join(format!(".tmp-{}", Uuid::new_v4()));
+    let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}", Uuid::new_v4()));
     let written = (|| {
         let mut file = File::create_new(&temporary)?;
         fill(&mut file)?;

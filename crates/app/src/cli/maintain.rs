@@ -1,4 +1,4 @@
-//! `tracelake maintain`: compaction of tables, once or again and again.
+//! `tracelake maintain`: compaction and vacuum of tables, once or again and again.
 
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use tokio_util::sync::CancellationToken;
 use tracelake_lake::Lake;
-use tracelake_lake::maintain::compact::{CompactionGroup, CompactionReport, CompactionRules};
+use tracelake_lake::maintain::compact::{CompactionReport, CompactionRules};
+use tracelake_lake::maintain::vacuum::{VacuumReport, VacuumRules};
+use tracelake_lake::table::DeletionVector;
 use tracelake_model::{SystemClock, TableName};
 
 use super::import::wait_for_interrupt;
@@ -19,7 +21,7 @@ use crate::archive::data_folder;
 use crate::check::units;
 use crate::config::{Overrides, Settings, Span};
 use crate::fault::{Fault, FaultKind};
-use crate::maintenance::Ground;
+use crate::maintenance::{Ground, TableRound};
 use crate::tasks;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
@@ -29,12 +31,13 @@ const BAR_CELLS: u64 = 24;
 /// Compacts tables: many small files become few, a fraction as large, without deleted rows.
 ///
 /// The rows stay as they are, and readers and writers go on meanwhile. A running service does this
-/// by itself (settings maintain_every and compact_after); the command is for a table that should be
+/// by itself (settings maintain_every, compact_after and vacuum_after); the command is for a table that should be
 /// small at once, for data folders without a service, and for other hours. Replaced files stay on
-/// disk for readers of older versions. What is broken off leaves the tables as they are.
+/// disk for readers of older versions, and are deleted when no version of the last vacuum_after
+/// refers to them, with what crashes left. What is broken off leaves the tables as they are.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tracelake maintain --once\n  tracelake maintain production.monitoring.agent_traces --once --dry-run\n  tracelake maintain production.monitoring.agent_traces --once --full\n  tracelake maintain --once --older-than 1h --format jsonl\n\nExit codes:\n  0    done, also when there was nothing to do\n  1    a table could not be maintained; the others were\n  2    wrong arguments\n  130  broken off with Ctrl-C; files that were compacted stay so"
+    after_help = "Examples:\n  tracelake maintain --once\n  tracelake maintain production.monitoring.agent_traces --once --dry-run\n  tracelake maintain production.monitoring.agent_traces --once --full\n  tracelake maintain --once --older-than 1h --vacuum-after 30d --format jsonl\n\nExit codes:\n  0    done, also when there was nothing to do\n  1    a table could not be maintained; the others were\n  2    wrong arguments\n  130  broken off with Ctrl-C; files that were compacted stay so"
 )]
 pub(crate) struct MaintainArgs {
     /// The tables [default: all of the data folder]
@@ -43,7 +46,7 @@ pub(crate) struct MaintainArgs {
     /// One round, then end; without it a round every maintain_every until Ctrl-C
     #[arg(long)]
     once: bool,
-    /// List what would be rewritten, and do nothing
+    /// List what would be rewritten and deleted, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Leave files that were written since this time alone [default: 0s with --once, else
@@ -53,6 +56,20 @@ pub(crate) struct MaintainArgs {
     /// Rewrite compacted files for a single deleted row too
     #[arg(long)]
     full: bool,
+    /// Age from which files are deleted that no version refers to since; at least 1h. A table's
+    /// delta.deletedFileRetentionDuration wins; 0s deletes nothing [default: 7d]
+    #[arg(long, env = "TRACELAKE_VACUUM_AFTER", value_name = "TIME")]
+    vacuum_after: Option<Span>,
+    /// Take a vacuum_after down to 1m. Unsafe: readers of older versions find their files gone
+    #[arg(
+        long,
+        env = "TRACELAKE_FORCE_SHORT_HORIZON",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    force_short_horizon: Option<bool>,
     /// No progress on standard error
     #[arg(long, short)]
     quiet: bool,
@@ -65,7 +82,12 @@ pub(crate) struct MaintainArgs {
 
 pub(crate) async fn run(data_dir: &Path, args: MaintainArgs) -> anyhow::Result<()> {
     args.output.check()?;
-    let settings = Settings::load(args.config.as_deref(), Overrides::default())?;
+    let flags = Overrides {
+        vacuum_after: args.vacuum_after,
+        force_short_horizon: args.force_short_horizon,
+        ..Overrides::default()
+    };
+    let settings = Settings::load(args.config.as_deref(), flags)?;
     let folder = data_folder(data_dir)?;
     anyhow::ensure!(
         folder.root().try_exists()?,
@@ -82,12 +104,16 @@ pub(crate) async fn run(data_dir: &Path, args: MaintainArgs) -> anyhow::Result<(
     let every = settings.maintain_every.max(Duration::from_secs(1));
     let ended = loop {
         let round = {
-            let (ground, settings, cancel) = (ground.clone(), settings.clone(), cancel.clone());
-            let (tables, rules) = (args.tables.clone(), rules(&ground, &settings, &args));
+            let (ground, cancel) = (ground.clone(), cancel.clone());
+            let jobs = Jobs {
+                tables: args.tables.clone(),
+                rules: rules(&ground, &settings, &args),
+                vacuum: settings.vacuum,
+            };
             let quiet = args.quiet;
             let worker = std::thread::Builder::new()
                 .name("maintenance".to_owned())
-                .spawn(move || work(&ground, &tables, &rules, quiet, &cancel))
+                .spawn(move || work(&ground, &jobs, quiet, &cancel))
                 .context("start the work")?;
             let joined = tokio::task::spawn_blocking(move || worker.join()).await?;
             joined.map_err(|_| anyhow::anyhow!("maintenance panicked"))??
@@ -142,17 +168,24 @@ fn tables(ground: &Ground, named: &[TableName]) -> anyhow::Result<Vec<TableName>
     Ok(named.to_vec())
 }
 
+/// What is to be done.
+struct Jobs {
+    /// Empty for all.
+    tables: Vec<TableName>,
+    rules: CompactionRules,
+    vacuum: Option<VacuumRules>,
+}
+
 /// A table and what came of its round.
-type Round = Vec<(TableName, Result<CompactionReport, String>)>;
+type Round = Vec<(TableName, TableRound)>;
 
 fn work(
     ground: &Ground,
-    named: &[TableName],
-    rules: &CompactionRules,
+    jobs: &Jobs,
     quiet: bool,
     cancel: &CancellationToken,
 ) -> anyhow::Result<Round> {
-    let tables = tables(ground, named)?;
+    let (tables, rules) = (tables(ground, &jobs.tables)?, &jobs.rules);
     let mut total = 0;
     for table in &tables {
         // What cannot be planned is told when it is worked on.
@@ -165,11 +198,11 @@ fn work(
         if cancel.is_cancelled() {
             break;
         }
-        let outcome = ground.compact(&table, rules, &mut |bytes| {
+        let outcome = ground.maintain(&table, rules, jobs.vacuum.as_ref(), &mut |bytes| {
             progress.add(bytes);
             if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        done.push((table, outcome.map_err(|error| error.to_string())));
+        done.push((table, outcome));
     }
     progress.end();
     Ok(done)
@@ -178,7 +211,7 @@ fn work(
 fn judge(round: &Round) -> anyhow::Result<()> {
     let faults: Vec<String> = round
         .iter()
-        .filter_map(|(table, done)| Some(format!("table `{table}`: {}", done.as_ref().err()?)))
+        .filter_map(|(table, done)| Some(format!("table `{table}`: {}", done.fault()?)))
         .collect();
     anyhow::ensure!(
         faults.is_empty(),
@@ -190,11 +223,15 @@ fn judge(round: &Round) -> anyhow::Result<()> {
 
 fn report(round: &Round) -> anyhow::Result<RecordBatch> {
     let number = |of: &dyn Fn(&CompactionReport) -> u64| {
-        let numbers = round.iter().map(|(_, done)| done.as_ref().ok().map(of));
+        let numbers = round.iter().map(|(_, done)| done.compaction.as_ref().ok().map(of));
         Arc::new(numbers.collect::<UInt64Array>()) as ArrayRef
     };
+    let vacuumed = |of: &dyn Fn(&VacuumReport) -> u64| {
+        let reports = round.iter().map(|(_, done)| done.vacuum.as_ref()?.as_ref().ok().map(of));
+        Arc::new(reports.collect::<UInt64Array>()) as ArrayRef
+    };
     let names = StringArray::from_iter_values(round.iter().map(|(table, _)| table.to_string()));
-    let faults: StringArray = round.iter().map(|(_, done)| done.as_ref().err()).collect();
+    let faults: StringArray = round.iter().map(|(_, done)| done.fault()).collect();
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("table", Arc::new(names)),
         ("files_before", number(&|report| report.files_before)),
@@ -203,6 +240,8 @@ fn report(round: &Round) -> anyhow::Result<RecordBatch> {
         ("bytes_after", number(&|report| report.bytes_after)),
         ("rows", number(&|report| report.rows)),
         ("purged_rows", number(&|report| report.purged_rows)),
+        ("deleted_files", vacuumed(&|report| report.files)),
+        ("deleted_bytes", vacuumed(&|report| report.bytes)),
         ("given_up", number(&|report| report.given_up)),
         ("version", number(&|report| report.version)),
         ("fault", Arc::new(faults)),
@@ -212,32 +251,59 @@ fn report(round: &Round) -> anyhow::Result<RecordBatch> {
     )?)
 }
 
+/// A row of what a dry run lists.
+struct Planned {
+    table: TableName,
+    /// What would be done with the files.
+    action: &'static str,
+    files: u64,
+    bytes: u64,
+    /// Rows that deletion vectors hide in them; none for files that no version has.
+    deleted_rows: Option<u64>,
+}
+
 fn planned(
     ground: &Ground,
     settings: &Settings,
     args: &MaintainArgs,
 ) -> anyhow::Result<RecordBatch> {
     let rules = rules(ground, settings, args);
-    let mut groups: Vec<(TableName, CompactionGroup)> = Vec::new();
+    let mut plans = Vec::new();
     for table in tables(ground, &args.tables)? {
         for group in ground.plan(&table, &rules)?.unwrap_or_default() {
-            groups.push((table.clone(), group));
+            let vectors = group.files.iter().filter_map(|file| file.deletion_vector.as_ref());
+            let deleted = |vector: &DeletionVector| u64::try_from(vector.cardinality).unwrap_or(0);
+            plans.push(Planned {
+                table: table.clone(),
+                action: "compact",
+                files: group.files.len() as u64,
+                bytes: group.input_bytes,
+                deleted_rows: Some(vectors.map(deleted).sum()),
+            });
+        }
+        let Some(vacuum) = &settings.vacuum else { continue };
+        let files = ground.expired(&table, vacuum)?;
+        if !files.is_empty() {
+            plans.push(Planned {
+                table,
+                action: "delete",
+                files: files.len() as u64,
+                bytes: files.iter().map(|file| file.size_bytes).sum(),
+                deleted_rows: None,
+            });
         }
     }
-    let number = |of: &dyn Fn(&CompactionGroup) -> u64| {
-        Arc::new(groups.iter().map(|(_, group)| Some(of(group))).collect::<UInt64Array>())
-            as ArrayRef
+    let number = |of: &dyn Fn(&Planned) -> Option<u64>| {
+        Arc::new(plans.iter().map(of).collect::<UInt64Array>()) as ArrayRef
     };
-    let deleted = |group: &CompactionGroup| {
-        let vectors = group.files.iter().filter_map(|file| file.deletion_vector.as_ref());
-        vectors.map(|vector| u64::try_from(vector.cardinality).unwrap_or_default()).sum()
-    };
-    let names = StringArray::from_iter_values(groups.iter().map(|(table, _)| table.to_string()));
-    Ok(RecordBatch::try_from_iter([
-        ("table", Arc::new(names) as ArrayRef),
-        ("files", number(&|group| group.files.len() as u64)),
-        ("bytes", number(&|group| group.input_bytes)),
-        ("deleted_rows", number(&deleted)),
+    let names = StringArray::from_iter_values(plans.iter().map(|plan| plan.table.to_string()));
+    let actions = StringArray::from_iter_values(plans.iter().map(|plan| plan.action));
+    Ok(RecordBatch::try_from_iter_with_nullable([
+        ("table", Arc::new(names) as ArrayRef, false),
+        ("action", Arc::new(actions), false),
+        ("files", number(&|plan| Some(plan.files)), false),
+        ("bytes", number(&|plan| Some(plan.bytes)), false),
+        ("deleted_rows", number(&|plan| plan.deleted_rows), true),
     ])?)
 }
 

@@ -180,16 +180,22 @@ fn maintenance_line(status: &MaintenanceStatus) -> String {
         (None, None) => "no round yet".to_owned(),
     };
     let sum = |of: &dyn Fn(&TableMaintenance) -> u64| status.tables.values().map(of).sum::<u64>();
+    let mut line = format!("every {every}; {running}");
     let files = sum(&|table| table.files_before);
-    if files == 0 {
-        return format!("every {every}; {running}");
+    if files != 0 {
+        line += &format!(
+            "; {files} files into {}, {} into {}",
+            sum(&|table| table.files_after),
+            units::bytes(sum(&|table| table.bytes_before)),
+            units::bytes(sum(&|table| table.bytes_after)),
+        );
     }
-    format!(
-        "every {every}; {running}; {files} files into {}, {} into {}",
-        sum(&|table| table.files_after),
-        units::bytes(sum(&|table| table.bytes_before)),
-        units::bytes(sum(&|table| table.bytes_after)),
-    )
+    let files = sum(&|table| table.vacuumed_files);
+    if files != 0 {
+        let bytes = units::bytes(sum(&|table| table.vacuumed_bytes));
+        line += &format!("; {files} files deleted, {bytes}");
+    }
+    line
 }
 
 /// What of the tables fits on a terminal.

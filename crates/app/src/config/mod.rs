@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use tracelake_lake::assemble::SettleRules;
+use tracelake_lake::maintain::vacuum::VacuumRules;
 use tracelake_model::limits::MAX_NESTING_DEPTH;
 use tracelake_model::{ExperimentId, Limits, TableName};
 
@@ -60,12 +61,27 @@ pub(crate) struct Overrides {
     /// Time between amendment rounds of archived traces [default: 30s]
     #[arg(long, env = "TRACELAKE_AMEND_EVERY", value_name = "TIME")]
     pub amend_every: Option<Span>,
-    /// Time between rounds of maintenance, which compacts tables; 0s switches it off [default: 10m]
+    /// Time between rounds of maintenance, which compacts tables and deletes what they no longer need;
+    /// 0s switches it off [default: 10m]
     #[arg(long, env = "TRACELAKE_MAINTAIN_EVERY", value_name = "TIME")]
     pub maintain_every: Option<Span>,
     /// Age from which data files are compacted [default: 10m]
     #[arg(long, env = "TRACELAKE_COMPACT_AFTER", value_name = "TIME")]
     pub compact_after: Option<Span>,
+    /// Age from which files are deleted that no version refers to since; at least 1h. A table's
+    /// delta.deletedFileRetentionDuration wins; 0s deletes nothing [default: 7d]
+    #[arg(long, env = "TRACELAKE_VACUUM_AFTER", value_name = "TIME")]
+    pub vacuum_after: Option<Span>,
+    /// Take a vacuum_after down to 1m. Unsafe: readers of older versions find their files gone
+    #[arg(
+        long,
+        env = "TRACELAKE_FORCE_SHORT_HORIZON",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub force_short_horizon: Option<bool>,
     /// Bytes of spans that unsettled traces may hold in memory [default: 64MiB]
     #[arg(long, env = "TRACELAKE_MAX_OPEN", value_name = "SIZE")]
     pub max_open: Option<ByteSize>,
@@ -124,6 +140,8 @@ pub(crate) struct Settings {
     pub amend_every: Duration,
     pub maintain_every: Duration,
     pub compact_after: Duration,
+    /// None when nothing is to be deleted.
+    pub vacuum: Option<VacuumRules>,
     pub journal_budget_bytes: u64,
     pub limits: Limits,
     pub index_limit: usize,
@@ -183,6 +201,10 @@ impl Settings {
             amend_every: pick!(amend_every, Span(Duration::from_secs(30))).0,
             maintain_every: pick!(maintain_every, Span(Duration::from_secs(600))).0,
             compact_after: pick!(compact_after, Span(Duration::from_secs(600))).0,
+            vacuum: vacuum_rules(
+                pick!(vacuum_after, Span(VacuumRules::AFTER)).0,
+                pick!(force_short_horizon, false),
+            )?,
             journal_budget_bytes: pick!(journal_budget, ByteSize(10 << 30)).0,
             limits: Limits {
                 max_body_bytes: pick!(max_body, ByteSize(limits.max_body_bytes as u64)).to_usize(),
@@ -230,6 +252,25 @@ impl Settings {
     }
 }
 
+/// What is deleted; `after` of zero is nothing.
+fn vacuum_rules(after: Duration, forced: bool) -> anyhow::Result<Option<VacuumRules>> {
+    if after.is_zero() {
+        return Ok(None);
+    }
+    let minimum = if forced { VacuumRules::FORCED_MINIMUM } else { VacuumRules::MINIMUM };
+    ensure!(
+        minimum <= after,
+        "vacuum-after: at least {}\nhint: {}",
+        if forced { "1m" } else { "1h" },
+        if forced {
+            "writers need as long to commit what they wrote"
+        } else {
+            "readers need their files; for a test, --force-short-horizon takes down to 1m"
+        }
+    );
+    Ok(Some(VacuumRules { after, minimum }))
+}
+
 /// Table of experiments without a binding, unless set otherwise.
 fn default_table() -> anyhow::Result<TableName> {
     Ok(TableName::new("tracelake", "default", "traces")?)
@@ -269,6 +310,24 @@ mod tests {
             let row = format!("| `{key}` | `{variable}` | `--{flag}` |");
             assert!(docs.contains(&row), "docs/settings.md lacks `{row}`");
         }
+    }
+
+    /// Scenario: retention times of files: the default, none, short ones, with and without force.
+    /// Guarantees: a short one is taken with force alone, and never below what a commit needs.
+    #[test]
+    fn a_short_horizon_must_be_forced() {
+        let settings = |after: Option<u64>, force_short_horizon| {
+            let vacuum_after = after.map(|seconds| Span(Duration::from_secs(seconds)));
+            let flags = Overrides { vacuum_after, force_short_horizon, ..Default::default() };
+            Settings::from_overrides(flags, Overrides::default()).map(|settings| settings.vacuum)
+        };
+        assert_eq!(settings(None, None).unwrap(), Some(VacuumRules::default()));
+        assert_eq!(settings(Some(0), None).unwrap(), None);
+        assert_eq!(settings(Some(3_600), None).unwrap().unwrap().after, VacuumRules::MINIMUM);
+        assert!(settings(Some(300), None).is_err());
+        let forced = settings(Some(300), Some(true)).unwrap().unwrap();
+        assert_eq!(forced.minimum, VacuumRules::FORCED_MINIMUM);
+        assert!(settings(Some(59), Some(true)).is_err());
     }
 
     /// Scenario: a key that does not exist, and an address that the world can reach.

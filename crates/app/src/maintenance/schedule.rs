@@ -3,6 +3,7 @@
 //! It works one table and one file at a time, in bounded memory. While intake is busy it takes a
 //! share of one processor at the most; while open traces fill their memory it waits.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -10,6 +11,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tracelake_lake::maintain::compact::CompactionRules;
+use tracelake_lake::maintain::vacuum::VacuumRules;
+use tracelake_model::TableName;
 use tracing::{debug, warn};
 
 use super::Ground;
@@ -25,6 +28,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Work takes one part of the time of so many while intake has traces open.
 const BUSY_SHARE: u32 = 4;
 
+/// Vacuum reads the log of its whole retention time, so it has its turn this often in that time;
+/// files stay that part longer.
+const VACUUMS: u32 = 64;
+
 /// What the thread is made of.
 #[derive(Debug)]
 pub(crate) struct MaintenanceParts {
@@ -33,6 +40,8 @@ pub(crate) struct MaintenanceParts {
     pub every: Duration,
     /// Age from which files are compacted.
     pub compact_after: Duration,
+    /// What is deleted; none switches that off.
+    pub vacuum: Option<VacuumRules>,
     /// Bytes that the pipeline has to do.
     pub open_bytes: Arc<OpenBytes>,
     pub state: Arc<MaintenanceState>,
@@ -75,9 +84,10 @@ impl MaintenanceThread {
 
 fn run(parts: &MaintenanceParts, stopped: &Receiver<()>) {
     let mut wait = FIRST_ROUND.min(parts.every);
+    let mut vacuumed = BTreeMap::new();
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
         wait = parts.every;
-        if round(parts, stopped) == ControlFlow::Break(()) {
+        if round(parts, stopped, &mut vacuumed) == ControlFlow::Break(()) {
             return;
         }
         let now = parts.ground.clock.now_unix_nano();
@@ -85,7 +95,11 @@ fn run(parts: &MaintenanceParts, stopped: &Receiver<()>) {
     }
 }
 
-fn round(parts: &MaintenanceParts, stopped: &Receiver<()>) -> ControlFlow<()> {
+fn round(
+    parts: &MaintenanceParts,
+    stopped: &Receiver<()>,
+    vacuumed: &mut BTreeMap<TableName, Instant>,
+) -> ControlFlow<()> {
     let tables = match parts.ground.folder.tables() {
         Ok(tables) => tables,
         Err(error) => {
@@ -94,17 +108,24 @@ fn round(parts: &MaintenanceParts, stopped: &Receiver<()>) -> ControlFlow<()> {
             return ControlFlow::Continue(());
         }
     };
+    vacuumed.retain(|table, _| tables.binary_search(table).is_ok());
     let rules = CompactionRules::patient(parts.ground.older_than(parts.compact_after));
     for table in tables {
         let mut pace = Pacer::new(&parts.open_bytes, stopped);
         pace.step()?;
         parts.state.change(|status| status.running = Some(table.clone()));
-        let done = parts.ground.compact(&table, &rules, &mut |_| pace.step());
-        if let Err(error) = &done {
-            warn!(%table, %error, "table not compacted");
+        let vacuum = parts.vacuum.as_ref().filter(|vacuum| {
+            vacuumed.get(&table).is_none_or(|last| vacuum.after / VACUUMS <= last.elapsed())
+        });
+        let done = parts.ground.maintain(&table, &rules, vacuum, &mut |_| pace.step());
+        if let Some(error) = done.fault() {
+            warn!(%table, error, "table not maintained");
         }
         let now = parts.ground.clock.now_unix_nano();
-        parts.state.note(&table, done.map_err(|error| error.to_string()), now);
+        parts.state.note(&table, &done, now);
+        if done.vacuum.is_some() {
+            vacuumed.insert(table, Instant::now());
+        }
     }
     ControlFlow::Continue(())
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tracelake_lake::maintain::compact::CompactionReport;
 use tracelake_model::TableName;
+
+use super::TableRound;
 
 /// What maintenance did since the service began.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -22,6 +23,7 @@ pub(crate) struct MaintenanceStatus {
 
 /// What maintenance did to one table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct TableMaintenance {
     /// When it was last compacted, nanoseconds since the Unix epoch.
     pub compacted_unix_nano: Option<u64>,
@@ -31,6 +33,11 @@ pub(crate) struct TableMaintenance {
     pub bytes_before: u64,
     pub bytes_after: u64,
     pub purged_rows: u64,
+    /// When files of it were last deleted, nanoseconds since the Unix epoch.
+    pub vacuumed_unix_nano: Option<u64>,
+    /// Files that were deleted, over all rounds.
+    pub vacuumed_files: u64,
+    pub vacuumed_bytes: u64,
     /// Why the last round failed.
     pub fault: Option<String>,
 }
@@ -49,35 +56,34 @@ impl MaintenanceState {
     }
 
     /// Notes what a round did to a table.
-    pub(super) fn note(
-        &self,
-        table: &TableName,
-        round: Result<CompactionReport, String>,
-        now: u64,
-    ) {
+    pub(super) fn note(&self, table: &TableName, round: &TableRound, now: u64) {
         self.change(|status| {
             status.running = None;
-            let report = match round {
-                Ok(report) if report.files_before == 0 => {
-                    if let Some(known) = status.tables.get_mut(table) {
-                        known.fault = None;
-                    }
-                    return;
+            let fault = round.fault();
+            let did_something = round.compaction().files_before != 0 || round.vacuum().files != 0;
+            if fault.is_none() && !did_something {
+                if let Some(known) = status.tables.get_mut(table) {
+                    known.fault = None;
                 }
-                Ok(report) => report,
-                Err(fault) => {
-                    status.tables.entry(table.clone()).or_default().fault = Some(fault);
-                    return;
-                }
-            };
+                return;
+            }
             let entry = status.tables.entry(table.clone()).or_default();
-            entry.fault = None;
-            entry.compacted_unix_nano = Some(now);
+            entry.fault = fault;
+            let report = round.compaction();
+            if report.files_before != 0 {
+                entry.compacted_unix_nano = Some(now);
+            }
             entry.files_before += report.files_before;
             entry.files_after += report.files_after;
             entry.bytes_before += report.bytes_before;
             entry.bytes_after += report.bytes_after;
             entry.purged_rows += report.purged_rows;
+            let report = round.vacuum();
+            if report.files != 0 {
+                entry.vacuumed_unix_nano = Some(now);
+            }
+            entry.vacuumed_files += report.files;
+            entry.vacuumed_bytes += report.bytes;
         });
     }
 }

@@ -4,3 +4,4 @@
 //! is files that no version refers to.
 
 pub mod compact;
+pub mod vacuum;

@@ -69,7 +69,7 @@ pub fn planned(table: &Table, rules: &CompactionRules) -> Result<Vec<CompactionG
 }
 
 /// Refuses a table that asks of its writers what our commits would not honour.
-fn check_writable(snapshot: &TableSnapshot) -> Result<(), LakeError> {
+pub(super) fn check_writable(snapshot: &TableSnapshot) -> Result<(), LakeError> {
     let partitions = snapshot.snapshot.table_configuration().logical_partition_columns();
     let feature = match snapshot.features()?.unsupported {
         None if partitions.is_empty() => return Ok(()),
