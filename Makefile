@@ -49,6 +49,8 @@ export TRACELAKE_PYRIGHT ?= $(NPM_DIR)/node_modules/.bin/pyright
 # Extra arguments for the test runners: make e2e PYTEST_ARGS='-k crash'
 PYTEST_ARGS ?=
 CRASH_ROUNDS ?= 200
+SCHEDULES ?= 10000
+SEED ?= 1
 MINUTES ?= 10
 ARGS ?=
 
@@ -106,10 +108,16 @@ e2e: venv contract-tools package ## End-to-end tests only (builds what changed)
 	@$(TEST_ENV) $(PYTHON) -m pytest -v -p no:cacheprovider $(PYTEST_ARGS)
 
 .PHONY: crash
-crash: package ## Kill the service at random moments, CRASH_ROUNDS times (default 200)
-	@$(call step,$(CRASH_ROUNDS) rounds of kill -9: about $$(( $(CRASH_ROUNDS) * 3 / 60 + 1 )) minutes)
-	@$(TEST_ENV) CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTHON) -m pytest -s -v \
-	  -p no:cacheprovider --timeout 0 test_crash.py $(PYTEST_ARGS)
+crash: package ## Kill the service at random (CRASH_ROUNDS=200 times) and at every failpoint, alone and in turn
+	@$(call step,$(CRASH_ROUNDS) rounds of kill -9$(,) each failpoint: about $$(( $(CRASH_ROUNDS) * 3 / 60 + 5 )) minutes)
+	@$(TEST_ENV) CRASH_ALL=1 CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTHON) -m pytest -s -v \
+	  -p no:cacheprovider --timeout 0 test_failpoints.py test_crash.py $(PYTEST_ARGS)
+
+.PHONY: simulate
+simulate: ## Simulated crashes and faults of disk and store: make simulate [SCHEDULES=10000] [SEED=1]
+	@$(call step,$(SCHEDULES) schedules from seed $(SEED)$(,) then the broken builds)
+	SCHEDULES=$(SCHEDULES) SEED=$(SEED) cargo test --locked -p tracelake-app --lib -- \
+	  simulation:: --nocapture --test-threads 1
 
 .PHONY: fuzz
 fuzz: ## Coverage-guided fuzzing of everything that reads bytes: make fuzz [MINUTES=10]

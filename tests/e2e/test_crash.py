@@ -10,85 +10,17 @@ import random
 import statistics
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
-import requests
 
-from support import generate, otlp, table
-from support.otlp import ExportTraceServiceRequest
+from support import generate
+from support.crash import Client, check_exactly_once, flush_quietly
 from support.server import Server
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
 SEED = int(os.environ.get("CRASH_SEED", "0")) or time.time_ns() % 10**9
 CLIENTS = 4
-
-
-@dataclass
-class Client:
-    """One sender that notes what was acknowledged. Its spans have names that count up."""
-
-    number: int
-    make: generate.Maker
-    acked: dict[str, str] = field(default_factory=dict)
-    """Span id to trace id, of every span whose request got a full success."""
-    sent: set[str] = field(default_factory=set)
-    unanswered: list[ExportTraceServiceRequest] = field(default_factory=list)
-    open_traces: list[bytes] = field(default_factory=list)
-    refused: Counter = field(default_factory=Counter)
-
-    def run(self, server: Server, stop: threading.Event) -> None:
-        """Sends until told to stop or until the service is gone."""
-        with requests.Session() as session:
-            while not stop.is_set():
-                body = self.next_body()
-                try:
-                    answer = otlp.post_bytes(
-                        server.url, body.SerializeToString(), session=session, timeout=30
-                    )
-                except requests.RequestException:
-                    # Nobody knows whether this one was taken: a real client sends it again.
-                    self.unanswered.append(body)
-                    return
-                if (
-                    answer.status_code == 200
-                    and not otlp.read_answer(answer).partial_success.rejected_spans
-                ):
-                    self.note_acked(body)
-                else:
-                    self.refused[answer.status_code] += 1
-                    self.unanswered.append(body)
-                    time.sleep(0.05)
-
-    def next_body(self) -> ExportTraceServiceRequest:
-        """A retry, more spans for an earlier trace, or a few new traces."""
-        pick = self.make.random
-        if self.unanswered and pick.random() < 0.7:
-            return self.unanswered.pop()
-        spans = []
-        for _ in range(pick.randrange(1, 4)):
-            if self.open_traces and pick.random() < 0.3:
-                trace_id = pick.choice(self.open_traces)
-                spans.append(self.make.span(trace_id, "late", parent_span_id=self.make.span_id()))
-                continue
-            trace_id, root = self.make.trace_id(), self.make.span_id()
-            spans.append(self.make.span(trace_id, "root", span_id=root))
-            for _ in range(pick.randrange(4)):
-                child = self.make.span(trace_id, "child", parent_span_id=root)
-                child.attributes.extend(
-                    generate.attributes({"text": self.make.text(pick.randrange(400))})
-                )
-                spans.append(child)
-            self.open_traces = [*self.open_traces[-50:], trace_id]
-        self.sent.update(span.span_id.hex() for span in spans)
-        return generate.request(*spans, service=f"client-{self.number}")
-
-    def note_acked(self, body: ExportTraceServiceRequest) -> None:
-        """Every span of the body is now the service's responsibility."""
-        for span in body.resource_spans[0].scope_spans[0].spans:
-            self.acked[span.span_id.hex()] = span.trace_id.hex()
 
 
 @pytest.mark.timeout(max(300, ROUNDS * 20))
@@ -117,7 +49,7 @@ def test_every_acknowledged_span_is_there_exactly_once(make_server: Callable[...
         f"accepting again after: median {statistics.median(ready_seconds):.2f} s, worst {max(ready_seconds):.2f} s"
     )
     server.flush(timeout=180)
-    check_exactly_once(server, clients)
+    check_exactly_once(server.table_path(), clients, SEED)
     assert sum(len(client.acked) for client in clients) > ROUNDS * 20, [c.refused for c in clients]
     server.stop()
     assert statistics.median(ready_seconds) < 1.0, ready_seconds
@@ -137,36 +69,3 @@ def one_round(server: Server, clients: list[Client], moment: float, flush_at: fl
     for thread in threads:
         thread.join(timeout=60)
         assert not thread.is_alive(), "a client hangs on a killed service"
-
-
-def flush_quietly(url: str, after: float) -> None:
-    """A flush that the kill may cut off."""
-    time.sleep(after)
-    try:
-        requests.post(f"{url}/api/v1/flush", timeout=60)
-    except requests.RequestException:
-        pass
-
-
-def check_exactly_once(server: Server, clients: list[Client]) -> None:
-    """Acknowledged: exactly once, in its own trace. Not acknowledged: at most once. Else: not there."""
-    path = server.table_path()
-    found = [
-        (span["span_id"], row["trace_id"].removeprefix("tr-"))
-        for row in table.query(path, "select trace_id, spans from t")
-        for span in row["spans"]
-    ]
-    trace_rows = Counter(row["trace_id"] for row in table.query(path, "select trace_id from t"))
-    acked = {span: trace for client in clients for span, trace in client.acked.items()}
-    sent = set().union(*(client.sent for client in clients))
-    times = Counter(span for span, _ in found)
-    print(f"{len(acked)} spans acknowledged, {len(found)} in the table, {len(trace_rows)} traces")
-    lost = [span for span in acked if not times[span]]
-    doubled = [span for span, count in times.items() if count > 1]
-    strange = [span for span in times if span not in sent]
-    moved = [span for span, trace in found if acked.get(span, trace) != trace]
-    split = [trace for trace, count in trace_rows.items() if count > 1]
-    assert not (lost or doubled or strange or moved or split), (
-        f"CRASH_SEED={SEED}: {len(lost)} lost {lost[:3]}, {len(doubled)} doubled {doubled[:3]}, "
-        f"{len(strange)} never sent, {len(moved)} in another trace, {len(split)} traces with several rows {split[:3]}"
-    )

@@ -8,6 +8,7 @@
 mod api;
 mod archive;
 mod arrow_stream;
+mod broken;
 mod catalog;
 mod check;
 mod cli;
@@ -16,6 +17,8 @@ mod config;
 mod control;
 mod engine;
 mod fault;
+#[cfg(debug_assertions)]
+mod faults;
 mod import;
 mod ledger;
 mod lookup;
@@ -24,6 +27,8 @@ mod moves;
 mod pipeline;
 mod service;
 mod serving;
+#[cfg(all(test, debug_assertions))]
+mod simulation;
 mod tasks;
 mod trace_store;
 mod uncommitted;

@@ -8,15 +8,18 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
 use tracelake_intake::{Admission, Intake, IntakeParts, IntakeSettings};
-use tracelake_journal::{Journal, JournalError, JournalOptions};
+use tracelake_journal::{Journal, JournalError, JournalFs, JournalOptions, RealFs};
 use tracelake_lake::Preview;
 use tracelake_model::{TableName, TraceId};
 use tracing::error;
 
 use crate::archive::Archive;
+use crate::broken::Broken;
 use crate::config::Settings;
 use crate::fault::{Fault, FaultKind};
 use crate::maintenance::{Ground, MaintenanceParts, MaintenanceState, MaintenanceThread};
+#[cfg(debug_assertions)]
+use crate::faults;
 use crate::pipeline::{
     Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule, journal_id,
 };
@@ -40,6 +43,8 @@ impl Service {
     /// the replay of an earlier process's journal goes on behind.
     pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
         let archive = Archive::open_with_tables(data_dir, settings.tables_dir.as_deref()).await?;
+        #[cfg(debug_assertions)]
+        let archive = Archive { lake: archive.lake.with_files(faults::table_files), ..archive };
         if let Err(error) = archive.folder.check_tables() {
             // Requests are taken in all the same: the journal is here.
             error!(%error, "nothing can be committed until it is mounted");
@@ -50,7 +55,11 @@ impl Service {
         options.max_record_bytes = (settings.limits.max_decompressed_bytes as u64)
             .max(settings.limits.max_body_bytes as u64)
             + RECORD_OVERHEAD_BYTES;
-        let opened = tokio::task::spawn_blocking(move || Journal::<DecodedRecord>::open(options));
+        let (fs, broken) = device(&mut options)?;
+        let journal_fs = Arc::clone(&fs);
+        let opened = tokio::task::spawn_blocking(move || {
+            Journal::<DecodedRecord>::open_on(journal_fs, options)
+        });
         let (journal, events, recovered) =
             opened.await?.map_err(|error| in_use(data_dir, error))?;
         let journal = Arc::new(journal);
@@ -96,11 +105,13 @@ impl Service {
                 archive: archive.clone(),
                 schedule: schedule(settings),
                 index_limit: settings.index_limit,
-                journal_id: journal_id(&archive.folder)?,
+                journal_id: journal_id(fs.as_ref(), &archive.folder)?,
+                fs,
                 default_table: settings.default_table.clone(),
                 open_bytes,
                 maintenance,
                 ledger_retention: settings.ledger_retention,
+                broken,
             },
         );
         let pipeline = std::thread::Builder::new()
@@ -174,6 +185,19 @@ impl Service {
         archive.catalog.close().await;
         ended.map_err(|_| anyhow::anyhow!("the pipeline panicked"))?
     }
+}
+
+/// The file system of the journal, and what the test build leaves out.
+#[cfg(debug_assertions)]
+fn device(options: &mut JournalOptions) -> anyhow::Result<(Arc<dyn JournalFs>, Broken)> {
+    let broken = Broken::from_environment()?;
+    options.leave_out_sync = broken.leaves_out_sync();
+    Ok((faults::journal_fs(Arc::new(RealFs))?, broken))
+}
+
+#[cfg(not(debug_assertions))]
+fn device(_: &mut JournalOptions) -> anyhow::Result<(Arc<dyn JournalFs>, Broken)> {
+    Ok((Arc::new(RealFs), Broken::default()))
 }
 
 fn schedule(settings: &Settings) -> Schedule {

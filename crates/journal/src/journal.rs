@@ -36,6 +36,10 @@ pub struct JournalOptions {
     pub queue_bytes: u64,
     /// Bytes that may wait for the consumer, those in the queue included.
     pub undelivered_bytes: u64,
+    /// Acknowledges without a sync: a journal that is broken on purpose, to show that the harnesses
+    /// find it. Release builds have no such switch.
+    #[cfg(debug_assertions)]
+    pub leave_out_sync: bool,
 }
 
 impl JournalOptions {
@@ -51,6 +55,8 @@ impl JournalOptions {
             queue_requests: 4096,
             queue_bytes: 64 << 20,
             undelivered_bytes: 64 << 20,
+            #[cfg(debug_assertions)]
+            leave_out_sync: false,
         }
     }
 }
@@ -126,6 +132,8 @@ impl<T: Send + 'static> Journal<T> {
             options.segment_bytes,
             lock,
         );
+        #[cfg(debug_assertions)]
+        let writer = writer.leaving_out_sync(options.leave_out_sync);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())
@@ -161,6 +169,43 @@ impl<T: Send + 'static> Journal<T> {
         };
         self.shared.wake.notify_one();
         reply.await.unwrap_or_else(|_| Err(self.shared.stopped()))
+    }
+
+    /// As [`Journal::append`], of several records in one group: for simulations, where one seed
+    /// gives one history.
+    #[cfg(debug_assertions)]
+    pub async fn append_together(
+        &self,
+        records: Vec<(RecordBytes, T)>,
+    ) -> Vec<Result<Sequence, JournalError>> {
+        let replies: Vec<_> = {
+            let mut queue = self.shared.queue();
+            let submit = |(record, attachment): (RecordBytes, T)| {
+                self.check_length(&record)?;
+                let body_crc = record.body_crc();
+                self.submit(&mut queue, record, body_crc, attachment)
+            };
+            records.into_iter().map(submit).collect()
+        };
+        self.shared.wake.notify_one();
+        let mut answers = Vec::with_capacity(replies.len());
+        for reply in replies {
+            answers.push(match reply {
+                Ok(reply) => reply.await.unwrap_or_else(|_| Err(self.shared.stopped())),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    /// Waits until the writer has nothing left to do, so that it does nothing by itself while a
+    /// simulation goes on.
+    #[cfg(debug_assertions)]
+    pub fn wait_idle(&self) {
+        let mut queue = self.shared.queue();
+        while !(queue.idle && (queue.requests.is_empty() || queue.closed)) {
+            queue = self.shared.idle.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Seals the active segment, opens the next one, and returns the number of the sealed one.

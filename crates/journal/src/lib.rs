@@ -121,7 +121,7 @@ mod writer;
 
 mod journal;
 
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(any(test, debug_assertions))]
 mod simulated_fs;
 #[cfg(test)]
 mod tests;
@@ -133,5 +133,5 @@ pub use journal::{Journal, JournalOptions};
 pub use recover::Recovered;
 pub use replay::{Damage, DamageKind, RecordReader, read_carry, read_segment};
 pub use segment::{RecordBytes, SegmentNumber, Sequence};
-#[cfg(any(test, feature = "simulation"))]
-pub use simulated_fs::SimulatedFs;
+#[cfg(any(test, debug_assertions))]
+pub use simulated_fs::{Accidents, SimulatedFs};

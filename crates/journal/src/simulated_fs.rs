@@ -17,6 +17,21 @@ use crate::fs::{JournalFile, JournalFs, JournalRead, ListedFile, LockOutcome};
 /// Bytes that reach the device, or do not, together.
 const SECTOR_BYTES: usize = 64;
 
+/// What befell a simulated file system since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accidents {
+    /// Syncs of files that failed.
+    pub failed_syncs: u64,
+    /// Creations of files that failed.
+    pub failed_creates: u64,
+    /// Writes that found no room.
+    pub refused_writes: u64,
+    /// Files of which a crash left another content than readers had seen.
+    pub torn_files: u64,
+    /// Creations, renames and removals that a crash undid.
+    pub lost_names: u64,
+}
+
 /// A simulated file system. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct SimulatedFs {
@@ -41,6 +56,7 @@ struct State {
     room_bytes: Option<usize>,
     failing_syncs: u32,
     failing_creates: u32,
+    accidents: Accidents,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +96,23 @@ impl SimulatedFs {
     pub fn crash_after(&self, operations: u64) {
         let mut state = self.state();
         state.crash_at = Some(state.operations.saturating_add(operations));
+    }
+
+    /// Stops the machine now.
+    pub fn crash(&self) {
+        self.state().crashed = true;
+    }
+
+    /// What befell it so far.
+    #[must_use]
+    pub fn accidents(&self) -> Accidents {
+        self.state().accidents
+    }
+
+    /// Operations so far.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.state().operations
     }
 
     /// Limits all files together to `bytes`; `None` is no limit.
@@ -202,6 +235,7 @@ impl State {
     fn restart(&mut self) {
         for change in std::mem::take(&mut self.unsynced) {
             if self.below(2) == 0 {
+                self.accidents.lost_names += 1;
                 continue;
             }
             match change {
@@ -240,6 +274,7 @@ impl State {
         let len = short + self.below(long - short + 1);
         let same = durable.iter().zip(&cached).take_while(|(a, b)| a == b).count();
         let mut out = cached.get(..same.min(len)).unwrap_or_default().to_vec();
+        self.accidents.torn_files += 1;
         while out.len() < len {
             let end = (out.len() + SECTOR_BYTES - out.len() % SECTOR_BYTES).min(len);
             let sector = out.len()..end;
@@ -294,6 +329,7 @@ impl JournalFile for SimulatedFile {
             let room =
                 state.room_bytes.map_or(usize::MAX, |room| room.saturating_sub(state.used_bytes()));
             if room == 0 && !bytes.is_empty() {
+                state.accidents.refused_writes += 1;
                 return Err(io::ErrorKind::StorageFull.into());
             }
             let short = state.below(4) == 0;
@@ -312,6 +348,7 @@ impl JournalFile for SimulatedFile {
             state.failing_syncs = state.failing_syncs.saturating_sub(1);
             let Some(file) = state.files.get_mut(file) else { return Err(crashed()) };
             if fails {
+                state.accidents.failed_syncs += 1;
                 file.lost.push(file.durable.len().min(file.cached.len())..file.cached.len());
                 return Err(io_error());
             }
@@ -351,6 +388,8 @@ impl SimulatedFs {
             return Err(crashed());
         }
         let result = change(&mut state)?;
+        // What is dropped may be a lock, which takes the state to give itself free.
+        drop(state);
         if fate == Fate::Done { Ok(result) } else { Err(crashed()) }
     }
 }
@@ -375,6 +414,7 @@ impl JournalFs for SimulatedFs {
         self.change(|state| {
             if 0 < state.failing_creates {
                 state.failing_creates -= 1;
+                state.accidents.failed_creates += 1;
                 return Err(io_error());
             }
             if state.names.contains_key(path) {

@@ -40,6 +40,9 @@ pub(crate) enum Request<T> {
 pub(crate) struct Queue<T> {
     pub(crate) requests: Vec<Request<T>>,
     pub(crate) closed: bool,
+    /// Whether the writer waits, having touched the file system for the last time.
+    #[cfg(debug_assertions)]
+    pub(crate) idle: bool,
 }
 
 /// What callers and the writer thread share.
@@ -47,6 +50,8 @@ pub(crate) struct Queue<T> {
 pub(crate) struct Shared<T> {
     queue: Mutex<Queue<T>>,
     pub(crate) wake: Condvar,
+    #[cfg(debug_assertions)]
+    pub(crate) idle: Condvar,
     pub(crate) capacity: Arc<Capacity>,
     pub(crate) failed: OnceLock<String>,
     active_number: AtomicU64,
@@ -57,8 +62,15 @@ pub(crate) struct Shared<T> {
 impl<T> Shared<T> {
     pub(crate) fn new(capacity: Arc<Capacity>, active: &ActiveSegment) -> Self {
         Self {
-            queue: Mutex::new(Queue { requests: Vec::new(), closed: false }),
+            queue: Mutex::new(Queue {
+                requests: Vec::new(),
+                closed: false,
+                #[cfg(debug_assertions)]
+                idle: false,
+            }),
             wake: Condvar::new(),
+            #[cfg(debug_assertions)]
+            idle: Condvar::new(),
             capacity,
             failed: OnceLock::new(),
             active_number: AtomicU64::new(active.number.get()),
@@ -90,7 +102,16 @@ impl<T> Shared<T> {
     fn take_requests(&self, taken: &mut Vec<Request<T>>) -> bool {
         let mut queue = self.queue();
         while queue.requests.is_empty() && !queue.closed {
+            #[cfg(debug_assertions)]
+            {
+                queue.idle = true;
+                self.idle.notify_all();
+            }
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        #[cfg(debug_assertions)]
+        {
+            queue.idle = false;
         }
         std::mem::swap(&mut queue.requests, taken);
         !taken.is_empty()
@@ -175,6 +196,8 @@ pub(crate) struct Writer<T> {
     active: ActiveSegment,
     next_number: SegmentNumber,
     segment_bytes: u64,
+    #[cfg(debug_assertions)]
+    leave_out_sync: bool,
     frames: Vec<u8>,
     /// Released when the thread ends, so never while it could still write.
     _lock: LockGuard,
@@ -191,7 +214,25 @@ impl<T> Writer<T> {
     ) -> Self {
         let next_number = active.number.next();
         let frames = Vec::new();
-        Self { folder, shared, events, active, next_number, segment_bytes, frames, _lock: lock }
+        Self {
+            folder,
+            shared,
+            events,
+            active,
+            next_number,
+            segment_bytes,
+            #[cfg(debug_assertions)]
+            leave_out_sync: false,
+            frames,
+            _lock: lock,
+        }
+    }
+
+    /// Breaks the writer on purpose.
+    #[cfg(debug_assertions)]
+    pub(crate) fn leaving_out_sync(mut self, leave_out: bool) -> Self {
+        self.leave_out_sync = leave_out;
+        self
     }
 
     /// Serves requests until the journal is closed and nothing waits.
@@ -261,6 +302,10 @@ impl<T> Writer<T> {
         let segment = self.active.number;
         if let Err(error) = write_all(self.active.file.as_mut(), &mut slices) {
             return Err(self.recover_from_write(error));
+        }
+        #[cfg(debug_assertions)]
+        if self.leave_out_sync {
+            return Ok(());
         }
         if let Err(error) = self.active.file.sync_data() {
             tracing::error!(%segment, %error, "sync of segment failed, giving it up");
@@ -355,6 +400,11 @@ impl<T> Writer<T> {
 impl<T> Drop for Writer<T> {
     fn drop(&mut self) {
         let mut queue = self.shared.queue();
+        #[cfg(debug_assertions)]
+        {
+            queue.idle = true;
+            self.shared.idle.notify_all();
+        }
         if !queue.closed {
             queue.closed = true;
             drop(self.shared.failed.set("writer thread stopped".to_owned()));

@@ -1,6 +1,5 @@
 //! Data files: rows as Parquet, with the statistics that the log keeps of them.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -24,6 +23,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
+
+use crate::storage::OpenedFile;
 
 /// Rows of one row group: small enough that one row can be read without much beside it.
 const ROW_GROUP_ROWS: usize = 16_384;
@@ -332,7 +333,7 @@ fn json_row(row: &StructArray) -> Result<String, arrow::error::ArrowError> {
 /// Chosen rows of a data file, whole, in file order, a few at a time. `rows` ascend. Of each
 /// column only the pages that have one of them are read.
 pub(crate) fn read_rows(
-    file: File,
+    file: OpenedFile,
     rows: &[u64],
 ) -> Result<impl Iterator<Item = Result<RecordBatch, ParquetError>>, ParquetError> {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
@@ -356,7 +357,7 @@ pub(crate) fn read_rows(
 
 /// The `trace_id` column of a data file, in file order.
 pub(crate) fn read_trace_ids(
-    file: File,
+    file: OpenedFile,
     mut found: impl FnMut(u64, &str),
 ) -> Result<(), ParquetError> {
     read_text_column(file, "trace_id", |row, text| {
@@ -368,7 +369,7 @@ pub(crate) fn read_trace_ids(
 
 /// A top-level text column of a data file, in file order; nothing when the file lacks it.
 pub(crate) fn read_text_column(
-    file: File,
+    file: OpenedFile,
     name: &str,
     mut found: impl FnMut(u64, Option<&str>),
 ) -> Result<(), ParquetError> {

@@ -3,6 +3,7 @@
 //! Names from outside become paths here and nowhere else, encoded so that no name can leave its
 //! folder or collide with another.
 
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -122,22 +123,12 @@ impl DataFolder {
         self.journal().join(format!("{epoch:020}.{PLAN_EXTENSION}"))
     }
 
-    /// The plans of epochs that there are, by number.
-    ///
-    /// # Errors
-    /// When the journal's folder cannot be listed.
-    pub fn epoch_plans(&self) -> std::io::Result<Vec<(u64, PathBuf)>> {
-        let mut plans = Vec::new();
-        for entry in std::fs::read_dir(self.journal())? {
-            let path = entry?.path();
-            let number = path
-                .file_stem()
-                .filter(|_| path.extension().is_some_and(|name| name == PLAN_EXTENSION))
-                .and_then(|stem| stem.to_str()?.parse().ok());
-            plans.extend(number.map(|number| (number, path)));
-        }
-        plans.sort_unstable();
-        Ok(plans)
+    /// The epoch whose plan has this name, `None` for other files.
+    #[must_use]
+    pub fn epoch_of_plan(name: &OsStr) -> Option<u64> {
+        let path = Path::new(name);
+        path.extension().filter(|extension| *extension == PLAN_EXTENSION)?;
+        path.file_stem()?.to_str()?.parse().ok()
     }
 
     /// Where the journal's own id is: epochs are numbered within it.
@@ -205,17 +196,19 @@ pub(crate) fn has_log(folder: &Path) -> std::io::Result<bool> {
         entries => entries?,
     };
     for entry in entries {
-        let name = entry?.file_name();
-        let name = name.to_string_lossy();
-        let version = name.split('.').next().unwrap_or_default();
-        if version.len() == 20
-            && version.bytes().all(|byte| byte.is_ascii_digit())
-            && (name.ends_with(".json") || name.contains(".checkpoint."))
-        {
+        if is_version_file(&entry?.file_name().to_string_lossy()) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// True for a file of a log that tells of a version.
+pub(crate) fn is_version_file(name: &str) -> bool {
+    let version = name.split('.').next().unwrap_or_default();
+    version.len() == 20
+        && version.bytes().all(|byte| byte.is_ascii_digit())
+        && (name.ends_with(".json") || name.contains(".checkpoint."))
 }
 
 /// What stands in a folder name for a byte that cannot: this and two hex digits. Not `%`, which

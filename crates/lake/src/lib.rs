@@ -19,4 +19,5 @@ pub use error::{LakeError, Retry};
 pub use layout::{DataFolder, TableLocation};
 pub use rows::TraceDraft;
 pub use shared_tables::TABLES_MARKER;
+pub use storage::{Fill, OpenedFile, PutOutcome, TableFiles};
 pub use table::{Lake, LiveFile, Table, TableFeatures, TableSnapshot, create_or_accept};

@@ -35,19 +35,20 @@ mod format;
 mod read;
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, IoSlice, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tracelake_decode::{DecodedRecord, Fingerprinter, RecordContent, RecordHeader};
-use tracelake_journal::SegmentNumber;
+use tracelake_journal::{JournalFile, JournalFs, SegmentNumber};
 use tracelake_model::{TraceChange, TraceId};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use format::{FILE_HEADER, encode_blocks};
+use read::LedgerFile;
 
 pub(crate) use format::{Block, Cell, Said, Way};
 pub(crate) use read::{Mark, newest_mark, read_blocks};
@@ -61,6 +62,7 @@ const NANOS_PER_DAY: u64 = 24 * NANOS_PER_HOUR;
 /// What was told and is not written yet, and the file at hand.
 #[derive(Debug)]
 pub(crate) struct Ledger {
+    fs: Arc<dyn JournalFs>,
     folder: PathBuf,
     journal: Uuid,
     retention: Duration,
@@ -103,7 +105,7 @@ enum What {
 /// The file that is written to.
 #[derive(Debug)]
 struct Open {
-    file: File,
+    file: Box<dyn JournalFile>,
     path: PathBuf,
     bytes: u64,
     day: u64,
@@ -257,12 +259,17 @@ fn route_of(
 impl Ledger {
     /// The ledger in `folder`, of the journal with this id. What a crash left unfinished at its
     /// end is cut off.
-    pub(crate) fn open(folder: PathBuf, journal: Uuid, retention: Duration) -> Self {
-        if let Err(error) = cut_torn_end(&folder) {
+    pub(crate) fn open(
+        fs: Arc<dyn JournalFs>,
+        folder: PathBuf,
+        journal: Uuid,
+        retention: Duration,
+    ) -> Self {
+        if let Err(error) = cut_torn_end(fs.as_ref(), &folder) {
             // The reader stops at it as well.
             warn!(folder = %folder.display(), error = format!("{error:#}"), "end of the ledger not mended");
         }
-        Self { folder, journal, retention, told: Told::default(), file: None }
+        Self { fs, folder, journal, retention, told: Told::default(), file: None }
     }
 
     /// Takes down what a record acknowledges.
@@ -287,50 +294,47 @@ impl Ledger {
         let bytes = encode_blocks(self.journal, segment.get(), &self.told.cells, &traces);
         let written = self.append(&bytes, now_unix_nano / NANOS_PER_DAY);
         if written.is_err()
-            && let Some(Open { file, bytes, .. }) = self.file.take()
+            && let Some(Open { mut file, bytes, .. }) = self.file.take()
         {
             // What is behind the good entries would hide those that a reader looks for.
-            file.set_len(bytes).and_then(|()| file.sync_all()).ok();
+            file.truncate(bytes).and_then(|()| file.sync_data()).ok();
         }
         written.with_context(|| format!("write the ledger in `{}`", self.folder.display()))?;
         self.told.clear();
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8], day: u64) -> std::io::Result<()> {
+    fn append(&mut self, bytes: &[u8], day: u64) -> io::Result<()> {
         let fits = |open: &Open| open.day == day && open.bytes < MAX_FILE_BYTES;
         if !self.file.as_ref().is_some_and(fits) {
             self.file = Some(self.begin(day)?);
             self.forget_old(day);
         }
         let Some(open) = &mut self.file else { return Ok(()) };
-        open.file.write_all(bytes)?;
+        write_all(open.file.as_mut(), bytes)?;
         open.file.sync_data()?;
         open.bytes += bytes.len() as u64;
         Ok(())
     }
 
-    fn begin(&self, day: u64) -> std::io::Result<Open> {
-        std::fs::create_dir_all(&self.folder)?;
-        let number = read::files(&self.folder)?.last().map_or(1, |file| file.number + 1);
+    fn begin(&self, day: u64) -> io::Result<Open> {
+        self.fs.create_dir_all(&self.folder)?;
+        let number = files(self.fs.as_ref(), &self.folder)?.last().map_or(1, |last| last.number + 1);
         let path = self.folder.join(read::file_name(number, day));
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        file.write_all(&FILE_HEADER)?;
-        file.sync_all()?;
-        File::open(&self.folder)?.sync_all()?;
-        if let Some(parent) = self.folder.parent() {
-            File::open(parent)?.sync_all()?;
-        }
+        let mut file = self.fs.create(&path)?;
+        write_all(file.as_mut(), &FILE_HEADER)?;
+        file.sync_data()?;
+        self.fs.sync_dir(&self.folder)?;
         Ok(Open { file, path, bytes: FILE_HEADER.len() as u64, day })
     }
 
     fn forget_old(&self, day: u64) {
         let kept = self.retention.as_secs().div_ceil(86_400);
-        let Ok(files) = read::files(&self.folder) else { return };
+        let Ok(files) = files(self.fs.as_ref(), &self.folder) else { return };
         let at_hand = self.file.as_ref().map(|open| &open.path);
         for file in files.iter().filter(|file| Some(&file.path) != at_hand) {
             if file.day.saturating_add(kept) < day {
-                match std::fs::remove_file(&file.path) {
+                match self.fs.remove(&file.path) {
                     Ok(()) => info!(file = %file.path.display(), "past the ledger's retention"),
                     Err(error) => {
                         warn!(file = %file.path.display(), %error, "old ledger file not deleted");
@@ -341,27 +345,44 @@ impl Ledger {
     }
 }
 
+fn write_all(file: &mut dyn JournalFile, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = file.write_vectored(&[IoSlice::new(bytes)])?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// The files in the order in which they were written; none when there is no folder.
+fn files(fs: &dyn JournalFs, folder: &Path) -> io::Result<Vec<LedgerFile>> {
+    let listed = match fs.list(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    Ok(LedgerFile::all(listed.into_iter().map(|file| folder.join(file.name))))
+}
+
 /// Cuts what is behind the last good entry of the last file.
-fn cut_torn_end(folder: &Path) -> anyhow::Result<()> {
-    let Some(last) = read::files(folder)?.pop() else { return Ok(()) };
-    let mut file = OpenOptions::new().read(true).write(true).open(&last.path)?;
+fn cut_torn_end(fs: &dyn JournalFs, folder: &Path) -> anyhow::Result<()> {
+    let Some(last) = files(fs, folder)?.pop() else { return Ok(()) };
     let mut good = FILE_HEADER.len() as u64;
-    let length = file.metadata()?.len();
+    let length = fs.len(&last.path)?;
     if length < good {
         // The process died while it began the file.
-        return Ok(std::fs::remove_file(&last.path)?);
+        return Ok(fs.remove(&last.path)?);
     }
+    let mut file = fs.open_read(&last.path)?;
     file.seek(SeekFrom::Start(good))?;
-    let mut reader = std::io::BufReader::new(&file);
+    let mut reader = io::BufReader::new(file);
     while let Some(block) = format::read_raw(&mut reader, length - good)? {
         good += block;
     }
-    let mut rest = [0; 1];
-    file.seek(SeekFrom::Start(good))?;
-    if file.read(&mut rest)? != 0 {
+    if good < length {
         warn!(file = %last.path.display(), bytes = length - good, "unfinished end of the ledger cut off");
-        file.set_len(good)?;
-        file.sync_all()?;
+        fs.truncate(&last.path, good)?;
     }
     Ok(())
 }

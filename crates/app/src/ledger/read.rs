@@ -15,6 +15,19 @@ pub(super) struct LedgerFile {
     pub(super) path: PathBuf,
 }
 
+impl LedgerFile {
+    /// Those among `paths`, in the order in which they were written.
+    pub(super) fn all(paths: impl IntoIterator<Item = PathBuf>) -> Vec<Self> {
+        let file = |path: PathBuf| {
+            let (number, day) = parse_name(path.file_name()?.to_str()?)?;
+            Some(Self { number, day, path })
+        };
+        let mut files: Vec<Self> = paths.into_iter().filter_map(file).collect();
+        files.sort_by_key(|file| file.number);
+        files
+    }
+}
+
 /// How far the ledger was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark {
@@ -51,15 +64,8 @@ pub(super) fn files(folder: &Path) -> io::Result<Vec<LedgerFile>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
-    let mut files = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if let Some((number, day)) = entry.file_name().to_str().and_then(parse_name) {
-            files.push(LedgerFile { number, day, path: entry.path() });
-        }
-    }
-    files.sort_by_key(|file| file.number);
-    Ok(files)
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    Ok(LedgerFile::all(paths))
 }
 
 /// The end of the ledger as it is.

@@ -54,7 +54,8 @@ pub(crate) fn id(trace: u128) -> TraceId {
 }
 
 pub(crate) fn ledger(folder: &Path) -> Ledger {
-    Ledger::open(folder.to_owned(), Uuid::from_u128(7), Duration::from_secs(2 * 86_400))
+    let fs = Arc::new(tracelake_journal::RealFs);
+    Ledger::open(fs, folder.to_owned(), Uuid::from_u128(7), Duration::from_secs(2 * 86_400))
 }
 
 fn write(ledger: &mut Ledger, segment: u64, now: u64) {

@@ -40,7 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
 use tracelake_intake::FoundTrace;
 use tracelake_journal::{
-    Event, Journal, JournalError, Receiver, RecordBytes, Recovered, SegmentNumber,
+    Event, Journal, JournalError, JournalFs, Receiver, RecordBytes, Recovered, SegmentNumber,
 };
 use tracelake_lake::assemble::{Assembler, SettleRules, Take};
 use tracelake_lake::{EpochOutcome, LakeError, Preview, Retry, TraceDraft};
@@ -50,6 +50,7 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::archive::Archive;
+use crate::broken::Broken;
 use crate::ledger::Ledger;
 use crate::maintenance::MaintenanceState;
 use blocked::BlockedTables;
@@ -59,7 +60,7 @@ use plans::{EpochPlans, PlannedTable};
 use writers::{FailedCommit, Writers};
 
 pub(crate) use blocked::OpenBytes;
-pub(crate) use epoch_file::{journal_id, read_epoch};
+pub(crate) use epoch_file::journal_id;
 pub(crate) use status::{PipelineStatus, TableStatus};
 
 /// How often the pipeline looks whether something has settled.
@@ -163,6 +164,7 @@ pub(crate) struct Pipeline {
     events: Receiver<DecodedRecord>,
     commands: mpsc::UnboundedReceiver<Command>,
     archive: Archive,
+    fs: Arc<dyn JournalFs>,
     writers: Writers,
     assembler: Assembler,
     default_table: TableName,
@@ -178,6 +180,7 @@ pub(crate) struct Pipeline {
     maintenance: Arc<MaintenanceState>,
     mover: Mover,
     ledger: Ledger,
+    broken: Broken,
     stopping: bool,
 }
 
@@ -196,6 +199,8 @@ pub(crate) struct PipelineParts {
     pub events: Receiver<DecodedRecord>,
     pub commands: mpsc::UnboundedReceiver<Command>,
     pub archive: Archive,
+    /// Where the journal is, with the epoch file, the plans and the ledger.
+    pub fs: Arc<dyn JournalFs>,
     pub schedule: Schedule,
     pub index_limit: usize,
     pub journal_id: Uuid,
@@ -205,9 +210,11 @@ pub(crate) struct PipelineParts {
     pub maintenance: Arc<MaintenanceState>,
     /// How long it is kept what was acknowledged.
     pub ledger_retention: Duration,
+    pub broken: Broken,
 }
 
-enum Wake {
+/// What the pipeline waits for.
+pub(crate) enum Wake {
     Event(Option<Event<DecodedRecord>>),
     Command(Option<Command>),
     Tick,
@@ -220,6 +227,7 @@ impl Pipeline {
             events,
             commands,
             archive,
+            fs,
             schedule,
             index_limit,
             journal_id,
@@ -227,8 +235,9 @@ impl Pipeline {
             open_bytes,
             maintenance,
             ledger_retention,
+            broken,
         } = parts;
-        let ledger = Ledger::open(archive.folder.ledger(), journal_id, ledger_retention);
+        let ledger = Ledger::open(Arc::clone(&fs), archive.folder.ledger(), journal_id, ledger_retention);
         let clock = Arc::clone(&archive.clock);
         let writers = Writers::new(&archive, journal_id, journal.active_segment(), index_limit);
         Self {
@@ -244,15 +253,17 @@ impl Pipeline {
             last_amendment_unix_nano: clock.now_unix_nano(),
             not_before_unix_nano: 0,
             blocked: BlockedTables::default(),
-            plans: EpochPlans::new(archive.folder.clone()),
+            plans: EpochPlans::new(Arc::clone(&fs), archive.folder.clone()),
             doubts: Doubts::default(),
             open_bytes,
             maintenance,
             mover: Mover::default(),
             ledger,
             clock,
+            broken,
             stopping: false,
             archive,
+            fs,
         }
     }
 
@@ -264,60 +275,17 @@ impl Pipeline {
         self.recover(recovered)?;
         let mut patience = TICK;
         while !self.stopping {
-            match self.wait(patience) {
-                Wake::Event(Some(event)) => {
-                    self.take(event);
-                    self.take_waiting();
-                }
-                Wake::Event(None) | Wake::Command(None | Some(Command::Stop)) => {
-                    self.stopping = true;
-                }
-                Wake::Command(Some(Command::Flush(reply))) => {
-                    if reply.send(self.flush()).is_err() {
-                        debug!("flush was not waited for");
-                    }
-                }
-                Wake::Command(Some(Command::Preview(table, reply))) => {
-                    self.take_waiting();
-                    if reply.send(self.preview(&table)).is_err() {
-                        debug!("uncommitted rows were not waited for");
-                    }
-                }
-                Wake::Command(Some(Command::Find(traces, reply))) => {
-                    self.take_waiting();
-                    if reply.send(self.find(&traces)).is_err() {
-                        debug!("traces were not waited for");
-                    }
-                }
-                Wake::Command(Some(Command::OpenTraces(reply))) => {
-                    self.take_waiting();
-                    if reply
-                        .send(self.assembler.open_trace_ids().chain(self.doubts.traces()).collect())
-                        .is_err()
-                    {
-                        debug!("open traces were not waited for");
-                    }
-                }
-                Wake::Command(Some(Command::Status(reply))) => {
-                    self.take_waiting();
-                    if reply.send(self.status()).is_err() {
-                        debug!("status was not waited for");
-                    }
-                }
-                Wake::Tick => {}
-            }
-            if !self.stopping
-                && self.is_due()
-                && let Err(error) = self.run_epoch(Scope::Settled)
-            {
-                error!(error = format!("{error:#}"), "epoch not committed");
-                self.not_before_unix_nano =
-                    self.clock.now_unix_nano().saturating_add(RETRY_AFTER_UNIX_NANO);
-            }
-            // Between two batches of a move, requests come first but nothing is waited for.
-            let moving = !self.stopping && self.step_moves();
-            patience = if moving { Duration::ZERO } else { TICK };
+            let wake = self.wait(patience);
+            patience = self.turn(wake);
         }
+        self.end()
+    }
+
+    /// Commits what has settled and closes the journal.
+    ///
+    /// # Errors
+    /// When the journal had failed.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
         self.take_waiting();
         if let Err(error) = self.run_epoch(Scope::Settled) {
             // Everything is in the journal: the next start goes on from there.
@@ -325,6 +293,66 @@ impl Pipeline {
         }
         self.journal.close()?;
         Ok(())
+    }
+
+    /// Does what is due after `wake`; returns how long to wait for the next one.
+    pub(crate) fn turn(&mut self, wake: Wake) -> Duration {
+        match wake {
+            Wake::Event(Some(event)) => {
+                self.take(event);
+                self.take_waiting();
+            }
+            Wake::Event(None) | Wake::Command(None) => self.stopping = true,
+            Wake::Command(Some(command)) => self.answer(command),
+            Wake::Tick => {}
+        }
+        if !self.stopping
+            && self.is_due()
+            && let Err(error) = self.run_epoch(Scope::Settled)
+        {
+            error!(error = format!("{error:#}"), "epoch not committed");
+            self.not_before_unix_nano =
+                self.clock.now_unix_nano().saturating_add(RETRY_AFTER_UNIX_NANO);
+        }
+        // Between two batches of a move, requests come first but nothing is waited for.
+        let moving = !self.stopping && self.step_moves();
+        if moving { Duration::ZERO } else { TICK }
+    }
+
+    fn answer(&mut self, command: Command) {
+        match command {
+            Command::Flush(reply) => {
+                if reply.send(self.flush()).is_err() {
+                    debug!("flush was not waited for");
+                }
+            }
+            Command::Preview(table, reply) => {
+                self.take_waiting();
+                if reply.send(self.preview(&table)).is_err() {
+                    debug!("uncommitted rows were not waited for");
+                }
+            }
+            Command::Find(traces, reply) => {
+                self.take_waiting();
+                if reply.send(self.find(&traces)).is_err() {
+                    debug!("traces were not waited for");
+                }
+            }
+            Command::OpenTraces(reply) => {
+                self.take_waiting();
+                let open = self.assembler.open_trace_ids().chain(self.doubts.traces());
+                if reply.send(open.collect()).is_err() {
+                    debug!("open traces were not waited for");
+                }
+            }
+            Command::Status(reply) => {
+                self.take_waiting();
+                if reply.send(self.status()).is_err() {
+                    debug!("status was not waited for");
+                }
+            }
+            Command::Stop => self.stopping = true,
+        }
     }
 
     fn wait(&mut self, patience: Duration) -> Wake {
@@ -351,7 +379,7 @@ impl Pipeline {
         }
     }
 
-    fn take_waiting(&mut self) {
+    pub(crate) fn take_waiting(&mut self) {
         while let Some(event) = self.events.try_recv() {
             self.take(event);
         }
@@ -499,7 +527,7 @@ impl Pipeline {
         }
         if self.doubts.is_empty() {
             self.write_carry(segment)?;
-            epoch_file::write_epoch(&self.archive.folder, segment)?;
+            epoch_file::write_epoch(self.fs.as_ref(), &self.archive.folder, segment)?;
             self.journal.delete_through(segment)?;
             self.plans.forget_through(segment);
         }
@@ -544,13 +572,18 @@ impl Pipeline {
             header: header.to_bytes(),
             payload: payload.into(),
         });
+        if self.broken.leaves_out_carry() {
+            return self.journal.write_carry(segment, &mut std::iter::empty());
+        }
         self.journal.write_carry(segment, &mut carried)
     }
 
     /// Puts late pieces of archived traces back until the next amendment round. A table that
     /// cannot be asked now is asked again by the commit, which then amends at once.
     fn defer_late(&mut self, settled: &mut HashMap<TableName, Vec<TraceDraft>>) {
-        for (table, traces) in settled {
+        let mut tables: Vec<_> = settled.iter_mut().collect();
+        tables.sort_unstable_by_key(|(table, _)| *table);
+        for (table, traces) in tables {
             let wanted = traces.iter().map(|trace| trace.trace_id).collect();
             let archived = self.writers.get(table).and_then(|writer| writer.archived(&wanted));
             let Ok(archived) = archived else { continue };

@@ -6,11 +6,13 @@
 //! [`EpochPlans::begin`] writes what was struck before it writes a further plan.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tracelake_journal::SegmentNumber;
+use tracelake_journal::{JournalFs, SegmentNumber};
 use tracelake_lake::{DataFolder, LakeError};
 use tracelake_model::{TableName, TraceId};
 use tracing::{error, warn};
@@ -23,6 +25,7 @@ const ID_DIGITS: usize = 32;
 /// The plans of epochs that are not noted as done.
 #[derive(Debug)]
 pub(super) struct EpochPlans {
+    fs: Arc<dyn JournalFs>,
     folder: DataFolder,
     plans: BTreeMap<SegmentNumber, EpochPlan>,
 }
@@ -61,15 +64,20 @@ impl PlannedTable {
 }
 
 impl EpochPlans {
-    pub(super) const fn new(folder: DataFolder) -> Self {
-        Self { folder, plans: BTreeMap::new() }
+    pub(super) const fn new(fs: Arc<dyn JournalFs>, folder: DataFolder) -> Self {
+        Self { fs, folder, plans: BTreeMap::new() }
     }
 
     /// Reads the plans of epochs after `done`, and deletes the others.
-    pub(super) fn load(folder: DataFolder, done: Option<SegmentNumber>) -> anyhow::Result<Self> {
-        let mut plans = Self::new(folder);
-        for (number, path) in plans.folder.epoch_plans().context("list the plans of epochs")? {
-            let tables = read(&path)?;
+    pub(super) fn load(
+        fs: Arc<dyn JournalFs>,
+        folder: DataFolder,
+        done: Option<SegmentNumber>,
+    ) -> anyhow::Result<Self> {
+        let mut plans = Self::new(fs, folder);
+        let listed = plans.fs.list(&plans.folder.journal()).context("list the plans of epochs")?;
+        for number in listed.iter().filter_map(|file| DataFolder::epoch_of_plan(&file.name)) {
+            let tables = read(plans.fs.as_ref(), &plans.folder.epoch_plan(number))?;
             plans.plans.insert(SegmentNumber::new(number), EpochPlan { tables, is_written: true });
         }
         if let Some(done) = done {
@@ -105,10 +113,10 @@ impl EpochPlans {
             return Ok(());
         }
         for (earlier, plan) in &mut self.plans {
-            plan.write(&self.folder, *earlier)?;
+            plan.write(self.fs.as_ref(), &self.folder, *earlier)?;
         }
         let mut plan = EpochPlan { tables, is_written: false };
-        plan.write(&self.folder, epoch)?;
+        plan.write(self.fs.as_ref(), &self.folder, epoch)?;
         self.plans.insert(epoch, plan);
         Ok(())
     }
@@ -126,7 +134,8 @@ impl EpochPlans {
             planned.deferred.clone_from(deferred);
         }
         plan.is_written = false;
-        plan.write(&self.folder, epoch).map_err(|error| LakeError::Storage {
+        let written = plan.write(self.fs.as_ref(), &self.folder, epoch);
+        written.map_err(|error| LakeError::Storage {
             action: "write the plan of an epoch in",
             path: self.folder.journal().display().to_string(),
             source: std::io::Error::other(format!("{error:#}")),
@@ -145,7 +154,7 @@ impl EpochPlans {
         let left = self.plans.split_off(&done.next());
         for epoch in std::mem::replace(&mut self.plans, left).into_keys() {
             let path = self.folder.epoch_plan(epoch.get());
-            match std::fs::remove_file(&path) {
+            match self.fs.remove(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     // It means nothing any more; the next start tries again.
                     warn!(path = %path.display(), %error, "plan of an epoch that is done not deleted");
@@ -157,7 +166,12 @@ impl EpochPlans {
 }
 
 impl EpochPlan {
-    fn write(&mut self, folder: &DataFolder, epoch: SegmentNumber) -> anyhow::Result<()> {
+    fn write(
+        &mut self,
+        fs: &dyn JournalFs,
+        folder: &DataFolder,
+        epoch: SegmentNumber,
+    ) -> anyhow::Result<()> {
         if self.is_written {
             return Ok(());
         }
@@ -172,7 +186,7 @@ impl EpochPlan {
         };
         let entries: Vec<Entry> = self.tables.iter().map(entry).collect();
         let path = folder.epoch_plan(epoch.get());
-        write_durably(&path, &serde_json::to_string(&entries)?)?;
+        write_durably(fs, &path, &serde_json::to_string(&entries)?)?;
         self.is_written = true;
         Ok(())
     }
@@ -180,8 +194,11 @@ impl EpochPlan {
 
 /// A plan that cannot be read plans nothing: its traces are handed over again, and what is in is
 /// found by its content.
-fn read(path: &Path) -> anyhow::Result<BTreeMap<TableName, PlannedTable>> {
-    let text = std::fs::read(path).with_context(|| format!("read `{}`", path.display()))?;
+fn read(fs: &dyn JournalFs, path: &Path) -> anyhow::Result<BTreeMap<TableName, PlannedTable>> {
+    let mut text = Vec::new();
+    fs.open_read(path)
+        .and_then(|mut file| file.read_to_end(&mut text))
+        .with_context(|| format!("read `{}`", path.display()))?;
     let entries = serde_json::from_slice::<Vec<Entry>>(&text).map_err(anyhow::Error::from);
     let tables = entries.and_then(|entries| {
         let planned = |entry: Entry| {
@@ -203,6 +220,8 @@ fn trace_ids(text: &str) -> Option<Vec<TraceId>> {
 
 #[cfg(test)]
 mod tests {
+    use tracelake_journal::RealFs;
+
     use super::*;
 
     fn folder() -> (tempfile::TempDir, DataFolder) {
@@ -230,7 +249,7 @@ mod tests {
     }
 
     fn loaded(folder: &DataFolder, done: u64) -> EpochPlans {
-        EpochPlans::load(folder.clone(), Some(SegmentNumber::new(done))).unwrap()
+        EpochPlans::load(Arc::new(RealFs), folder.clone(), Some(SegmentNumber::new(done))).unwrap()
     }
 
     /// Scenario: a plan; a trace of it deferred; a table struck; the next plan; the first epoch
@@ -240,7 +259,7 @@ mod tests {
     #[test]
     fn plans_are_durable_when_they_must_be() {
         let (_held, folder) = folder();
-        let mut plans = EpochPlans::new(folder.clone());
+        let mut plans = EpochPlans::new(Arc::new(RealFs), folder.clone());
         let (one, two) = (table("one"), table("two"));
         let first = SegmentNumber::new(7);
         let tables = [(one.clone(), planned(&[1, 2, 3])), (two.clone(), planned(&[4]))];
@@ -264,7 +283,8 @@ mod tests {
         plans.forget_through(first);
         assert_eq!(said(&loaded(&folder, 6), 7), []);
         assert_eq!(loaded(&folder, 8).highest(), None);
-        assert_eq!(folder.epoch_plans().unwrap(), []);
+        let left = std::fs::read_dir(folder.journal()).unwrap();
+        assert_eq!(left.count(), 0);
     }
 
     /// Scenario: a plan that is no JSON, or whose trace ids are cut.

@@ -13,14 +13,17 @@
 //! has an epoch above `c`: segments up to `c` are only taken in, and each one above it is an epoch
 //! of its own, committed and deleted before the next is read, so that memory holds one.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tracelake_decode::{RecordHeader, decode_record};
 use tracelake_journal::{RecordReader, Recovered, SegmentNumber};
 use tracing::{error, info, warn};
 
 use super::doubts::Doubt;
+use super::epoch_file::{read_epoch, write_file};
 use super::plans::{EpochPlans, PlannedTable};
-use super::{Pipeline, Scope, read_epoch};
+use super::{Pipeline, Scope};
 
 /// What a file of the journal holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +36,15 @@ enum Replayed {
 
 impl Pipeline {
     /// Replays and commits what is left of earlier epochs.
-    pub(super) fn recover(&mut self, recovered: &Recovered) -> anyhow::Result<()> {
+    pub(crate) fn recover(&mut self, recovered: &Recovered) -> anyhow::Result<()> {
         for damage in &recovered.damage {
             warn!(?damage, "journal was damaged");
         }
-        let done = read_epoch(&self.archive.folder)?;
+        let done = read_epoch(self.fs.as_ref(), &self.archive.folder)?;
         if let Some(done) = done {
             self.journal.delete_through(done)?;
         }
-        self.plans = EpochPlans::load(self.archive.folder.clone(), done)?;
+        self.plans = EpochPlans::load(Arc::clone(&self.fs), self.archive.folder.clone(), done)?;
         let left = |number: &&SegmentNumber| done.is_none_or(|done| done < **number);
         let segments: Vec<SegmentNumber> =
             recovered.segments.iter().filter(left).copied().collect();
@@ -80,7 +83,11 @@ impl Pipeline {
     fn take_out_planned(&mut self, epoch: SegmentNumber) {
         for (table, planned) in self.plans.tables(epoch) {
             let PlannedTable { application, traces, .. } = planned;
-            match self.writers.has_epoch(&table, &application, epoch) {
+            let looked_up = match self.broken.leaves_out_txn() {
+                true => Ok(false),
+                false => self.writers.has_epoch(&table, &application, epoch),
+            };
+            match looked_up {
                 Ok(true) => drop(self.assembler.take_out(&traces)),
                 Ok(false) => self.plans.strike(epoch, &table),
                 Err(fault) => {
@@ -124,10 +131,13 @@ impl Pipeline {
         fault: &tracelake_decode::DecodeError,
     ) -> anyhow::Result<()> {
         let folder = self.archive.folder.parked();
-        std::fs::create_dir_all(&folder)?;
+        let fs = self.fs.as_ref();
+        fs.create_dir_all(&folder)?;
         let name = uuid::Uuid::now_v7();
-        std::fs::write(folder.join(format!("{name}.header.json")), header)?;
-        std::fs::write(folder.join(format!("{name}.payload")), payload)?;
+        write_file(fs, &folder.join(format!("{name}.header.json")), header)?;
+        write_file(fs, &folder.join(format!("{name}.payload")), payload)?;
+        // Durable before the segment that it is in is deleted.
+        fs.sync_dir(&folder)?;
         error!(error = %fault, parked = %name, "journal record cannot be decoded, parked");
         Ok(())
     }

@@ -379,9 +379,11 @@ impl Assembler {
     }
 
     /// Every open trace as records that [`Assembler::push`] takes in again: what is carried over
-    /// when the segment that holds the originals is deleted.
+    /// when the segment that holds the originals is deleted. In the same order on every run.
     pub fn carry(&self) -> impl Iterator<Item = CarriedRecord> + '_ {
-        self.open.iter().flat_map(|(trace_id, trace)| trace.carry(*trace_id))
+        let mut open: Vec<(&TraceId, &OpenTrace)> = self.open.iter().collect();
+        open.sort_unstable_by_key(|(trace_id, _)| **trace_id);
+        open.into_iter().flat_map(|(trace_id, trace)| trace.carry(*trace_id))
     }
 }
 

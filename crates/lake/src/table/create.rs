@@ -45,7 +45,7 @@ pub fn create_or_accept(table: &Table, clock: &dyn Clock) -> Result<TableSnapsho
                 Some(actions) => (snapshot.version() + 1, actions),
             }
         } else {
-            table.files.create_folder()?;
+            table.files.create()?;
             (0, plan_creation(table, clock)?)
         };
         let lines = to_lines(&actions).map_err(|error| row_error(table, &error))?;

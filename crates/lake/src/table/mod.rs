@@ -17,7 +17,8 @@ use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use tokio::runtime::Runtime;
+use object_store::path::Path as ObjectPath;
+use tokio::runtime::{Handle, Runtime};
 use url::Url;
 
 pub use create::create_or_accept;
@@ -26,16 +27,25 @@ pub use files::{DeletionVector, LiveFile};
 pub(crate) use index::{RowAddress, TraceIndex};
 
 use crate::error::LakeError;
-use crate::layout::{TableLocation, has_log};
-use crate::storage::LocalFiles;
+use crate::layout::TableLocation;
+use crate::storage::{LocalFiles, ObjectFiles, TableFiles};
 
 /// What all tables of a process share: the Delta kernel's engine and the store below it.
 #[derive(Clone)]
 pub struct Lake {
     engine: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
-    store: Arc<LocalFileSystem>,
-    _threads: Arc<Threads>,
+    executor: Arc<TokioMultiThreadExecutor>,
+    store: Arc<dyn ObjectStore>,
+    /// URL of the store's root; none for folders.
+    root: Option<Url>,
+    #[cfg(debug_assertions)]
+    around_files: Option<AroundFiles>,
+    _threads: Option<Arc<Threads>>,
 }
+
+/// Puts something around the files of a table.
+#[cfg(debug_assertions)]
+pub type AroundFiles = fn(Arc<dyn TableFiles>) -> Arc<dyn TableFiles>;
 
 /// The kernel's threads. They end by themselves, so that a lake may be dropped anywhere, also
 /// where blocking is not allowed.
@@ -56,7 +66,6 @@ impl Lake {
     /// # Errors
     /// [`LakeError::Storage`] when threads cannot be started.
     pub fn new() -> Result<Self, LakeError> {
-        let store = Arc::new(LocalFileSystem::new());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("lake")
@@ -67,11 +76,61 @@ impl Lake {
                 path: "the Delta kernel".to_owned(),
                 source,
             })?;
-        let executor = TokioMultiThreadExecutor::new(runtime.handle().clone());
-        let engine = DefaultEngineBuilder::new(Arc::clone(&store) as Arc<dyn ObjectStore>)
-            .with_task_executor(Arc::new(executor))
+        let store = Arc::new(LocalFileSystem::new());
+        let lake = Self::build(store, None, runtime.handle());
+        Ok(Self { _threads: Some(Arc::new(Threads(Some(runtime)))), ..lake })
+    }
+
+    /// Tables in an object store whose root has the URL `root`, such as `s3://bucket/`, each below
+    /// the path that its folder would have. Runs on the threads of `runtime`, a multi-threaded one.
+    #[must_use]
+    pub fn over(store: Arc<dyn ObjectStore>, root: Url, runtime: &Handle) -> Self {
+        Self::build(store, Some(root), runtime)
+    }
+
+    fn build(store: Arc<dyn ObjectStore>, root: Option<Url>, runtime: &Handle) -> Self {
+        let executor = Arc::new(TokioMultiThreadExecutor::new(runtime.clone()));
+        let engine = DefaultEngineBuilder::new(Arc::clone(&store))
+            .with_task_executor(Arc::clone(&executor))
             .build();
-        Ok(Self { engine: Arc::new(engine), store, _threads: Arc::new(Threads(Some(runtime))) })
+        Self {
+            engine: Arc::new(engine),
+            executor,
+            store,
+            root,
+            #[cfg(debug_assertions)]
+            around_files: None,
+            _threads: None,
+        }
+    }
+
+    /// The same tables with something around their files, such as the failpoints of the crash
+    /// harness. Not in release builds.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn with_files(self, around: AroundFiles) -> Self {
+        Self { around_files: Some(around), ..self }
+    }
+
+    /// Where a table is, and its files; `None` for a relative folder.
+    fn place(&self, location: &TableLocation) -> Option<(Url, Arc<dyn TableFiles>)> {
+        let mut url = location.url()?;
+        let files: Arc<dyn TableFiles> = if let Some(store_root) = &self.root {
+            let folder = url;
+            url = store_root.clone();
+            url.set_path(folder.path());
+            let root = ObjectPath::from_url_path(url.path()).ok()?;
+            let (store, executor) = (Arc::clone(&self.store), Arc::clone(&self.executor));
+            Arc::new(ObjectFiles::new(store, executor, root))
+        } else {
+            Arc::new(LocalFiles::new(location.clone()))
+        };
+        #[cfg(debug_assertions)]
+        let files = match self.around_files {
+            Some(around) => around(files),
+            None => files,
+        };
+        Some((url, files))
     }
 }
 
@@ -87,7 +146,7 @@ pub struct Table {
     location: TableLocation,
     url: Url,
     lake: Lake,
-    pub(crate) files: LocalFiles,
+    pub(crate) files: Arc<dyn TableFiles>,
 }
 
 impl Table {
@@ -96,12 +155,12 @@ impl Table {
     /// # Errors
     /// [`LakeError::Storage`] when the location is no absolute path.
     pub fn at(lake: &Lake, location: TableLocation) -> Result<Self, LakeError> {
-        let url = location.url().ok_or_else(|| LakeError::Storage {
+        let relative = || LakeError::Storage {
             action: "open",
             path: location.folder().display().to_string(),
             source: std::io::ErrorKind::InvalidInput.into(),
-        })?;
-        let files = LocalFiles::new(location.clone());
+        };
+        let (url, files) = lake.place(&location).ok_or_else(relative)?;
         Ok(Self { location, url, lake: lake.clone(), files })
     }
 
@@ -117,10 +176,10 @@ impl Table {
         &self.url
     }
 
-    /// The store that the table's files are read from; its root is the file system's.
+    /// The store that the table's files are read from.
     #[must_use]
     pub fn object_store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.lake.store) as Arc<dyn ObjectStore>
+        Arc::clone(&self.lake.store)
     }
 
     /// True when there is a version.
@@ -129,12 +188,7 @@ impl Table {
     /// [`LakeError::Storage`] when the folder cannot be looked at, [`LakeError::NotMounted`] when
     /// the share that it is on is not there.
     pub fn exists(&self) -> Result<bool, LakeError> {
-        self.location.check()?;
-        has_log(self.location.folder()).map_err(|source| LakeError::Storage {
-            action: "look for the log of",
-            path: self.name(),
-            source,
-        })
+        self.files.has_log()
     }
 
     /// The newest version; reads only the log's end when `known` is given.

@@ -85,7 +85,7 @@ pub fn vacuum(
             break;
         }
         for file in files {
-            match std::fs::remove_file(table.files.full_path(&file.path)) {
+            match std::fs::remove_file(table.location().folder().join(&file.path)) {
                 Ok(()) => {
                     report.files += 1;
                     report.bytes += file.size_bytes;
@@ -201,7 +201,7 @@ fn keep_named(
     candidates: &mut Candidates,
 ) -> Result<(), LakeError> {
     let path = log_file(version);
-    let file = match File::open(table.files.full_path(&path)) {
+    let file = match File::open(table.location().folder().join(&path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(()),
         file => file.map_err(|error| fault(table, "open", &path, error))?,
     };
@@ -280,7 +280,7 @@ fn each_file(
     folder: &str,
     visit: &mut dyn FnMut(&str, &Metadata) -> ControlFlow<()>,
 ) -> Result<(), LakeError> {
-    let place = table.files.full_path(folder);
+    let place = table.location().folder().join(folder);
     if !folder.is_empty() && !is_folder(&place).map_err(|e| fault(table, "look at", folder, e))? {
         return Ok(());
     }
@@ -313,7 +313,7 @@ fn modified(metadata: &Metadata) -> Option<i64> {
 }
 
 fn fault(table: &Table, action: &'static str, path: &str, source: io::Error) -> LakeError {
-    let path = table.files.full_path(path).display().to_string();
+    let path = table.location().folder().join(path).display().to_string();
     LakeError::Storage { action, path, source }
 }
 

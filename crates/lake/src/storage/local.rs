@@ -21,19 +21,11 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::{Fill, OpenedFile, PutOutcome, TableFiles};
 use crate::error::LakeError;
-use crate::layout::{TEMPORARY_PREFIX, TableLocation};
+use crate::layout::{TEMPORARY_PREFIX, TableLocation, has_log};
 
-/// Whether a file was written or its name was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PutOutcome {
-    /// The file is durable under its name.
-    Written,
-    /// A file of that name was there; it was not touched.
-    Exists,
-}
-
-/// The files of one table.
+/// The files of one table in a folder.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalFiles {
     location: TableLocation,
@@ -45,44 +37,8 @@ impl LocalFiles {
     }
 
     /// The file system's path of `path`, which is relative to the table's folder.
-    pub(crate) fn full_path(&self, path: &str) -> PathBuf {
+    fn full_path(&self, path: &str) -> PathBuf {
         self.location.folder().join(path)
-    }
-
-    /// Makes the table's folder with its parents, for a table that is to be.
-    pub(crate) fn create_folder(&self) -> Result<(), LakeError> {
-        self.location.check()?;
-        let folder = self.location.folder();
-        create_folder(folder).map_err(|source| self.fault("create", folder, source))
-    }
-
-    /// Writes `bytes` to `path` unless it exists; durable when this returns. The table's folder
-    /// must be there, one below it is made.
-    pub(crate) fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<PutOutcome, LakeError> {
-        self.location.check()?;
-        let target = self.full_path(path);
-        let fill = |file: &mut File| file.write_all(bytes);
-        put(self.location.folder(), &target, fill, |from, to| std::fs::hard_link(from, to))
-            .map_err(|source| self.fault("write", &target, source))
-    }
-
-    /// Writes what `fill` writes to `path` unless it exists, as [`Self::put_if_absent`], for files
-    /// that are not to be in memory. After an error of `fill` there is no such file.
-    pub(crate) fn put_stream(
-        &self,
-        path: &str,
-        fill: &mut dyn FnMut(&mut (dyn Write + Send)) -> io::Result<()>,
-    ) -> Result<PutOutcome, LakeError> {
-        self.location.check()?;
-        let target = self.full_path(path);
-        let fill = |file: &mut File| fill(file);
-        put(self.location.folder(), &target, fill, |from, to| std::fs::hard_link(from, to))
-            .map_err(|source| self.fault("write", &target, source))
-    }
-
-    pub(crate) fn open(&self, path: &str) -> Result<File, LakeError> {
-        let target = self.full_path(path);
-        File::open(&target).map_err(|source| self.fault("open", &target, source))
     }
 
     fn fault(&self, action: &'static str, path: &Path, source: io::Error) -> LakeError {
@@ -90,6 +46,45 @@ impl LocalFiles {
             Err(away) => away,
             Ok(()) => LakeError::Storage { action, path: path.display().to_string(), source },
         }
+    }
+}
+
+impl TableFiles for LocalFiles {
+    /// Makes the table's folder with its parents.
+    fn create(&self) -> Result<(), LakeError> {
+        self.location.check()?;
+        let folder = self.location.folder();
+        create_folder(folder).map_err(|source| self.fault("create", folder, source))
+    }
+
+    /// The table's folder must be there, one below it is made.
+    fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<PutOutcome, LakeError> {
+        self.location.check()?;
+        let target = self.full_path(path);
+        let fill = |file: &mut File| file.write_all(bytes);
+        put(self.location.folder(), &target, fill, |from, to| std::fs::hard_link(from, to))
+            .map_err(|source| self.fault("write", &target, source))
+    }
+
+    fn put_stream(&self, path: &str, fill: &mut Fill<'_>) -> Result<PutOutcome, LakeError> {
+        self.location.check()?;
+        let target = self.full_path(path);
+        let fill = |file: &mut File| fill(file);
+        put(self.location.folder(), &target, fill, |from, to| std::fs::hard_link(from, to))
+            .map_err(|source| self.fault("write", &target, source))
+    }
+
+    fn open(&self, path: &str) -> Result<OpenedFile, LakeError> {
+        let target = self.full_path(path);
+        File::open(&target)
+            .map(OpenedFile::Local)
+            .map_err(|source| self.fault("open", &target, source))
+    }
+
+    fn has_log(&self) -> Result<bool, LakeError> {
+        self.location.check()?;
+        let folder = self.location.folder();
+        has_log(folder).map_err(|source| self.fault("look for the log of", folder, source))
     }
 }
 
@@ -157,7 +152,7 @@ mod tests {
 
     fn table(folder: &Path) -> LocalFiles {
         let files = LocalFiles::new(TableLocation::new(folder.join("a/b")));
-        files.create_folder().unwrap();
+        files.create().unwrap();
         files
     }
 

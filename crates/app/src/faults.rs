@@ -1,0 +1,307 @@
+//! Dying on purpose, for the crash harness: at a durable step, and as at a power cut.
+//!
+//! `TRACELAKE_FAILPOINT=NAME:COUNT` ends the process without a word at the `COUNT`th time that it
+//! comes to the step. `TRACELAKE_POWER_CUT=1` keeps what was written to the journal and not synced
+//! in this process, so that it is lost with it, as a power cut loses what is not on the device: the
+//! kill of a process alone would lose nothing that was written. Release builds have none of this.
+
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context as _;
+use tracelake_journal::{JournalFile, JournalFs, JournalRead, ListedFile, LockOutcome};
+use tracelake_lake::{Fill, LakeError, OpenedFile, PutOutcome, TableFiles};
+
+/// Every step; `torn` leaves half of a write.
+const FAILPOINTS: [&str; 57] = [
+    "segment.create.before",
+    "segment.create.after",
+    "segment.write.before",
+    "segment.write.torn",
+    "segment.write.after",
+    "segment.sync.before",
+    "segment.sync.after",
+    "segment.remove.before",
+    "segment.remove.after",
+    "carry.create.before",
+    "carry.create.after",
+    "carry.write.before",
+    "carry.write.torn",
+    "carry.write.after",
+    "carry.sync.before",
+    "carry.sync.after",
+    "carry.rename.before",
+    "carry.rename.after",
+    "carry.remove.before",
+    "carry.remove.after",
+    "epoch.create.before",
+    "epoch.create.after",
+    "epoch.write.before",
+    "epoch.write.torn",
+    "epoch.write.after",
+    "epoch.sync.before",
+    "epoch.sync.after",
+    "epoch.rename.before",
+    "epoch.rename.after",
+    "plan.create.before",
+    "plan.create.after",
+    "plan.write.before",
+    "plan.write.torn",
+    "plan.write.after",
+    "plan.sync.before",
+    "plan.sync.after",
+    "plan.rename.before",
+    "plan.rename.after",
+    "plan.remove.before",
+    "plan.remove.after",
+    "ledger.create.before",
+    "ledger.create.after",
+    "ledger.write.before",
+    "ledger.write.torn",
+    "ledger.write.after",
+    "ledger.sync.before",
+    "ledger.sync.after",
+    "folder.sync.before",
+    "folder.sync.after",
+    "data.put.before",
+    "data.put.after",
+    "change.put.before",
+    "change.put.after",
+    "vector.put.before",
+    "vector.put.after",
+    "log.put.before",
+    "log.put.after",
+];
+
+/// Where this process dies.
+#[derive(Debug)]
+struct Failpoint {
+    name: String,
+    left: AtomicU64,
+}
+
+static FAILPOINT: OnceLock<Option<Failpoint>> = OnceLock::new();
+
+/// Reads the environment, once.
+fn failpoint() -> anyhow::Result<Option<Failpoint>> {
+    let Ok(text) = std::env::var("TRACELAKE_FAILPOINT") else { return Ok(None) };
+    let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+    anyhow::ensure!(
+        FAILPOINTS.contains(&name),
+        "TRACELAKE_FAILPOINT=`{name}`: one of {}",
+        FAILPOINTS.join(" ")
+    );
+    let left = count.parse().with_context(|| format!("TRACELAKE_FAILPOINT=`{text}`"))?;
+    Ok(Some(Failpoint { name: name.to_owned(), left: AtomicU64::new(left) }))
+}
+
+/// True when the process is to die at this step, now.
+fn is_due(kind: &str, operation: &str, moment: &str) -> bool {
+    let Some(Some(failpoint)) = FAILPOINT.get() else { return false };
+    let mut parts = failpoint.name.split('.');
+    let same = [kind, operation, moment].iter().all(|part| parts.next() == Some(part));
+    same && failpoint.left.fetch_sub(1, Ordering::SeqCst) == 1
+}
+
+fn step(kind: &str, operation: &str, moment: &str) {
+    if is_due(kind, operation, moment) {
+        std::process::abort();
+    }
+}
+
+fn around<T>(kind: &str, operation: &str, work: impl FnOnce() -> T) -> T {
+    step(kind, operation, "before");
+    let done = work();
+    step(kind, operation, "after");
+    done
+}
+
+/// The file system of the journal, with what the environment asks for.
+pub(crate) fn journal_fs(fs: Arc<dyn JournalFs>) -> anyhow::Result<Arc<dyn JournalFs>> {
+    let failpoint = failpoint()?;
+    let is_volatile = std::env::var_os("TRACELAKE_POWER_CUT").is_some();
+    let wanted = is_volatile || failpoint.is_some();
+    FAILPOINT.get_or_init(|| failpoint);
+    if !wanted {
+        return Ok(fs);
+    }
+    tracing::warn!(is_volatile, "this process may die on purpose");
+    Ok(Arc::new(FaultyFs { fs, is_volatile }))
+}
+
+/// The files of a table, with what the environment asks for.
+pub(crate) fn table_files(files: Arc<dyn TableFiles>) -> Arc<dyn TableFiles> {
+    Arc::new(FaultyTable(files))
+}
+
+#[derive(Debug)]
+struct FaultyFs {
+    fs: Arc<dyn JournalFs>,
+    is_volatile: bool,
+}
+
+/// What a file of the journal is, by its name.
+fn kind(path: &Path) -> &'static str {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    match name {
+        _ if name.starts_with("segment-") => "segment",
+        _ if name.starts_with("carry-") => "carry",
+        _ if name.starts_with("EPOCH") => "epoch",
+        _ if name.ends_with(".ledger") => "ledger",
+        // Under another name first, as all that is renamed.
+        _ if name.ends_with(".plan") || name.starts_with(|first: char| first.is_ascii_digit()) => {
+            "plan"
+        }
+        _ => "other",
+    }
+}
+
+impl JournalFs for FaultyFs {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.fs.create_dir_all(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
+        self.fs.lock(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn JournalFile>> {
+        let kind = kind(path);
+        let file = around(kind, "create", || self.fs.create(path))?;
+        let unsynced = self.is_volatile.then(Vec::new);
+        Ok(Box::new(FaultyFile { file, kind, synced_bytes: 0, unsynced }))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn JournalRead>> {
+        self.fs.open_read(path)
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        self.fs.len(path)
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        self.fs.truncate(path, len)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        around(kind(to), "rename", || self.fs.rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        around(kind(path), "remove", || self.fs.remove(path))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        around("folder", "sync", || self.fs.sync_dir(dir))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<ListedFile>> {
+        self.fs.list(dir)
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: Box<dyn JournalFile>,
+    kind: &'static str,
+    synced_bytes: u64,
+    /// What a power cut would lose, where that is to be.
+    unsynced: Option<Vec<u8>>,
+}
+
+fn write_all(file: &mut dyn JournalFile, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = file.write_vectored(&[IoSlice::new(rest)])?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+impl JournalFile for FaultyFile {
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if is_due(self.kind, "write", "torn") {
+            let mut bytes = self.unsynced.take().unwrap_or_default();
+            slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+            let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+            write_all(self.file.as_mut(), half).ok();
+            std::process::abort();
+        }
+        around(self.kind, "write", || match &mut self.unsynced {
+            Some(unsynced) => {
+                slices.iter().for_each(|slice| unsynced.extend_from_slice(slice));
+                Ok(slices.iter().map(|slice| slice.len()).sum())
+            }
+            None => self.file.write_vectored(slices),
+        })
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        around(self.kind, "sync", || {
+            if let Some(unsynced) = &mut self.unsynced {
+                write_all(self.file.as_mut(), unsynced)?;
+                self.synced_bytes += unsynced.len() as u64;
+                unsynced.clear();
+            }
+            self.file.sync_data()
+        })
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        let Some(unsynced) = &mut self.unsynced else { return self.file.truncate(len) };
+        match len.checked_sub(self.synced_bytes) {
+            Some(kept) => {
+                unsynced.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+                Ok(())
+            }
+            None => {
+                unsynced.clear();
+                self.synced_bytes = len;
+                self.file.truncate(len)
+            }
+        }
+    }
+}
+
+/// What a file of a table is, by its path.
+fn table_kind(path: &str) -> &'static str {
+    match path {
+        _ if path.starts_with("_delta_log/") => "log",
+        _ if path.starts_with("_change_data/") => "change",
+        _ if path.starts_with("deletion_vector") => "vector",
+        _ => "data",
+    }
+}
+
+#[derive(Debug)]
+struct FaultyTable(Arc<dyn TableFiles>);
+
+impl TableFiles for FaultyTable {
+    fn create(&self) -> Result<(), LakeError> {
+        self.0.create()
+    }
+
+    fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<PutOutcome, LakeError> {
+        around(table_kind(path), "put", || self.0.put_if_absent(path, bytes))
+    }
+
+    fn put_stream(&self, path: &str, fill: &mut Fill<'_>) -> Result<PutOutcome, LakeError> {
+        around(table_kind(path), "put", || self.0.put_stream(path, fill))
+    }
+
+    fn open(&self, path: &str) -> Result<OpenedFile, LakeError> {
+        self.0.open(path)
+    }
+
+    fn has_log(&self) -> Result<bool, LakeError> {
+        self.0.has_log()
+    }
+}

@@ -1,0 +1,249 @@
+//! One archiver on a machine of its own: journal and pipeline, started, driven and killed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tracelake_decode::DecodedRecord;
+use tracelake_journal::{
+    Journal, JournalError, JournalFs, JournalOptions, RecordBytes, SimulatedFs,
+};
+use tracelake_lake::Lake;
+use tracelake_lake::assemble::SettleRules;
+use tracelake_model::{Clock, TableName};
+use tracelake_testkit::FakeClock;
+
+use super::faults::{Fault, FaultCounts};
+use super::store::{Objects, SimulatedStore, store_root};
+use crate::archive::Archive;
+use crate::broken::Broken;
+use crate::pipeline::{
+    Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, Schedule, Wake, journal_id,
+};
+
+/// Of the ledger, which a schedule never outlives.
+const LEDGER_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+
+/// What stays the same over an archiver's lives.
+#[derive(Debug)]
+pub(super) struct Setting {
+    pub(super) handle: Handle,
+    pub(super) archive: Archive,
+    pub(super) default_table: TableName,
+    pub(super) objects: Arc<Objects>,
+    pub(super) clock: Arc<FakeClock>,
+    pub(super) segment_bytes: u64,
+    pub(super) index_limit: usize,
+    pub(super) max_open_bytes: usize,
+    pub(super) broken: Broken,
+}
+
+/// An archiver, alive or dead.
+#[derive(Debug)]
+pub(super) struct Archiver {
+    setting: Setting,
+    pub(super) machine: SimulatedFs,
+    alive: Option<Alive>,
+    /// Faults of stores of earlier lives.
+    past: FaultCounts,
+}
+
+#[derive(Debug)]
+struct Alive {
+    journal: Arc<Journal<DecodedRecord>>,
+    pipeline: Pipeline,
+    store: Arc<SimulatedStore>,
+}
+
+/// What became of a record: whether it was acknowledged.
+pub(super) type Answer = Result<(), JournalError>;
+
+impl Archiver {
+    pub(super) fn new(setting: Setting, seed: u64) -> Self {
+        let machine = SimulatedFs::new(seed);
+        Self { setting, machine, alive: None, past: FaultCounts::default() }
+    }
+
+    pub(super) const fn is_alive(&self) -> bool {
+        self.alive.is_some()
+    }
+
+    /// Starts the machine and the archiver on it, and lets it take in what an earlier life left.
+    /// While that goes on `meanwhile` is appended, with what is told of it. `fault` may befall the
+    /// store. It may die in the attempt.
+    pub(super) fn start(
+        &mut self,
+        crash_after: Option<u64>,
+        fault: Option<(Fault, u64, u64)>,
+        meanwhile: Vec<(RecordBytes, DecodedRecord)>,
+    ) -> anyhow::Result<Vec<Answer>> {
+        self.machine.restart();
+        if let Some(operations) = crash_after {
+            self.machine.crash_after(operations);
+        }
+        let started = self.try_start(fault, meanwhile);
+        if started.is_err() {
+            self.kill();
+        }
+        started
+    }
+
+    fn try_start(
+        &mut self,
+        fault: Option<(Fault, u64, u64)>,
+        meanwhile: Vec<(RecordBytes, DecodedRecord)>,
+    ) -> anyhow::Result<Vec<Answer>> {
+        let Setting { handle, archive, objects, clock, broken, .. } = &self.setting;
+        let machine = Some(self.machine.clone());
+        let store = SimulatedStore::new(Arc::clone(objects), machine, Arc::clone(clock));
+        let store = Arc::new(store);
+        if let Some((fault, after, choice)) = fault {
+            store.arm(fault, after, choice);
+        }
+        let lake = Lake::over(Arc::<SimulatedStore>::clone(&store), store_root()?, handle);
+        let fs: Arc<dyn JournalFs> = Arc::new(self.machine.clone());
+        let mut options = JournalOptions::new(archive.folder.journal());
+        options.segment_bytes = self.setting.segment_bytes;
+        options.leave_out_sync = broken.leaves_out_sync();
+        let (journal, events, recovered) =
+            Journal::<DecodedRecord>::open_on(Arc::clone(&fs), options)?;
+        let journal = Arc::new(journal);
+        let (_, commands) = mpsc::unbounded_channel();
+        let parts = PipelineParts {
+            journal: Arc::clone(&journal),
+            events,
+            commands,
+            archive: Archive { lake, clock: Arc::<FakeClock>::clone(clock), ..archive.clone() },
+            schedule: self.schedule(),
+            index_limit: self.setting.index_limit,
+            journal_id: journal_id(fs.as_ref(), &archive.folder)?,
+            fs,
+            default_table: self.setting.default_table.clone(),
+            open_bytes: Arc::new(OpenBytes::new(usize::MAX)),
+            maintenance: Arc::default(),
+            ledger_retention: LEDGER_RETENTION,
+            broken: *broken,
+        };
+        let pipeline = Pipeline::new(handle.clone(), parts);
+        let alive = self.alive.insert(Alive { journal, pipeline, store });
+        let answers = alive.append(handle, meanwhile);
+        alive.pipeline.recover(&recovered)?;
+        Ok(answers)
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            settle: SettleRules {
+                settle_after: Duration::from_secs(1),
+                idle_after: Duration::from_secs(4),
+                max_open_bytes: self.setting.max_open_bytes,
+            },
+            commit_every: Duration::from_secs(1),
+            commit_bytes: 64 << 20,
+            amend_every: Duration::from_secs(3),
+        }
+    }
+
+    /// Stops the machine: what was not durable may be gone.
+    pub(super) fn kill(&mut self) {
+        self.machine.crash();
+        self.bury();
+    }
+
+    /// Takes leave of a process whose machine has stopped, or that ended. Says whether it did.
+    pub(super) fn bury(&mut self) -> bool {
+        let ended = self.machine.is_crashed()
+            || self.alive.as_ref().is_some_and(|alive| alive.journal.is_failed().is_some());
+        if ended && let Some(alive) = self.alive.take() {
+            self.machine.crash();
+            self.past.add(&alive.store.happened());
+            return true;
+        }
+        false
+    }
+
+    /// Appends records in one group, and says of each whether it was acknowledged.
+    pub(super) fn append(&mut self, records: Vec<(RecordBytes, DecodedRecord)>) -> Vec<Answer> {
+        let handle = &self.setting.handle;
+        self.alive.as_mut().map(|alive| alive.append(handle, records)).unwrap_or_default()
+    }
+
+    /// Lets the pipeline do what is due.
+    pub(super) fn turn(&mut self) {
+        if let Some(Alive { pipeline, .. }) = &mut self.alive {
+            pipeline.take_waiting();
+            pipeline.turn(Wake::Tick);
+        }
+    }
+
+    /// Settles and commits everything.
+    pub(super) fn flush(&mut self) -> anyhow::Result<FlushOutcome> {
+        let alive = self.alive.as_mut().context("dead")?;
+        let (reply, mut answer) = oneshot::channel();
+        alive.pipeline.turn(Wake::Command(Some(Command::Flush(reply))));
+        answer.try_recv()?.map_err(anyhow::Error::msg)
+    }
+
+    /// Ends the process as it ends when it is told to.
+    pub(super) fn stop(&mut self) {
+        if let Some(Alive { pipeline, journal, store }) = self.alive.take() {
+            drop(journal);
+            // What could not be committed is in the journal.
+            pipeline.end().ok();
+            self.past.add(&store.happened());
+        }
+    }
+
+    pub(super) fn arm(&self, fault: Fault, after: u64, choice: u64) {
+        if let Some(alive) = &self.alive {
+            alive.store.arm(fault, after, choice);
+        }
+    }
+
+    /// Lets nothing more go wrong.
+    pub(super) fn heal(&self) {
+        self.machine.set_room(None);
+        self.machine.fail_syncs(0);
+        self.machine.fail_creates(0);
+        self.machine.crash_after(u64::MAX);
+        if let Some(alive) = &self.alive {
+            alive.store.disarm();
+        }
+    }
+
+    /// What befell store and file system in all lives.
+    pub(super) fn happened(&self) -> FaultCounts {
+        let mut happened = self.past;
+        if let Some(alive) = &self.alive {
+            happened.add(&alive.store.happened());
+        }
+        let accidents = self.machine.accidents();
+        happened.note(Fault::TornWrite, accidents.torn_files);
+        happened.note(Fault::LostName, accidents.lost_names);
+        happened.note(Fault::NoRoom, accidents.refused_writes);
+        happened.note(Fault::SyncError, accidents.failed_syncs);
+        happened.note(Fault::CreateError, accidents.failed_creates);
+        happened
+    }
+
+    pub(super) fn now_unix_nano(&self) -> u64 {
+        self.setting.clock.now_unix_nano()
+    }
+}
+
+impl Alive {
+    fn append(
+        &mut self,
+        handle: &Handle,
+        records: Vec<(RecordBytes, DecodedRecord)>,
+    ) -> Vec<Answer> {
+        if records.is_empty() {
+            return Vec::new();
+        }
+        let answers = handle.block_on(self.journal.append_together(records));
+        self.journal.wait_idle();
+        answers.into_iter().map(|answer| answer.map(|_| ())).collect()
+    }
+}

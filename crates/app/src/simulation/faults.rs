@@ -1,0 +1,111 @@
+//! The kinds of fault that a schedule may meet, and how often they did.
+
+use std::fmt;
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The machine stops between two operations.
+    Kill,
+    /// The machine stops at an operation of the journal's file system.
+    KillAtFile,
+    /// The machine stops before or after a PUT took effect.
+    KillAtPut,
+    /// The machine stops while it recovers.
+    KillInRecovery,
+    /// The process is told to stop and started again.
+    Restart,
+    /// A crash left other bytes in a file than were written.
+    TornWrite,
+    /// A crash undid the creation, renaming or removal of a file.
+    LostName,
+    /// No room for the journal.
+    NoRoom,
+    /// A sync fails.
+    SyncError,
+    /// A file cannot be created.
+    CreateError,
+    /// 503 to a PUT that had no effect.
+    PutRefused,
+    /// 409 to a PUT that had no effect.
+    PutConflict,
+    /// 412 to a PUT that had no effect, though the name is free.
+    PutMisreported,
+    /// 412 to a PUT that took effect: the client's own retry met it.
+    PutMetItself,
+    /// An error in answer to a PUT that took effect.
+    AnswerLost,
+    /// An error in answer to a PUT that takes effect later.
+    PutLate,
+    /// A GET fails.
+    GetError,
+    /// A list fails.
+    ListError,
+    /// The store takes seconds to answer.
+    Slow,
+    /// The store refuses a run of requests.
+    Throttled,
+}
+
+impl Fault {
+    pub(super) const ALL: [Self; 20] = [
+        Self::Kill,
+        Self::KillAtFile,
+        Self::KillAtPut,
+        Self::KillInRecovery,
+        Self::Restart,
+        Self::TornWrite,
+        Self::LostName,
+        Self::NoRoom,
+        Self::SyncError,
+        Self::CreateError,
+        Self::PutRefused,
+        Self::PutConflict,
+        Self::PutMisreported,
+        Self::PutMetItself,
+        Self::AnswerLost,
+        Self::PutLate,
+        Self::GetError,
+        Self::ListError,
+        Self::Slow,
+        Self::Throttled,
+    ];
+}
+
+/// How often each fault happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FaultCounts([u64; Fault::ALL.len()]);
+
+impl FaultCounts {
+    pub(super) fn note(&mut self, fault: Fault, times: u64) {
+        if let Some(count) = self.0.get_mut(fault as usize) {
+            *count += times;
+        }
+    }
+
+    pub(super) fn of(&self, fault: Fault) -> u64 {
+        self.0.get(fault as usize).copied().unwrap_or_default()
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        for fault in Fault::ALL {
+            self.note(fault, other.of(fault));
+        }
+    }
+
+    /// Adds 1 for each kind that happened in `schedule`.
+    pub(super) fn add_schedule(&mut self, schedule: &Self) {
+        for fault in Fault::ALL {
+            self.note(fault, u64::from(0 < schedule.of(fault)));
+        }
+    }
+}
+
+impl fmt::Display for FaultCounts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fault in Fault::ALL {
+            writeln!(formatter, "  {:<16}{:>7}", format!("{fault:?}"), self.of(fault))?;
+        }
+        Ok(())
+    }
+}

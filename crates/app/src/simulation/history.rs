@@ -1,0 +1,193 @@
+//! What clients sent and were told, and whether a table keeps it.
+//!
+//! What is said of one trace is in an order: that in which it was sent to its one archiver. Orders
+//! that were not acknowledged may have taken effect or not, at their place in it. Spans of traces
+//! that nobody changes or deletes go to any archiver.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use tracelake_lake::TraceDraft;
+use tracelake_model::{SpanId, TraceId};
+
+/// A span by its content.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SpanKey {
+    pub(super) span: SpanId,
+    pub(super) name: String,
+}
+
+/// Something that a client said of a trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// A span.
+    Span(SpanKey),
+    /// A tag has this value, or there is none.
+    Tag(String, Option<String>),
+    /// An assessment has this rationale.
+    Assessment(String, String),
+    /// The trace is gone.
+    Deleted,
+}
+
+/// What was said of one trace, in order, and whether it was acknowledged.
+#[derive(Debug, Default)]
+struct TraceHistory(Vec<(Said, bool)>);
+
+/// What was said of all traces of a table.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    traces: BTreeMap<TraceId, TraceHistory>,
+    /// Acknowledged spans, copies included.
+    pub(super) acked_spans: u64,
+    /// What was not acknowledged.
+    pub(super) unacked: u64,
+}
+
+impl History {
+    pub(super) fn note(&mut self, trace: TraceId, said: Said, acked: bool) {
+        self.acked_spans += u64::from(acked && matches!(said, Said::Span(_)));
+        self.unacked += u64::from(!acked);
+        self.traces.entry(trace).or_default().0.push((said, acked));
+    }
+
+    /// Whether the trace was told to go, acknowledged or not.
+    pub(super) fn was_deleted(&self, trace: TraceId) -> bool {
+        self.traces
+            .get(&trace)
+            .is_some_and(|history| history.0.iter().any(|(said, _)| *said == Said::Deleted))
+    }
+
+    /// Whether a span of the trace was acknowledged.
+    pub(super) fn has_acked_span(&self, trace: TraceId) -> bool {
+        self.traces.get(&trace).is_some_and(|history| {
+            history.0.iter().any(|(said, acked)| *acked && matches!(said, Said::Span(_)))
+        })
+    }
+
+    /// Whether all that was ever said of the trace is in `rows` for sure, so that what another
+    /// archiver is told of it now comes after all of it.
+    pub(super) fn is_all_in(&self, trace: TraceId, rows: &[TraceDraft]) -> bool {
+        let Some(history) = self.traces.get(&trace) else { return false };
+        let of_trace: Vec<&TraceDraft> = rows.iter().filter(|row| row.trace_id == trace).collect();
+        let [row] = of_trace.as_slice() else { return false };
+        let spans: Vec<&SpanKey> = history
+            .0
+            .iter()
+            .filter_map(|(said, _)| if let Said::Span(key) = said { Some(key) } else { None })
+            .collect();
+        let distinct: BTreeSet<&SpanKey> = spans.iter().copied().collect();
+        let mut faults = String::new();
+        history.check_spans(trace, &of_trace, &mut faults);
+        history.check_info(row, &mut faults);
+        // A copy that was sent twice may be in once and on its way once more.
+        distinct.len() == spans.len()
+            && history.0.iter().all(|(said, acked)| *acked && *said != Said::Deleted)
+            && faults.is_empty()
+    }
+
+    /// How the rows of the table break what clients were told; empty when they do not.
+    pub(super) fn check(&self, rows: &[TraceDraft]) -> String {
+        let mut faults = String::new();
+        let mut by_trace: BTreeMap<TraceId, Vec<&TraceDraft>> = BTreeMap::new();
+        for row in rows {
+            by_trace.entry(row.trace_id).or_default().push(row);
+        }
+        for (trace, rows) in &by_trace {
+            if 1 < rows.len() {
+                writeln!(faults, "{trace} has {} rows", rows.len()).ok();
+            }
+            if !self.traces.contains_key(trace) {
+                writeln!(faults, "{trace} was never sent").ok();
+            }
+        }
+        for (trace, history) in &self.traces {
+            let rows = by_trace.get(trace).map(Vec::as_slice).unwrap_or_default();
+            history.check_spans(*trace, rows, &mut faults);
+            if let [row] = rows {
+                history.check_info(row, &mut faults);
+            }
+        }
+        faults
+    }
+}
+
+impl TraceHistory {
+    fn check_spans(&self, trace: TraceId, rows: &[&TraceDraft], faults: &mut String) {
+        let mut found: BTreeMap<SpanKey, usize> = BTreeMap::new();
+        for span in rows.iter().flat_map(|row| &row.spans) {
+            let key = SpanKey { span: span.span_id, name: span.view().name.to_owned() };
+            *found.entry(key).or_default() += 1;
+        }
+        let sent: BTreeSet<&SpanKey> = self
+            .0
+            .iter()
+            .filter_map(|(said, _)| if let Said::Span(key) = said { Some(key) } else { None })
+            .collect();
+        for key in found.keys().filter(|key| !sent.contains(key)) {
+            writeln!(faults, "{trace}: {key:?} was never sent").ok();
+        }
+        for key in sent {
+            let count = found.get(key).copied().unwrap_or_default();
+            if 1 < count {
+                writeln!(faults, "{trace}: {key:?} is there {count} times").ok();
+            }
+            let sends = self
+                .0
+                .iter()
+                .enumerate()
+                .filter(|(_, (said, _))| matches!(said, Said::Span(other) if other == key));
+            let gone_after = |at: usize, surely: bool| {
+                let later = self.0.iter().skip(at + 1);
+                let mut deleted = later.filter(|(said, _)| *said == Said::Deleted);
+                deleted.any(|(_, acked)| *acked || !surely)
+            };
+            let (mut must, mut may) = (false, false);
+            for (at, (_, acked)) in sends {
+                must |= *acked && !gone_after(at, false);
+                may |= !gone_after(at, true);
+            }
+            if must && count == 0 {
+                writeln!(faults, "{trace}: {key:?} was acknowledged and is lost").ok();
+            }
+            if !may && 0 < count {
+                writeln!(faults, "{trace}: {key:?} was deleted and is there").ok();
+            }
+        }
+    }
+
+    /// Tags and assessments of a trace that nobody deleted.
+    fn check_info(&self, row: &TraceDraft, faults: &mut String) {
+        if self.0.iter().any(|(said, _)| *said == Said::Deleted) {
+            return;
+        }
+        let info = row.full_info();
+        // Of each key, the values that it may have: that of the last acknowledged order, and those
+        // of later ones that may have taken effect.
+        let mut allowed: BTreeMap<(bool, &String), Vec<Option<&String>>> = BTreeMap::new();
+        for (said, acked) in &self.0 {
+            let (key, value) = match said {
+                Said::Tag(key, value) => ((false, key), value.as_ref()),
+                Said::Assessment(id, rationale) => ((true, id), Some(rationale)),
+                Said::Span(_) | Said::Deleted => continue,
+            };
+            let values = allowed.entry(key).or_insert_with(|| vec![None]);
+            if *acked {
+                values.clear();
+            }
+            values.push(value);
+        }
+        for ((is_assessment, key), values) in allowed {
+            let found = if is_assessment {
+                let known = info.assessments.iter().find(|known| known.assessment_id == *key);
+                known.and_then(|known| known.rationale.as_ref())
+            } else {
+                info.tags.get(key)
+            };
+            if !values.contains(&found) {
+                let trace = row.trace_id;
+                writeln!(faults, "{trace}: {key} is {found:?}, it may be {values:?}").ok();
+            }
+        }
+    }
+}
