@@ -17,9 +17,9 @@ use crate::archive::Archive;
 use crate::broken::Broken;
 use crate::config::Settings;
 use crate::fault::{Fault, FaultKind};
-use crate::maintenance::{Ground, MaintenanceParts, MaintenanceState, MaintenanceThread};
 #[cfg(debug_assertions)]
 use crate::faults;
+use crate::maintenance::{Ground, MaintenanceParts, MaintenanceState, MaintenanceThread};
 use crate::pipeline::{
     Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule, journal_id,
 };

@@ -319,7 +319,8 @@ impl Ledger {
 
     fn begin(&self, day: u64) -> io::Result<Open> {
         self.fs.create_dir_all(&self.folder)?;
-        let number = files(self.fs.as_ref(), &self.folder)?.last().map_or(1, |last| last.number + 1);
+        let number =
+            files(self.fs.as_ref(), &self.folder)?.last().map_or(1, |last| last.number + 1);
         let path = self.folder.join(read::file_name(number, day));
         let mut file = self.fs.create(&path)?;
         write_all(file.as_mut(), &FILE_HEADER)?;

@@ -44,11 +44,7 @@ pub(super) fn read_epoch(
 }
 
 /// Writes a line whole or not at all; durable when this returns.
-pub(super) fn write_durably(
-    fs: &dyn JournalFs,
-    path: &Path,
-    line: &str,
-) -> anyhow::Result<()> {
+pub(super) fn write_durably(fs: &dyn JournalFs, path: &Path, line: &str) -> anyhow::Result<()> {
     let temporary = path.with_extension("new");
     (|| -> io::Result<()> {
         // What a crash left of an earlier attempt.

@@ -237,7 +237,8 @@ impl Pipeline {
             ledger_retention,
             broken,
         } = parts;
-        let ledger = Ledger::open(Arc::clone(&fs), archive.folder.ledger(), journal_id, ledger_retention);
+        let ledger =
+            Ledger::open(Arc::clone(&fs), archive.folder.ledger(), journal_id, ledger_retention);
         let clock = Arc::clone(&archive.clock);
         let writers = Writers::new(&archive, journal_id, journal.active_segment(), index_limit);
         Self {

@@ -35,7 +35,7 @@ pub(super) struct Request {
 
 /// The traces of a schedule.
 pub(super) fn traces(random: &mut Random, archivers: usize, tables: usize) -> Vec<Trace> {
-    let count = 2 + random.below(6);
+    let count = 2 + random.below(4);
     (0..count)
         .map(|number| {
             let mut id = [0; 16];

@@ -65,25 +65,28 @@ impl History {
         })
     }
 
+    /// Whether [`Self::is_all_in`] can hold: all was acknowledged, nothing was deleted, and no copy
+    /// of a span can be on its way once more.
+    pub(super) fn may_be_all_in(&self, trace: TraceId) -> bool {
+        let Some(TraceHistory(said)) = self.traces.get(&trace) else { return false };
+        let mut spans = BTreeSet::new();
+        said.iter().all(|(said, acked)| {
+            *acked
+                && *said != Said::Deleted
+                && !matches!(said, Said::Span(key) if !spans.insert(key))
+        })
+    }
+
     /// Whether all that was ever said of the trace is in `rows` for sure, so that what another
     /// archiver is told of it now comes after all of it.
     pub(super) fn is_all_in(&self, trace: TraceId, rows: &[TraceDraft]) -> bool {
         let Some(history) = self.traces.get(&trace) else { return false };
         let of_trace: Vec<&TraceDraft> = rows.iter().filter(|row| row.trace_id == trace).collect();
         let [row] = of_trace.as_slice() else { return false };
-        let spans: Vec<&SpanKey> = history
-            .0
-            .iter()
-            .filter_map(|(said, _)| if let Said::Span(key) = said { Some(key) } else { None })
-            .collect();
-        let distinct: BTreeSet<&SpanKey> = spans.iter().copied().collect();
         let mut faults = String::new();
         history.check_spans(trace, &of_trace, &mut faults);
         history.check_info(row, &mut faults);
-        // A copy that was sent twice may be in once and on its way once more.
-        distinct.len() == spans.len()
-            && history.0.iter().all(|(said, acked)| *acked && *said != Said::Deleted)
-            && faults.is_empty()
+        faults.is_empty() && self.may_be_all_in(trace)
     }
 
     /// How the rows of the table break what clients were told; empty when they do not.
