@@ -13,8 +13,11 @@ use tracelake_model::{Assessment, Limits, SpanId, TraceChange, TraceChanges, Tra
 use super::history::{History, Said, SpanKey};
 use super::random::Random;
 
-/// Spans of a trace that differ by their id.
+/// Spans of a trace that any archiver is told of: so few that many come twice.
 const SPANS: usize = 4;
+
+/// Spans of a trace of one archiver: so many that few come twice.
+const OWN_SPANS: usize = 60;
 
 /// A trace that clients tell of.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +43,7 @@ pub(super) fn traces(random: &mut Random, archivers: usize, tables: usize) -> Ve
         .map(|number| {
             let mut id = [0; 16];
             id[15] = u8::try_from(number + 1).unwrap_or(u8::MAX);
-            let owner = random.chance(50).then(|| random.below(archivers));
+            let owner = random.chance(60).then(|| random.below(archivers));
             Trace { id: TraceId(id), table: random.below(tables), owner }
         })
         .collect()
@@ -69,13 +72,16 @@ pub(super) fn compose(
         let same_table: Vec<Trace> =
             fitting.iter().filter(|trace| trace.table == first.table).copied().collect();
         let trace = if random.chance(60) { first } else { random.pick(&same_table)? };
-        said.push((trace.id, Said::Span(span(random))));
+        let spans = if trace.owner.is_some() { OWN_SPANS } else { SPANS };
+        // The root first: a trace without one settles late.
+        let is_first = !history.knows(trace.id) && said.iter().all(|(id, _)| *id != trace.id);
+        said.push((trace.id, Said::Span(span(random, if is_first { 1 } else { spans }))));
     }
     Some(Request { table: first.table, said })
 }
 
-fn span(random: &mut Random) -> SpanKey {
-    let number = 1 + random.below(SPANS);
+fn span(random: &mut Random, spans: usize) -> SpanKey {
+    let number = 1 + random.below(spans);
     let mut id = [0; 8];
     id[7] = u8::try_from(number).unwrap_or(u8::MAX);
     // Now and then another span under the same id.
@@ -88,7 +94,7 @@ pub(super) fn change(random: &mut Random, was_deleted: bool) -> Said {
     match random.below(10) {
         0..3 => Said::Deleted,
         // Of a trace that was deleted nobody can say whether it is there to be changed.
-        _ if was_deleted => Said::Span(span(random)),
+        _ if was_deleted => Said::Span(span(random, OWN_SPANS)),
         3..6 => Said::Tag(format!("tag-{}", random.below(2)), Some(value)),
         6 => Said::Tag(format!("tag-{}", random.below(2)), None),
         _ => Said::Assessment(format!("a-{}", random.below(2)), value),

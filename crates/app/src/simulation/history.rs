@@ -58,6 +58,11 @@ impl History {
             .is_some_and(|history| history.0.iter().any(|(said, _)| *said == Said::Deleted))
     }
 
+    /// Whether anything was said of the trace.
+    pub(super) fn knows(&self, trace: TraceId) -> bool {
+        self.traces.contains_key(&trace)
+    }
+
     /// Whether a span of the trace was acknowledged.
     pub(super) fn has_acked_span(&self, trace: TraceId) -> bool {
         self.traces.get(&trace).is_some_and(|history| {

@@ -21,6 +21,7 @@ pub(super) struct Summary {
     pub(super) archivers: [u64; 3],
     pub(super) acked_spans: u64,
     pub(super) unacked: u64,
+    pub(super) taken_over: u64,
     pub(super) versions: u64,
     pub(super) rows: u64,
     pub(super) amended: u64,
@@ -38,6 +39,7 @@ impl Summary {
         }
         self.acked_spans += outcome.acked_spans;
         self.unacked += outcome.unacked;
+        self.taken_over += outcome.taken_over;
         self.versions += outcome.versions;
         self.rows += outcome.rows;
         self.amended += outcome.amended;
@@ -57,12 +59,13 @@ impl Summary {
         let [one, two, three] = self.archivers;
         let mut text = format!(
             "{} schedules in {seconds:.1} s ({:.1}/s): {one} with one archiver, {two} with two, \
-             {three} with three\n{} spans acknowledged, {} orders not; {} rows, {} of them amended, \
-             in {} versions\nschedules that met\n{}",
+             {three} with three\n{} spans acknowledged, {} orders not; {} changes through \
+             another archiver than before; {} rows, {} of them amended, in {} versions\nschedules that met\n{}",
             self.schedules,
             self.schedules as f64 / seconds,
             self.acked_spans,
             self.unacked,
+            self.taken_over,
             self.rows,
             self.amended,
             self.versions,

@@ -35,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) archivers: usize,
     pub(super) acked_spans: u64,
     pub(super) unacked: u64,
+    /// Changes that came through another archiver than all that was said before.
+    pub(super) taken_over: u64,
     pub(super) versions: u64,
     pub(super) rows: u64,
     /// Rows that were replaced at least once.
@@ -58,6 +60,7 @@ struct World<'a> {
     happened: FaultCounts,
     crash_armed: Vec<bool>,
     violations: String,
+    taken_over: u64,
     digest: DefaultHasher,
 }
 
@@ -115,6 +118,7 @@ impl<'a> World<'a> {
             happened: FaultCounts::default(),
             crash_armed: vec![false; archiver_count],
             violations: String::new(),
+            taken_over: 0,
             digest: DefaultHasher::new(),
         }
     }
@@ -126,8 +130,8 @@ impl<'a> World<'a> {
             return;
         }
         match self.random.below(100) {
-            0..4 => self.change_through_another(at),
-            4..40 => self.send(at),
+            0..6 => self.hand_over(),
+            6..40 => self.send(at),
             40..65 => {
                 let wait = 200 + self.random.below(2_500) as u64;
                 self.clock.advance(Duration::from_millis(wait));
@@ -137,9 +141,6 @@ impl<'a> World<'a> {
             _ => self.meet_fault(at),
         }
         self.look_after(at);
-        if !self.archivers.get(at).is_some_and(Archiver::is_alive) && self.random.chance(70) {
-            self.change_through_survivor(at);
-        }
     }
 
     fn with(&mut self, at: usize, work: impl FnOnce(&mut Archiver)) {
@@ -268,10 +269,7 @@ impl<'a> World<'a> {
                 self.happened.note(Fault::Kill, 1);
             }
             Fault::KillAtFile => {
-                archiver.machine.crash_after(choice % 14);
-                if let Some(armed) = self.crash_armed.get_mut(at) {
-                    *armed = true;
-                }
+                self.arm_crash(at, choice % 14);
             }
             Fault::Restart => {
                 archiver.stop();
@@ -286,6 +284,14 @@ impl<'a> World<'a> {
             Fault::CreateError => archiver.machine.fail_creates(1 + u32::from(choice % 4 == 0)),
             Fault::GetError | Fault::Slow => archiver.arm(fault, (choice >> 8) % 10, choice),
             _ => archiver.arm(fault, after, choice),
+        }
+    }
+
+    /// Lets the machine stop after so many more operations of its file system.
+    fn arm_crash(&mut self, at: usize, operations: u64) {
+        self.with(at, |archiver| archiver.machine.crash_after(operations));
+        if let Some(armed) = self.crash_armed.get_mut(at) {
+            *armed = true;
         }
     }
 
@@ -316,6 +322,7 @@ impl<'a> World<'a> {
             outcome.acked_spans += history.acked_spans;
             outcome.unacked += history.unacked;
         }
+        outcome.taken_over = self.taken_over;
         outcome.violations = self.violations;
         (outcome.versions, outcome.rows, outcome.amended).hash(&mut self.digest);
         outcome.digest = self.digest.finish();
