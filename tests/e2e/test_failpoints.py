@@ -18,9 +18,9 @@ import pytest
 import requests
 from deltalake import DeltaTable
 
-from support import generate, table
+from support import generate, otlp, table
 from support.crash import Client, check_exactly_once, flush_quietly
-from support.server import Server
+from support.server import DEFAULT_TABLE, Server
 
 SEED = int(os.environ.get("CRASH_SEED", "0")) or time.time_ns() % 10**9
 ALL = os.environ.get("CRASH_ALL") == "1"
@@ -29,6 +29,8 @@ BROKEN_ROUNDS = 6
 QUICK = (
     "--settle-after", "100ms", "--idle-after", "400ms", "--commit-every", "150ms", "--amend-every", "250ms",
 )  # fmt: skip
+# Nothing is committed but by a flush.
+SLOW = ("--settle-after", "1h", "--idle-after", "1h", "--commit-every", "1h", "--amend-every", "1h")
 POWER_CUT = {"TRACELAKE_POWER_CUT": "1"}
 
 
@@ -164,9 +166,9 @@ def test_archivers_on_one_table_die_in_turn(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("step", ["sync", "txn", "carry"])
+@pytest.mark.parametrize("step", ["sync", "carry"])
 def test_a_broken_build_is_caught(step: str, make_server: Callable[..., Server]) -> None:
-    """The same lives with one step left out: the comparison finds what is lost or doubled."""
+    """The same lives with one step left out: the comparison finds what is lost."""
     chance = random.Random(SEED)
     server = make_server(*QUICK, quick=False)
     clients = [Client(n, generate.Maker(SEED + n)) for n in range(3)]
@@ -183,6 +185,45 @@ def test_a_broken_build_is_caught(step: str, make_server: Callable[..., Server])
         server.flush(timeout=60)
     except (AssertionError, requests.RequestException) as fault:
         pytest.fail(f"the broken build cannot even flush: {fault}")
-    with pytest.raises(AssertionError, match="lost|doubled") as caught:
+    with pytest.raises(AssertionError, match="lost") as caught:
         check_exactly_once(server.table_path(), clients, SEED)
     print(f"\n{step} left out: {str(caught.value)[:200]}")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("step", ["", "txn"])
+def test_a_replay_that_does_not_look_at_the_txn_is_caught(
+    step: str, make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """One archiver dies between its commit and its note, another one deletes what it committed.
+
+    Spans alone would not show it: handed over again they are known by their content.
+    """
+    share = tmp_path / "share"
+    share.mkdir()
+    flags = ("--tables-dir", str(share), *SLOW)
+    one, two = (make_server(*flags, name=name, quick=False) for name in ("one", "two"))
+    one.env = {**POWER_CUT, "TRACELAKE_FAILPOINT": "epoch.rename.before:1"}
+    for server in (one, two):
+        server.start()
+    make = generate.Maker(SEED)
+    kept, deleted = make.trace_id(), make.trace_id()
+    otlp.post(one.url, generate.request(make.span(kept, "a"), make.span(deleted, "b")))
+    flush_quietly(one.url, 0)
+    one.kill()
+    path = share.joinpath(*DEFAULT_TABLE.split("."))
+    assert set(table.rows(path)) == {kept.hex(), deleted.hex()}, "committed before it died"
+    answer = requests.post(
+        f"{two.url}/api/3.0/mlflow/traces/delete-traces",
+        json={"experiment_id": "0", "request_ids": [f"tr-{deleted.hex()}"]},
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+    two.flush()
+    one.env = {"TRACELAKE_BREAK": step}
+    one.start()
+    one.flush()
+    came_back = {deleted.hex()} if step else set()
+    assert set(table.rows(path)) == {kept.hex()} | came_back
+    for server in (one, two):
+        server.stop()

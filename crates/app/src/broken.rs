@@ -16,7 +16,7 @@ pub(crate) struct Broken {
 pub(crate) enum Step {
     /// `fdatasync` before the acknowledgement.
     Sync,
-    /// The look whether a replayed epoch is in its table already.
+    /// The look, at a replay, whether a planned epoch is in its table already.
     Txn,
     /// What is unsettled goes on into the next epoch.
     Carry,

@@ -37,7 +37,7 @@ impl LocalFiles {
     }
 
     /// The file system's path of `path`, which is relative to the table's folder.
-    pub(crate) fn full_path(&self, path: &str) -> PathBuf {
+    fn full_path(&self, path: &str) -> PathBuf {
         self.location.folder().join(path)
     }
 
