@@ -520,7 +520,7 @@ impl Pipeline {
             for (table, traces) in settled {
                 self.put_back(&table, traces, false);
             }
-            return Err(error.into());
+            return Err(error);
         }
         let mut outcome = FlushOutcome::default();
         for (table, traces) in self.plan(segment, settled, &mut outcome)? {

@@ -116,9 +116,13 @@ fn an_epoch_is_one_version() {
     let mut changed = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {
         let file = std::fs::File::open(file.unwrap().path()).unwrap();
-        crate::data_file::read_text_column(file, "_change_type", |_, text| {
-            changed.extend(text.map(str::to_owned));
-        })
+        crate::data_file::read_text_column(
+            crate::storage::OpenedFile::Local(file),
+            "_change_type",
+            |_, text| {
+                changed.extend(text.map(str::to_owned));
+            },
+        )
         .unwrap();
     }
     assert_eq!(changed, ["update_preimage", "update_postimage", "delete", "insert", "insert"]);
