@@ -286,6 +286,9 @@ mod tests {
         let maker = Maker::new(shape(1), 5, 0);
         let requests = maker.requests(|length| format!("head {length}\r\n"));
         let request = requests.first().unwrap();
-        assert_eq!(request.bytes.len(), request.body_bytes + "head 9999\r\n".len());
+        assert_eq!(
+            request.bytes.len(),
+            request.body_bytes + format!("head {}\r\n", request.body_bytes).len()
+        );
     }
 }

@@ -17,6 +17,8 @@ use crate::error::QueryError;
 
 /// Takes address space, not memory, until it is used.
 const STACK_BYTES: usize = 256 << 20;
+/// Stack of the thread that watches a statement: it reads a small file, but an allocator may take tens of KiB.
+const WATCH_STACK_BYTES: usize = 512 << 10;
 
 /// How often the memory of the process is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(25);
@@ -64,7 +66,7 @@ where
     let (_done, running) = channel::<()>();
     let (ring, rang) = oneshot::channel();
     let watched = limits.clone();
-    spawn("statement-limits", 64 << 10, move || {
+    spawn("statement-limits", WATCH_STACK_BYTES, move || {
         if let Some(error) = watch(&watched, &running) {
             ring.send(error).ok();
         }
