@@ -218,6 +218,8 @@ WITH_TABLE: dict[str, Callable[[str], list[str]]] = {
     "disable": lambda name: ["disable", "--experiment", "e", "--", name],
     "show": lambda name: ["show", "--", "tr-" + "0" * 31 + "1", name],
     "status": lambda name: ["status", "--", name],
+    "verify": lambda name: ["verify", "--", name],
+    "maintain": lambda name: ["maintain", "--once", "--", name],
 }
 
 

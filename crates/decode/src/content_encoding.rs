@@ -90,21 +90,42 @@ fn is_zlib(body: &[u8]) -> bool {
         if first & 15 == 8 && (u32::from(*first) << 8 | u32::from(*second)) % 31 == 0)
 }
 
+/// What a body that grows takes at a time, beyond the first of it.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// Reads piece by piece and joins the pieces at the end, so that a body that is refused took no more than the
+/// limit: a buffer that doubles would have taken twice as much.
 fn read_capped(
-    decoder: impl Read,
+    mut decoder: impl Read,
     encoding: &'static str,
     max_bytes: usize,
 ) -> Result<Bytes, DecodeError> {
-    let mut output = Vec::new();
-    let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
-    decoder
-        .take(limit)
-        .read_to_end(&mut output)
-        .map_err(|error| DecodeError::Compression { encoding, reason: error.to_string() })?;
-    if max_bytes < output.len() {
-        return Err(DecodeError::TooLarge { limit_bytes: max_bytes });
+    let mut pieces: Vec<Vec<u8>> = Vec::new();
+    let mut read_bytes = 0_usize;
+    loop {
+        let room = max_bytes.saturating_add(1).saturating_sub(read_bytes).min(PIECE_BYTES);
+        let mut piece = Vec::new();
+        let read = decoder
+            .by_ref()
+            .take(u64::try_from(room).unwrap_or(u64::MAX))
+            .read_to_end(&mut piece)
+            .map_err(|error| DecodeError::Compression { encoding, reason: error.to_string() })?;
+        read_bytes += read;
+        if max_bytes < read_bytes {
+            return Err(DecodeError::TooLarge { limit_bytes: max_bytes });
+        }
+        pieces.push(piece);
+        if read < room {
+            return Ok(join(pieces));
+        }
     }
-    Ok(output.into())
+}
+
+fn join(mut pieces: Vec<Vec<u8>>) -> Bytes {
+    match pieces.len() {
+        0 | 1 => pieces.pop().unwrap_or_default().into(),
+        _ => pieces.concat().into(),
+    }
 }
 
 #[cfg(test)]
