@@ -230,7 +230,8 @@ def verify_report(text: str, rows: QueryResult) -> VerifyReport:
 
     def hour(line: dict[str, Any]) -> HourLine:
         here, there = Figures(**line["acknowledged"]), Figures(**line["archived"])
-        return HourLine(**{**line, "acknowledged": here, "archived": there})
+        fields: dict[str, Any] = {**line, "acknowledged": here, "archived": there}
+        return HourLine(**fields)
 
     return VerifyReport(
         table=told["table"],
