@@ -268,7 +268,10 @@ pub(crate) fn canonical(message: Message, bytes: &[u8]) -> Vec<u8> {
         known.push((number, field.into_bytes()));
     }
     known.sort_by_key(|(number, _)| *number);
-    let mut bytes: Vec<u8> = known.into_iter().flat_map(|(_, field)| field).collect();
+    // Field by field: payloads are long, and an iterator over their bytes takes a step for each.
+    let fields = known.iter().map(|(_, field)| field.len()).sum::<usize>();
+    let mut bytes = Vec::with_capacity(fields + unknown.as_bytes().len());
+    known.iter().for_each(|(_, field)| bytes.extend_from_slice(field));
     bytes.extend_from_slice(unknown.as_bytes());
     bytes
 }
