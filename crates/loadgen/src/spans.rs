@@ -120,9 +120,7 @@ const SYSTEM_PROMPT: &str = "You are the support agent of an online shop. Answer
 
 fn llm_span(place: usize, root: bool) -> Message {
     let call = if root { &AGENT } else { CALLS.get(place % CALLS.len()).unwrap_or(&AGENT) };
-    let span = frame(root, call.span, call.span_kind);
-    let attributes = llm_attributes(call);
-    attributes.into_iter().fold(span, |span, attribute| span.message(9, attribute))
+    span(root, call.span, call.span_kind, llm_attributes(call))
 }
 
 fn llm_attributes(call: &Call) -> Vec<Message> {
@@ -179,22 +177,28 @@ fn light_span(place: usize, root: bool) -> Message {
     let (name, route) = ROUTES.get(place % ROUTES.len()).copied().unwrap_or(("GET", "/"));
     let method = name.split(' ').next().unwrap_or_default();
     let text = |key: &str, value: &str| attribute(key, string(value.as_bytes()));
-    frame(root, name, 2)
-        .message(9, text("http.request.method", method))
-        .message(9, text("http.route", route))
-        .message(9, attribute("http.response.status_code", Message::new().number(3, 200)))
-        .message(9, text("server.address", "checkout-7.production.internal"))
-        .message(9, text("url.scheme", "https"))
+    let attributes = vec![
+        text("http.request.method", method),
+        text("http.route", route),
+        attribute("http.response.status_code", Message::new().number(3, 200)),
+        text("server.address", "checkout-7.production.internal"),
+        text("url.scheme", "https"),
+    ];
+    span(root, name, 2, attributes)
 }
 
-/// What every span has: ids, name, kind, times, status.
-fn frame(root: bool, name: &str, kind: u64) -> Message {
+/// A span with its fields in the order of their numbers, as the SDKs of OpenTelemetry write them.
+fn span(root: bool, name: &str, kind: u64, attributes: Vec<Message>) -> Message {
     let ids = Message::new().bytes_hole(1, Filling::TraceId).bytes_hole(2, Filling::SpanId);
     let ids = if root { ids } else { ids.bytes_hole(4, Filling::ParentId) };
-    ids.bytes(5, name.as_bytes())
+    let frame = ids
+        .bytes(5, name.as_bytes())
         .number(6, kind)
         .fixed64_hole(7, Filling::Start)
-        .fixed64_hole(8, Filling::End)
+        .fixed64_hole(8, Filling::End);
+    attributes
+        .into_iter()
+        .fold(frame, |span, attribute| span.message(9, attribute))
         .message(15, Message::new().number(3, 1))
 }
 
