@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use arrow::array::{Array, RecordBatch, StructArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use arrow::json::LineDelimitedWriter;
 use delta_kernel::engine::arrow_conversion::TryFromArrow as _;
 use delta_kernel::expressions::ColumnName;
@@ -14,15 +14,13 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
-use parquet::arrow::arrow_writer::{
-    ArrowColumnChunk, ArrowColumnWriter, ArrowLeafColumn, compute_leaves,
-};
 use parquet::arrow::{ProjectionMask, arrow_reader::ArrowReaderOptions};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
+use tracelake_model::schema::traces_schema;
 
 use crate::storage::OpenedFile;
 
@@ -69,139 +67,62 @@ pub(crate) fn encode_file(
 
 /// Encodes `batches`, all of one schema, as one file with statistics; `rows` is about how many rows they
 /// have together. Batches are taken one by one, so that no more than a few are in memory.
+///
+/// Making rows and encoding them is about the same work: each has a thread of its own.
 pub(crate) fn encode_batches(
     schema: &SchemaRef,
     rows: usize,
     batches: &mut dyn Iterator<Item = Result<RecordBatch, ParquetError>>,
 ) -> Result<EncodedFile, ParquetError> {
-    let properties = writer_properties(rows)?;
-    let (mut file, factory) =
-        ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties))?
-            .into_serialized_writer()?;
-    let mut stats = FileStats::new(schema)?;
-    let mut next = batches.next().transpose()?;
-    let mut groups = 0;
-    while let Some(first) = next {
-        let writers = factory.create_column_writers(groups)?;
-        let (chunks, rest) = encode_row_group(schema, writers, first, batches, &mut stats)?;
-        let mut group = file.next_row_group()?;
-        for chunk in chunks {
-            chunk.append_to_row_group(&mut group)?;
+    std::thread::scope(|scope| {
+        let (hand_over, taken) = sync_channel(BATCHES_AHEAD);
+        let encoder = std::thread::Builder::new()
+            .name("encode".to_owned())
+            .spawn_scoped(scope, move || encode_taken(schema, rows, &taken))?;
+        for batch in batches {
+            if hand_over.send(batch?).is_err() {
+                // It ended with an error, which is read below.
+                break;
+            }
         }
-        group.close()?;
-        groups += 1;
-        next = rest;
+        drop(hand_over);
+        let encoded = encoder.join();
+        encoded.map_err(|_| ParquetError::General("the encoder failed".to_owned()))?
+    })
+}
+
+/// Batches that may wait for the thread that encodes them.
+const BATCHES_AHEAD: usize = 1;
+
+/// About what a file has beside its columns: bounds of pages, bloom filters, the footer.
+const FOOTER_BYTES: usize = 256 << 10;
+
+fn encode_taken(
+    schema: &SchemaRef,
+    rows: usize,
+    batches: &Receiver<RecordBatch>,
+) -> Result<EncodedFile, ParquetError> {
+    let properties = writer_properties(rows)?;
+    let mut file = ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties))?;
+    let mut stats = FileStats::new(schema)?;
+    while let Ok(batch) = batches.recv() {
+        stats.add(&batch)?;
+        if ROW_GROUP_ROWS < file.in_progress_rows() + batch.num_rows() {
+            flush(&mut file)?;
+        }
+        file.write(&batch)?;
     }
+    flush(&mut file)?;
     let bytes = file.into_inner()?;
     Ok(EncodedFile { size_bytes: bytes.len(), bytes, stats: stats.finish()? })
 }
 
-/// A leaf column of a batch, and its position among the leaves of the schema.
-type Leaf = (usize, ArrowLeafColumn);
-
-/// Writes one row group: `first` and as many of the following batches as it takes. Gives back the columns,
-/// and the batch that begins the next group.
-///
-/// The payload columns, which take half of the work, are compressed on a thread of their own.
-fn encode_row_group(
-    schema: &SchemaRef,
-    writers: Vec<ArrowColumnWriter>,
-    first: RecordBatch,
-    batches: &mut dyn Iterator<Item = Result<RecordBatch, ParquetError>>,
-    stats: &mut FileStats,
-) -> Result<(Vec<ArrowColumnChunk>, Option<RecordBatch>), ParquetError> {
-    let heavy = payload_leaves(schema);
-    let (theirs, mut own): (Vec<_>, Vec<_>) =
-        writers.into_iter().enumerate().partition(|(leaf, _)| heavy.contains(leaf));
-    std::thread::scope(|scope| {
-        let (hand_over, leaves) = sync_channel::<Vec<Leaf>>(BATCHES_AHEAD);
-        let compressor = std::thread::Builder::new()
-            .name("compress".to_owned())
-            .spawn_scoped(scope, move || compress(theirs, &leaves))?;
-        let mut rows = 0;
-        let mut next = Some(first);
-        while let Some(batch) =
-            next.take_if(|batch| rows == 0 || rows + batch.num_rows() <= ROW_GROUP_ROWS)
-        {
-            rows += batch.num_rows();
-            stats.add(&batch)?;
-            let (theirs, leaves): (Vec<Leaf>, Vec<Leaf>) =
-                leaves_of(schema, &batch)?.into_iter().partition(|(leaf, _)| heavy.contains(leaf));
-            if hand_over.send(theirs).is_err() {
-                // It ended with an error, which is read below.
-                break;
-            }
-            write_leaves(&mut own, &leaves)?;
-            next = batches.next().transpose()?;
-        }
-        drop(hand_over);
-        let done = compressor.join();
-        let mut chunks =
-            done.map_err(|_| ParquetError::General("a compressor failed".into()))??;
-        chunks.extend(close(own)?);
-        chunks.sort_unstable_by_key(|(leaf, _)| *leaf);
-        Ok((chunks.into_iter().map(|(_, chunk)| chunk).collect(), next))
-    })
-}
-
-/// Batches that may wait for the thread that compresses payloads.
-const BATCHES_AHEAD: usize = 1;
-
-fn compress(
-    mut writers: Vec<(usize, ArrowColumnWriter)>,
-    batches: &Receiver<Vec<Leaf>>,
-) -> Result<Vec<(usize, ArrowColumnChunk)>, ParquetError> {
-    while let Ok(leaves) = batches.recv() {
-        write_leaves(&mut writers, &leaves)?;
-    }
-    close(writers)
-}
-
-/// Writes each leaf to its writer; both are in the order of the schema.
-fn write_leaves(
-    writers: &mut [(usize, ArrowColumnWriter)],
-    leaves: &[Leaf],
-) -> Result<(), ParquetError> {
-    for ((position, writer), (leaf, column)) in writers.iter_mut().zip(leaves) {
-        debug_assert_eq!(position, leaf, "writers and leaves are in one order");
-        writer.write(column)?;
-    }
-    Ok(())
-}
-
-fn close(
-    writers: Vec<(usize, ArrowColumnWriter)>,
-) -> Result<Vec<(usize, ArrowColumnChunk)>, ParquetError> {
-    writers.into_iter().map(|(leaf, writer)| Ok((leaf, writer.close()?))).collect()
-}
-
-fn leaves_of(schema: &Schema, batch: &RecordBatch) -> Result<Vec<Leaf>, ParquetError> {
-    let mut leaves = Vec::new();
-    for (field, column) in schema.fields().iter().zip(batch.columns()) {
-        leaves.extend(compute_leaves(field, column)?);
-    }
-    Ok(leaves.into_iter().enumerate().collect())
-}
-
-/// Positions of the payload columns among the leaves of `schema`.
-fn payload_leaves(schema: &Schema) -> Vec<usize> {
-    fn walk(field: &Field, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
-        path.push(field.name().clone());
-        match field.data_type() {
-            DataType::Struct(fields) => fields.iter().for_each(|field| walk(field, path, found)),
-            DataType::List(inner) | DataType::Map(inner, _) => walk(inner, path, found),
-            _ => found.push(path.clone()),
-        }
-        path.pop();
-    }
-    let mut leaves = Vec::new();
-    schema.fields().iter().for_each(|field| walk(field, &mut Vec::new(), &mut leaves));
-    let is_payload = |path: &[String]| {
-        path.first().is_some_and(|name| name == "spans")
-            && path.iter().any(|name| matches!(name.as_str(), "inputs" | "outputs" | "metadata"))
-    };
-    let payloads = leaves.iter().enumerate().filter(|(_, path)| is_payload(path));
-    payloads.map(|(leaf, _)| leaf).collect()
+/// Ends the row group. Room is made for it at once: doubling would copy the file, and touch fresh memory,
+/// several times.
+fn flush(file: &mut ArrowWriter<Vec<u8>>) -> Result<(), ParquetError> {
+    let more = file.in_progress_size() + FOOTER_BYTES;
+    file.inner_mut().reserve_exact(more);
+    file.flush()
 }
 
 /// Zstd level of data files as they are committed; compaction takes more time over it. Level 2 makes LLM spans
@@ -248,7 +169,7 @@ fn writer_properties(rows: usize) -> Result<WriterProperties, ParquetError> {
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_size_limit(PAGE_BYTES)
         .set_write_batch_size(VALUES_PER_LOOK)
-        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_statistics_enabled(EnabledStatistics::None)
         .set_statistics_truncate_length(Some(64))
         .set_column_index_truncate_length(Some(64));
     let element = |path: &[&str]| {
@@ -263,7 +184,7 @@ fn writer_properties(rows: usize) -> Result<WriterProperties, ParquetError> {
             .set_column_dictionary_enabled(column.clone(), false)
             .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
     }
-    for payload in [
+    for column in [
         element(&["inputs"]),
         element(&["outputs"]),
         element(&["metadata", "key_value", "value"]),
@@ -275,10 +196,13 @@ fn writer_properties(rows: usize) -> Result<WriterProperties, ParquetError> {
         top("response_preview"),
         ColumnPath::new(vec!["trace_info".into(), "request_id".into()]),
     ] {
-        properties = properties.set_column_dictionary_enabled(payload, false);
+        // Lengths apart from the texts: ids are then nothing but digits, payloads nothing but text.
+        properties = properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_LENGTH_BYTE_ARRAY);
     }
-    for payload in [element(&["inputs"]), element(&["outputs"]), element(&["otlp"])] {
-        properties = properties.set_column_statistics_enabled(payload, EnabledStatistics::None);
+    for column in bounded_columns() {
+        properties = properties.set_column_statistics_enabled(column, EnabledStatistics::Chunk);
     }
     let distinct = rows.clamp(1, ROW_GROUP_ROWS) as u64;
     let trace_id = ColumnPath::new(vec!["trace_id".into()]);
@@ -286,6 +210,25 @@ fn writer_properties(rows: usize) -> Result<WriterProperties, ParquetError> {
         .set_column_bloom_filter_enabled(trace_id.clone(), true)
         .set_column_bloom_filter_max_ndv(trace_id, distinct)
         .build())
+}
+
+/// Columns that have bounds in the file: those of the trace itself. Of what lies in lists and maps no reader can
+/// use them, and each value would be compared twice.
+fn bounded_columns() -> Vec<ColumnPath> {
+    let schema = traces_schema();
+    let scalars = |fields: &Fields, path: &[&str]| -> Vec<ColumnPath> {
+        let scalars = fields.iter().filter(|field| !field.data_type().is_nested());
+        let path_of =
+            |name: &str| [path, &[name]].concat().into_iter().map(str::to_owned).collect();
+        scalars.map(|field| ColumnPath::new(path_of(field.name()))).collect()
+    };
+    let mut columns = scalars(schema.fields(), &[]);
+    for field in schema.fields() {
+        if let DataType::Struct(fields) = field.data_type() {
+            columns.extend(scalars(fields, &[field.name()]));
+        }
+    }
+    columns
 }
 
 /// Delta's statistics of a file, gathered batch by batch.
