@@ -19,7 +19,6 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::request::{SpanGroup, SpanRecord};
 use crate::shape::{Message, canonical, is_canonical};
-use crate::wire::WireValue;
 
 /// Bits of the half that says which span it is.
 const IDENTITY_BITS: u64 = 0xffff_ffff_0000_0000;
@@ -46,16 +45,10 @@ pub struct Fingerprinter {
 impl Fingerprinter {
     /// The fingerprint of `span`.
     pub fn span(&mut self, span: &SpanRecord) -> Fingerprint {
-        let mut name: &[u8] = &[];
-        // The name is read on the way: the walk comes past it anyway.
-        let message = if is_canonical(Message::Span, &span.message, &mut |number, value| {
-            if let (5, WireValue::Bytes(bytes)) = (number, value) {
-                name = bytes;
-            }
-        }) {
+        // Spans that came over the wire were looked at when they were decoded.
+        let message = if span.is_canonical || is_canonical(Message::Span, &span.message) {
             xxh3_64(&span.message)
         } else {
-            name = span.view().name.as_bytes();
             xxh3_64(&canonical(Message::Span, &span.message))
         };
         let content = joined([message, self.group(&span.group)]);
@@ -63,16 +56,14 @@ impl Fingerprinter {
             u64::from_le_bytes(span.span_id.0),
             span.start_time_unix_nano,
             span.end_time_unix_nano,
-            xxh3_64(name),
+            xxh3_64(span.view().name.as_bytes()),
         ]);
         Fingerprint((identity & IDENTITY_BITS) | (content & !IDENTITY_BITS))
     }
 
     fn group(&mut self, group: &Arc<SpanGroup>) -> u64 {
         match &self.group {
-            Some((known, hash)) if Arc::ptr_eq(known, group) || says_the_same(known, group) => {
-                *hash
-            }
+            Some((known, hash)) if known.says_the_same(group) => *hash,
             _ => {
                 let hash = joined([
                     part(Message::Resource, &group.resource),
@@ -87,19 +78,8 @@ impl Fingerprinter {
     }
 }
 
-fn says_the_same(left: &SpanGroup, right: &SpanGroup) -> bool {
-    left.resource == right.resource
-        && left.scope == right.scope
-        && left.resource_schema_url == right.resource_schema_url
-        && left.scope_schema_url == right.scope_schema_url
-}
-
 fn part(message: Message, bytes: &[u8]) -> u64 {
-    if is_canonical(message, bytes, &mut |_, _| ()) {
-        xxh3_64(bytes)
-    } else {
-        xxh3_64(&canonical(message, bytes))
-    }
+    if is_canonical(message, bytes) { xxh3_64(bytes) } else { xxh3_64(&canonical(message, bytes)) }
 }
 
 /// One number of several.

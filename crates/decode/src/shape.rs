@@ -74,12 +74,14 @@ impl Message {
 }
 
 /// What a walk over a well-formed message found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Findings {
     /// A string is not UTF-8.
     pub invalid_text: bool,
     /// There is a field that the table has no column for, or a single field came twice.
     pub beyond_columns: bool,
+    /// The bytes are their own [`canonical`] form.
+    pub canonical: bool,
 }
 
 /// Limits that a walk enforces.
@@ -122,7 +124,7 @@ pub(crate) fn check(
     bytes: &[u8],
     limits: &WalkLimits,
 ) -> Result<Findings, ShapeFault> {
-    let mut findings = Findings::default();
+    let mut findings = Findings { invalid_text: false, beyond_columns: false, canonical: true };
     walk(message, bytes, limits, 0, &mut findings)?;
     Ok(findings)
 }
@@ -139,12 +141,17 @@ fn walk(
     }
     let mut fields = Fields::new(bytes);
     let mut seen = 0_u32;
+    let mut highest = 0;
     let mut counts = [0_usize; 3];
     while let Some((number, value)) = fields.next_field().map_err(ShapeFault::Wire)? {
         let Some(kind) = message.field(number) else {
             findings.beyond_columns = true;
+            // Behind an unknown field there may be unknown ones alone.
+            highest = u32::MAX;
             continue;
         };
+        findings.canonical &= is_in_place(message, highest, number, kind, value);
+        highest = number;
         if !matches!(kind, FieldType::Many(_)) {
             // Field numbers are at most 16 here. In a oneof any second member counts as a repeat.
             let bit = if message == Message::AnyValue { 1 } else { 1 << (number & 31) };
@@ -159,7 +166,7 @@ fn walk(
             | (FieldType::Fixed32, WireValue::Fixed32(_))
             | (FieldType::Bytes, WireValue::Bytes(_)) => {}
             (FieldType::Text, WireValue::Bytes(text)) => {
-                findings.invalid_text |= std::str::from_utf8(text).is_err();
+                findings.invalid_text |= simdutf8::basic::from_utf8(text).is_err();
             }
             (FieldType::One(inner), WireValue::Bytes(bytes)) => {
                 walk(inner, bytes, limits, depth + nesting(inner), findings)?;
@@ -171,7 +178,25 @@ fn walk(
             _ => return Err(ShapeFault::WireType { message, field: number }),
         }
     }
+    findings.canonical &= !fields.overlong();
     Ok(())
+}
+
+/// True when a known field would be written like this behind the field `highest`: in the order of the
+/// numbers, no default, of a oneof one member.
+const fn is_in_place(
+    message: Message,
+    highest: u32,
+    number: u32,
+    kind: FieldType,
+    value: WireValue<'_>,
+) -> bool {
+    match (message, kind) {
+        // In a oneof a default value is a value. Any number but 0 says true.
+        (Message::AnyValue, _) => highest == 0 && (number != 2 || value.number() <= 1),
+        (_, FieldType::Many(_)) => highest <= number,
+        _ => highest < number && (value.number() != 0 || !value.bytes().is_empty()),
+    }
 }
 
 /// Whether `bits` are a double that is not a number and not the usual one: its JSON text says only
@@ -276,73 +301,13 @@ pub(crate) fn canonical(message: Message, bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// True when `bytes` are their own [`canonical`] form, so that they need not be rewritten to be
-/// compared. `field` is told the fields of the message itself, as far as they were read.
-pub(crate) fn is_canonical<'a>(
-    message: Message,
-    bytes: &'a [u8],
-    field: &mut impl FnMut(u32, WireValue<'a>),
-) -> bool {
-    let mut fields = Fields::new(bytes);
-    let mut highest = 0;
-    let mut offset = 0;
-    loop {
-        let (number, value) = match fields.next_field() {
-            Ok(Some(found)) => found,
-            Ok(None) => return true,
-            Err(_) => return false,
-        };
-        if fields.offset() - offset != shortest_length(number, value) {
-            return false;
-        }
-        offset = fields.offset();
-        field(number, value);
-        let Some(kind) = message.field(number) else {
-            // Behind an unknown field there may be unknown ones alone.
-            highest = u32::MAX;
-            continue;
-        };
-        let in_order = match (kind, message) {
-            // Of a oneof there is one member, whatever its number.
-            (_, Message::AnyValue) => highest == 0,
-            (FieldType::Many(_), _) => highest <= number,
-            _ => highest < number,
-        };
-        highest = number;
-        if !in_order || !is_canonical_value(message, number, kind, value) {
-            return false;
-        }
-    }
-}
-
-/// True when a known field would be written like this: no default, an embedded message likewise.
-fn is_canonical_value(
-    message: Message,
-    number: u32,
-    kind: FieldType,
-    value: WireValue<'_>,
-) -> bool {
-    let keep_default = message == Message::AnyValue;
-    match (kind, value) {
-        (FieldType::Many(inner), WireValue::Bytes(bytes)) => {
-            is_canonical(inner, bytes, &mut |_, _| ())
-        }
-        (FieldType::One(inner), WireValue::Bytes(bytes)) => {
-            (keep_default || !bytes.is_empty()) && is_canonical(inner, bytes, &mut |_, _| ())
-        }
-        (_, WireValue::Varint(bits)) if keep_default && number == 2 => bits <= 1,
-        (_, value) => keep_default || value.number() != 0 || !value.bytes().is_empty(),
-    }
-}
-
-/// Bytes of a field when every number in it is as short as can be.
-fn shortest_length(number: u32, value: WireValue<'_>) -> usize {
-    let varint = |number: u64| (70 - (number | 1).leading_zeros() as usize) / 7;
-    varint(u64::from(number) << 3)
-        + match value {
-            WireValue::Varint(number) => varint(number),
-            WireValue::Fixed64(_) => 8,
-            WireValue::Fixed32(_) => 4,
-            WireValue::Bytes(bytes) => varint(bytes.len() as u64) + bytes.len(),
-        }
+/// True when `bytes`, a well-formed message, are their own [`canonical`] form, so that they need not be
+/// rewritten to be compared.
+pub(crate) fn is_canonical(message: Message, bytes: &[u8]) -> bool {
+    let limits = WalkLimits {
+        max_attributes: usize::MAX,
+        max_nesting_depth: usize::MAX,
+        max_events: usize::MAX,
+    };
+    check(message, bytes, &limits).is_ok_and(|findings| findings.canonical)
 }

@@ -449,7 +449,7 @@ impl<'a> ScopeView<'a> {
 }
 
 fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
+    simdutf8::basic::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Protobuf enums and uint32 travel as varints; parsers keep the low 32 bits.

@@ -51,26 +51,28 @@ impl<'a> WireValue<'a> {
 pub struct Fields<'a> {
     bytes: &'a [u8],
     offset: usize,
+    overlong: bool,
 }
 
 impl<'a> Fields<'a> {
     /// Starts at the first field of the message `bytes`.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, offset: 0 }
+        Self { bytes, offset: 0, overlong: false }
     }
 
-    /// Bytes read so far.
+    /// True when a key, length or number that was read takes more bytes than it needs.
     #[must_use]
-    pub const fn offset(&self) -> usize {
-        self.offset
+    pub const fn overlong(&self) -> bool {
+        self.overlong
     }
 
     /// The next field's number and value, `None` at the end.
     ///
     /// # Errors
     /// [`WireError`] where the bytes are not protobuf; reading cannot go on after it.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "the walks over spans are loops around this")]
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<(u32, WireValue<'a>)>, WireError> {
         if self.offset == self.bytes.len() {
             return Ok(None);
@@ -107,6 +109,7 @@ impl<'a> Fields<'a> {
         }
     }
 
+    #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
@@ -117,6 +120,7 @@ impl<'a> Fields<'a> {
             }
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
+                self.overlong |= byte == 0;
                 return Ok(value);
             }
         }
@@ -137,6 +141,7 @@ impl<'a> Fields<'a> {
         Ok(bytes)
     }
 
+    #[cold]
     const fn fault(&self, reason: &'static str) -> WireError {
         WireError { offset: self.offset, reason }
     }

@@ -51,7 +51,7 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn with_message(span: &SpanRecord, message: Vec<u8>) -> SpanRecord {
-    SpanRecord { message: message.into(), ..span.clone() }
+    SpanRecord { message: message.into(), is_canonical: false, ..span.clone() }
 }
 
 proptest! {

@@ -149,7 +149,7 @@ impl<'a> Candidate<'a> {
             }
             ValueView::Bytes(_) => (PayloadForm::Value, true, Members::default()),
         };
-        Reading { candidate: self, form, truthy, members }
+        Reading { candidate: self, value, form, truthy, members }
     }
 }
 
@@ -157,6 +157,7 @@ impl<'a> Candidate<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Reading<'a> {
     candidate: Candidate<'a>,
+    value: ValueView<'a>,
     form: PayloadForm,
     /// False for what counts as absent: `""`, `[]`, `{}`, `0`, `false`, no value.
     pub(super) truthy: bool,
@@ -170,19 +171,19 @@ impl<'a> Reading<'a> {
         Payload::Attribute {
             position: self.candidate.position,
             key: self.candidate.attribute.key,
-            value: self.candidate.attribute.value(),
+            value: self.value,
             form: self.form,
         }
     }
 
     /// The value as JSON text.
     pub(super) fn json(&self) -> Cow<'a, str> {
-        attribute_json(self.candidate.attribute.value(), self.form)
+        attribute_json(self.value, self.form)
     }
 
     /// The string, out of its JSON quotes if it has them; `None` for anything else.
     pub(super) fn text(&self) -> Option<Cow<'a, str>> {
-        loose_text(self.candidate.attribute.value())
+        loose_text(self.value)
     }
 }
 

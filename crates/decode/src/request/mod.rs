@@ -65,6 +65,18 @@ pub struct SpanGroup {
     pub beyond_columns: bool,
 }
 
+impl SpanGroup {
+    /// True when both say the same of their spans, in the same bytes.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || (self.resource == other.resource
+                && self.scope == other.scope
+                && self.resource_schema_url == other.resource_schema_url
+                && self.scope_schema_url == other.scope_schema_url)
+    }
+}
+
 /// One accepted span. Cloning copies pointers only.
 #[derive(Clone, Debug)]
 pub struct SpanRecord {
@@ -84,6 +96,8 @@ pub struct SpanRecord {
     pub group: Arc<SpanGroup>,
     /// The span says more than the table's columns can hold: its bytes are kept beside the row.
     pub beyond_columns: bool,
+    /// The message is known to be in canonical form, in which equal spans have equal bytes.
+    pub is_canonical: bool,
 }
 
 impl SpanRecord {
@@ -301,6 +315,7 @@ impl<'a> Decoder<'a> {
             beyond_columns: findings.beyond_columns
                 || group.beyond_columns
                 || (parent.is_none() && !view.parent_span_id.is_empty()),
+            is_canonical: findings.canonical && !findings.invalid_text,
         })
     }
 

@@ -206,6 +206,7 @@ fn span_record(trace_id: TraceId, row: &Row<'_>) -> Result<SpanRecord, String> {
         message: span.into_bytes().into(),
         group: Arc::new(span_group(row, source)?),
         beyond_columns: false,
+        is_canonical: false,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The `spans` column: OTLP spans walked once, straight into leaf builders.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
@@ -9,7 +10,7 @@ use arrow::array::{
 use arrow::error::ArrowError;
 use tracelake_decode::any_value::{to_json, write_json, write_json_string};
 use tracelake_decode::conventions::{Meaning, Payload, PayloadForm};
-use tracelake_decode::request::encode_request;
+use tracelake_decode::request::{SpanGroup, encode_request};
 use tracelake_decode::{KeyValueView, ResourceView, ScopeView, SpanRecord, SpanView, ValueView};
 use tracelake_model::ids::{hex, hex_in};
 use tracelake_model::schema::span_fields;
@@ -37,6 +38,52 @@ pub(crate) struct SpanColumns {
     scope: ScopeColumns,
     resource: ResourceColumns,
     otlp: BinaryBuilder,
+    /// Of the last span: the next one often has the same.
+    group: Option<GroupCells>,
+}
+
+/// What the spans of a group have in the columns of their resource.
+#[derive(Debug)]
+struct GroupCells {
+    group: Arc<SpanGroup>,
+    tags: Vec<(String, String)>,
+    /// Positions of the tags that are JSON, not text.
+    json_positions: String,
+    resource_dropped: u32,
+    /// No key of the resource came twice.
+    unique_keys: bool,
+}
+
+impl GroupCells {
+    fn new(group: &Arc<SpanGroup>) -> Self {
+        let resource = ResourceView::new(&group.resource);
+        let mut seen = SeenKeys::default();
+        let mut cells = Self {
+            group: Arc::clone(group),
+            tags: Vec::new(),
+            json_positions: String::new(),
+            resource_dropped: resource.dropped_attributes_count,
+            unique_keys: true,
+        };
+        for (position, attribute) in resource.attributes().enumerate() {
+            if !seen.insert(attribute.key) {
+                cells.unique_keys = false;
+                continue;
+            }
+            let value = match attribute.value() {
+                ValueView::String(text) => text.to_owned(),
+                value => {
+                    if !cells.json_positions.is_empty() {
+                        cells.json_positions.push(',');
+                    }
+                    cells.json_positions.push_str(&position.to_string());
+                    to_json(value)
+                }
+            };
+            cells.tags.push((attribute.key.to_owned(), value));
+        }
+        cells
+    }
 }
 
 const TEXT: [&str; 15] = [
@@ -119,8 +166,7 @@ impl SpanColumns {
         exact &= self.append_times(span);
         exact &= self.append_counts(span);
         exact &= self.append_attributes(attributes, meaning);
-        exact &= self.append_resource(record);
-        exact &= self.append_scope(record);
+        exact &= self.append_group(&record.group);
         exact &= self.events.append(span);
         exact &= self.links.append(span);
         let usage = &meaning.usage;
@@ -268,42 +314,26 @@ impl SpanColumns {
         }
     }
 
-    fn append_resource(&mut self, record: &SpanRecord) -> bool {
-        let resource = ResourceView::new(&record.group.resource);
-        let mut json = String::new();
-        let mut seen = SeenKeys::default();
-        let mut exact = true;
-        for (position, attribute) in resource.attributes().enumerate() {
-            if !seen.insert(attribute.key) {
-                exact = false;
-                continue;
-            }
-            match attribute.value() {
-                ValueView::String(text) => self.tags.entry(attribute.key, text),
-                value => {
-                    self.tags.entry(attribute.key, &to_json(value));
-                    if !json.is_empty() {
-                        json.push(',');
-                    }
-                    json.push_str(&position.to_string());
-                }
-            }
-        }
+    /// Appends what the spans of a group share. Returns false when the columns cannot hold all of it.
+    fn append_group(&mut self, group: &Arc<SpanGroup>) -> bool {
+        let known = self.group.take().filter(|known| known.group.says_the_same(group));
+        let cells = known.unwrap_or_else(|| GroupCells::new(group));
+        cells.tags.iter().for_each(|(key, value)| self.tags.entry(key, value));
         self.tags.end();
         let [positions, schema_url] = &mut self.resource.text;
-        positions.append_option(Some(json).filter(|text| !text.is_empty()));
-        schema_url.append_option(non_empty(&record.group.resource_schema_url));
-        exact & append_count(&mut self.resource.dropped, resource.dropped_attributes_count)
-    }
-
-    fn append_scope(&mut self, record: &SpanRecord) -> bool {
-        let scope = ScopeView::new(&record.group.scope);
+        positions.append_option(non_empty(&cells.json_positions));
+        schema_url.append_option(non_empty(&group.resource_schema_url));
+        let mut exact = cells.unique_keys;
+        exact &= append_count(&mut self.resource.dropped, cells.resource_dropped);
+        let scope = ScopeView::new(&group.scope);
         let [name, version, schema_url] = &mut self.scope.text;
         name.append_option(non_empty(scope.name));
         version.append_option(non_empty(scope.version));
-        schema_url.append_option(non_empty(&record.group.scope_schema_url));
-        let unique = self.scope.attributes.attributes(scope.attributes());
-        unique & append_count(&mut self.scope.dropped, scope.dropped_attributes_count)
+        schema_url.append_option(non_empty(&group.scope_schema_url));
+        exact &= self.scope.attributes.attributes(scope.attributes());
+        exact &= append_count(&mut self.scope.dropped, scope.dropped_attributes_count);
+        self.group = Some(cells);
+        exact
     }
 
     /// The finished column.
