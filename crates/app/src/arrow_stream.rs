@@ -219,7 +219,7 @@ mod tests {
             for flip in [0x01, 0x80, 0xff] {
                 let mut changed = bytes.clone();
                 changed[index] ^= flip;
-                let outcome = std::panic::catch_unwind(|| read(&changed, changed.len()).is_ok());
+                let outcome = catch_unwind(|| read(&changed, changed.len()).is_ok());
                 assert!(outcome.is_ok(), "byte {index} ^ {flip:#x} panics");
             }
         }

@@ -67,8 +67,9 @@ impl Service {
         let mut intake_settings = IntakeSettings::new(settings.default_table.clone());
         intake_settings.default_experiment = settings.default_experiment.clone();
         intake_settings.services = settings.services.clone();
-        // Twice what settles early: traces wait there only while their table cannot be written.
-        let open_bytes = Arc::new(OpenBytes::new(settings.settle.max_open_bytes.saturating_mul(2)));
+        // Half more than what settles early: traces wait there only while their table cannot be written.
+        let max_open = settings.settle.max_open_bytes;
+        let open_bytes = Arc::new(OpenBytes::new(max_open.saturating_add(max_open / 2)));
         let intake = Arc::new(Intake::new(IntakeParts {
             journal: Arc::clone(&journal),
             registry: Arc::clone(&archive.registry),

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard, Semaphore};
 use tracelake_decode::content_encoding::decompress;
 use tracelake_decode::mlflow_json::{StartTrace, read_start_trace};
 use tracelake_decode::{
@@ -32,8 +33,10 @@ const MAX_NAMED_EXPERIMENTS: usize = 1_000;
 /// Reasons for refused spans that an answer lists.
 const MAX_LISTED_REASONS: usize = 3;
 const MAX_MESSAGE_CHARS: usize = 1_000;
-/// How often a request without room is looked at again before it is refused, and how long after: 0.5 s in all.
-const ADMISSION_LOOKS: u32 = 100;
+/// How long a request waits for room at the door, and again for room in the journal's queue, before it is refused:
+/// together less than what senders wait for an answer (10 s in OpenTelemetry's exporters).
+const ADMISSION_PATIENCE: Duration = Duration::from_secs(4);
+/// How often it looks.
 const ADMISSION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where spans go that nothing says anything about, and how much is let in.
@@ -92,6 +95,8 @@ pub struct Intake {
     in_flight: Arc<InFlightBytes>,
     large_decodes: Arc<Semaphore>,
     trace_locks: TraceLocks,
+    /// Held while records are put into the journal's queue.
+    turns: Mutex<()>,
 }
 
 /// A request, read but not decoded.
@@ -143,6 +148,7 @@ impl Intake {
             in_flight,
             large_decodes: Arc::new(Semaphore::new(MAX_LARGE_DECODES)),
             trace_locks: TraceLocks::new(),
+            turns: Mutex::new(()),
         }
     }
 
@@ -203,13 +209,15 @@ impl Intake {
     /// # Errors
     /// As [`Self::admit`].
     pub async fn admit_soon(&self, bytes: u64) -> Result<(), IntakeError> {
-        for _ in 0..ADMISSION_LOOKS {
-            if self.admit(bytes).is_ok() {
-                return Ok(());
+        let until = tokio::time::Instant::now() + ADMISSION_PATIENCE;
+        loop {
+            match self.admit(bytes) {
+                Err(_) if tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(ADMISSION_PAUSE).await;
+                }
+                admitted => return admitted,
             }
-            tokio::time::sleep(ADMISSION_PAUSE).await;
         }
-        self.admit(bytes)
     }
 
     /// Makes a request with spans durable. A request without any good span is not kept.
@@ -420,12 +428,35 @@ impl Intake {
     }
 
     async fn append(&self, records: Vec<PlannedRecord>) -> Result<(), IntakeError> {
+        let mut bytes = 0;
         let appends = records.into_iter().map(|PlannedRecord { record, payload }| {
-            let bytes = RecordBytes { header: record.header.to_bytes(), payload };
-            self.parts.journal.append(bytes, record)
+            let parts = RecordBytes { header: record.header.to_bytes(), payload };
+            bytes += parts.stored_len();
+            self.parts.journal.append(parts, record)
         });
-        futures::future::try_join_all(appends).await?;
+        let mut appends = std::pin::pin!(futures::future::try_join_all(appends));
+        let turn = self.room_in_queue(bytes).await;
+        // Puts the records into the queue; they wait for the disk outside of their turn.
+        let done = futures::poll!(&mut appends);
+        drop(turn);
+        match done {
+            Poll::Ready(done) => done?,
+            Poll::Pending => appends.await?,
+        };
         Ok(())
+    }
+
+    /// Waits for the turn of a request whose records take `bytes`, and for room in the journal's queue: requests
+    /// go in as they came. Without room in time the journal refuses them.
+    async fn room_in_queue(&self, bytes: u64) -> Option<MutexGuard<'_, ()>> {
+        let wait = async {
+            let turn = self.turns.lock().await;
+            while !self.parts.journal.has_room_in_queue(bytes) {
+                tokio::time::sleep(ADMISSION_PAUSE).await;
+            }
+            turn
+        };
+        tokio::time::timeout(ADMISSION_PATIENCE, wait).await.ok()
     }
 }
 

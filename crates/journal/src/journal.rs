@@ -328,6 +328,25 @@ impl<T: Send + 'static> Journal<T> {
         self.shared.capacity.has_room(bytes)
     }
 
+    /// Whether a record that takes `bytes` would be taken now: what waits leaves it room. When no wait can
+    /// help (the journal is closed, failed or over its budget) it is true as well: the append says so.
+    #[must_use]
+    pub fn has_room_in_queue(&self, bytes: u64) -> bool {
+        let queue = self.shared.queue();
+        self.check_open(&queue).is_err()
+            || !self.shared.capacity.has_room(bytes)
+            || self.has_room(&queue, bytes)
+    }
+
+    fn has_room(&self, queue: &Queue<T>, requested: u64) -> bool {
+        let queued = self.shared.capacity.promised_bytes();
+        let waiting = queued.saturating_add(self.shared.capacity.undelivered_bytes());
+        let fits = |held: u64, limit: u64| held == 0 || held.saturating_add(requested) <= limit;
+        queue.requests.len() < self.options.queue_requests
+            && fits(queued, self.options.queue_bytes)
+            && fits(waiting, self.options.undelivered_bytes)
+    }
+
     /// Why the journal takes no more records until it is opened again, once that is so.
     #[must_use]
     pub fn is_failed(&self) -> Option<String> {
@@ -358,13 +377,7 @@ impl<T: Send + 'static> Journal<T> {
             let (used, budget) = (capacity.used_bytes(), capacity.budget_bytes());
             return Err(JournalError::OverBudget { used, requested, budget });
         }
-        let queued = capacity.promised_bytes();
-        let waiting = queued.saturating_add(capacity.undelivered_bytes());
-        let over = |held: u64, limit: u64| 0 < held && limit < held.saturating_add(requested);
-        if self.options.queue_requests <= queue.requests.len()
-            || over(queued, self.options.queue_bytes)
-            || over(waiting, self.options.undelivered_bytes)
-        {
+        if !self.has_room(queue, requested) {
             return Err(self.busy(queue));
         }
         capacity.promise(requested);

@@ -55,7 +55,7 @@ pub(crate) struct Overrides {
     /// Time between commits [default: 2s]
     #[arg(long, env = "TRACELAKE_COMMIT_EVERY", value_name = "TIME")]
     pub commit_every: Option<Span>,
-    /// Bytes of spans after which a commit does not wait [default: 64MiB]
+    /// Bytes of spans after which a commit does not wait [default: 48MiB]
     #[arg(long, env = "TRACELAKE_COMMIT_BYTES", value_name = "SIZE")]
     pub commit_bytes: Option<ByteSize>,
     /// Time between amendment rounds of archived traces [default: 30s]
@@ -82,7 +82,7 @@ pub(crate) struct Overrides {
         default_missing_value = "true"
     )]
     pub force_short_horizon: Option<bool>,
-    /// Bytes of spans that unsettled traces may hold in memory [default: 64MiB]
+    /// Bytes of spans that unsettled traces may hold in memory [default: 48MiB]
     #[arg(long, env = "TRACELAKE_MAX_OPEN", value_name = "SIZE")]
     pub max_open: Option<ByteSize>,
     /// Bytes that the journal may take on disk [default: 10GiB]
@@ -197,7 +197,7 @@ impl Settings {
                 max_open_bytes: pick!(max_open, ByteSize(rules.max_open_bytes as u64)).to_usize(),
             },
             commit_every: pick!(commit_every, Span(Duration::from_secs(2))).0,
-            commit_bytes: pick!(commit_bytes, ByteSize(64 << 20)).to_usize(),
+            commit_bytes: pick!(commit_bytes, ByteSize(48 << 20)).to_usize(),
             amend_every: pick!(amend_every, Span(Duration::from_secs(30))).0,
             maintain_every: pick!(maintain_every, Span(Duration::from_secs(600))).0,
             compact_after: pick!(compact_after, Span(Duration::from_secs(600))).0,

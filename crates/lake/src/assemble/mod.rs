@@ -36,7 +36,7 @@ impl Default for SettleRules {
         Self {
             settle_after: Duration::from_secs(2),
             idle_after: Duration::from_secs(60),
-            max_open_bytes: 64 << 20,
+            max_open_bytes: 48 << 20,
         }
     }
 }
