@@ -20,6 +20,7 @@
 //! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
 
 mod blocked;
+mod command;
 mod doubts;
 mod epoch_file;
 mod find;
@@ -34,16 +35,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracelake_decode::DecodedRecord;
-use tracelake_intake::FoundTrace;
 use tracelake_journal::{
     Event, Journal, JournalError, JournalFs, Receiver, RecordBytes, Recovered, SegmentNumber,
 };
 use tracelake_lake::assemble::{Assembler, SettleRules, Take};
-use tracelake_lake::{EpochOutcome, LakeError, Preview, Retry, TraceDraft};
+use tracelake_lake::{LakeError, Preview, Retry, TraceDraft};
 use tracelake_model::{Clock, TableName, TraceId};
 use tracing::{debug, error, warn};
 
@@ -60,6 +59,7 @@ use plans::{EpochPlans, PlannedTable};
 use writers::{FailedCommit, Writers};
 
 pub(crate) use blocked::OpenBytes;
+pub(crate) use command::{Command, FlushOutcome};
 pub(crate) use epoch_file::journal_id;
 pub(crate) use status::{PipelineStatus, TableStatus};
 
@@ -69,75 +69,6 @@ const TICK: Duration = Duration::from_nanos(TICK_UNIX_NANO);
 
 /// Wait after an epoch that failed before its commit, such as for a full disk.
 const RETRY_AFTER_UNIX_NANO: u64 = 1_000_000_000;
-
-/// What the pipeline is told.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Settle and commit all that was acknowledged; answer when it is in the tables.
-    Flush(oneshot::Sender<Result<FlushOutcome, String>>),
-    /// Answer with the rows of a table that are not committed yet; `None` when there are none.
-    Preview(TableName, oneshot::Sender<Result<Option<Preview>, String>>),
-    /// Answer with those of these traces that there are, archived or open.
-    Find(Vec<TraceId>, oneshot::Sender<Result<Vec<FoundTrace>, String>>),
-    /// Answer with the traces that are not wholly in their table yet.
-    OpenTraces(oneshot::Sender<Vec<TraceId>>),
-    /// Answer with how it goes.
-    Status(oneshot::Sender<PipelineStatus>),
-    /// Commit what has settled and end.
-    Stop,
-}
-
-/// What a flush did.
-#[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct FlushOutcome {
-    /// Traces that got a row.
-    pub appended: usize,
-    /// Traces whose row was replaced.
-    pub amended: usize,
-    /// Traces whose row is gone: a client deleted them.
-    pub deleted: usize,
-    /// Late pieces that were in already.
-    pub unchanged: usize,
-    /// Version of each table that was written.
-    pub tables: HashMap<TableName, u64>,
-    /// Tables that could not be written, and why; their traces wait in the journal.
-    #[serde(skip_serializing_if = "HashMap::is_empty")]
-    pub failed: HashMap<TableName, String>,
-    /// Late pieces that memory had no room for: the next epoch takes them.
-    #[serde(skip)]
-    pub(crate) deferred: usize,
-}
-
-impl FlushOutcome {
-    fn add(&mut self, table: &TableName, done: &EpochOutcome) {
-        self.appended += done.appended;
-        self.amended += done.amended;
-        self.deleted += done.deleted;
-        self.unchanged += done.unchanged;
-        self.tables.insert(table.clone(), done.version);
-    }
-
-    /// This, and then another.
-    fn then(mut self, later: Self) -> Self {
-        self.appended += later.appended;
-        self.amended += later.amended;
-        self.deleted += later.deleted;
-        self.unchanged += later.unchanged;
-        self.tables.extend(later.tables);
-        self.failed.extend(later.failed);
-        self
-    }
-
-    /// An error that names the tables that could not be written, if there are any.
-    fn complete(self) -> Result<Self, String> {
-        if self.failed.is_empty() {
-            return Ok(self);
-        }
-        let failed: Vec<String> =
-            self.failed.iter().map(|(table, fault)| format!("table `{table}`: {fault}")).collect();
-        Err(failed.join("; "))
-    }
-}
 
 /// When the pipeline commits.
 #[derive(Clone, Debug)]

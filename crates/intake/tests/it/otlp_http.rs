@@ -376,6 +376,29 @@ async fn says_429_when_too_much_waits() {
     assert_eq!(harness.post_otlp(&[], one_span()).await.status, 200);
 }
 
+/// Scenario: requests at once that the consumer has room for one of, while it takes what waits every now and
+/// then; at last it takes nothing.
+/// Guarantees: each waits for its turn and none is refused; without room in time the answer is 429.
+#[tokio::test]
+async fn requests_wait_for_room_in_the_queue() {
+    let harness = Harness::with(Setup { undelivered_bytes: 1, ..Setup::default() }).await;
+    let requests = futures::future::join_all((0..20).map(|_| harness.post_otlp(&[], one_span())));
+    let consumer = async {
+        let mut taken = 0;
+        while taken < 20 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            taken += harness.consume();
+        }
+    };
+    let (answers, ()) = futures::join!(requests, consumer);
+    assert!(answers.iter().all(|answer| answer.status == 200));
+
+    assert_eq!(harness.post_otlp(&[], one_span()).await.status, 200);
+    let refused = harness.post_otlp(&[], one_span()).await;
+    assert_eq!((refused.rpc_error(), refused.retry_after()), ((429, 8), Some("1")));
+    assert_eq!(harness.consume(), 1);
+}
+
 /// Scenario: a full disk, then a sync that fails, then room again; at last a closed journal.
 /// Guarantees: 503 with `Retry-After` and no ack; then service goes on.
 #[tokio::test]

@@ -32,6 +32,7 @@ pub(crate) struct Setup {
     pub(crate) settings: IntakeSettings,
     pub(crate) admission: Option<Arc<dyn Admission>>,
     pub(crate) budget_bytes: u64,
+    pub(crate) undelivered_bytes: u64,
 }
 
 impl Default for Setup {
@@ -41,6 +42,7 @@ impl Default for Setup {
             settings: IntakeSettings::new(table("tracelake.default.traces")),
             admission: None,
             budget_bytes: 1 << 30,
+            undelivered_bytes: 64 << 20,
         }
     }
 }
@@ -96,6 +98,7 @@ impl Harness {
         let (fail_sync, disk_full) = (Arc::clone(&fs.fail_sync), Arc::clone(&fs.disk_full));
         let mut options = JournalOptions::new(folder.path().join("journal"));
         options.budget_bytes = setup.budget_bytes;
+        options.undelivered_bytes = setup.undelivered_bytes;
         let (journal, events, _) = Journal::open_on(Arc::new(fs), options).unwrap();
         let journal = Arc::new(journal);
         let applied = Arc::new(Mutex::new(Applied::new(events)));
@@ -161,6 +164,11 @@ impl Harness {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(request("GET", path, &[], Body::empty())).await
+    }
+
+    /// Takes what waits for the consumer, and forgets it; how many records.
+    pub(crate) fn consume(&self) -> usize {
+        self.applied.lock().unwrap().take_seen().len()
     }
 
     /// The records that became durable since the last call.
