@@ -236,7 +236,7 @@ def soak(server: Server, arguments: argparse.Namespace) -> bool:
         "light": ("--load", "light", "--rate", arguments.light),
         "split": ("--load", "llm", "--rate", arguments.split, "--parts", 4, "--connections", 2),
     }
-    watch = Watch(server, growth.Growth(server.table_path()), time.monotonic())
+    watch = Watch(server, growth.Growth(server.table_path(), remember=True), time.monotonic())
     begun_unix_nano = time.time_ns()
     small = Small(server, threading.Event())
     changes = threading.Thread(target=small.run, daemon=True)
@@ -253,6 +253,8 @@ def soak(server: Server, arguments: argparse.Namespace) -> bool:
     if small.fault:
         raise small.fault
     server.flush(timeout=600)
+    # What took an hour is kept before anything is made of it.
+    write_csv(arguments.csv, watch.rows)
     acked = growth.read_acked(*(folder / f"{name}.csv" for name in loads))
     lag_curve(watch.rows, begun_unix_nano, acked, watch.table)
     for row in watch.rows:

@@ -26,6 +26,9 @@ class Growth:
     sizes: dict[str, int] = field(default_factory=dict)
     arrived: list[tuple[str, int]] = field(default_factory=list)
     """Data files that brought rows, with the time in nanoseconds when their version was there."""
+    remember: bool = False
+    """Whether trace ids are read when a file appears: maintenance may delete it before the end."""
+    ids: dict[str, np.ndarray] = field(default_factory=dict)
 
     def rows(self) -> int:
         """Rows of the newest version, by the statistics of the log."""
@@ -57,8 +60,17 @@ class Growth:
                 self.sizes[file_key(added)] = added["size"]
                 if added["dataChange"]:
                     self.arrived.append((unquote(added["path"]), seen))
+                    if self.remember:
+                        self.ids[unquote(added["path"])] = self.trace_ids(unquote(added["path"]))
         self.next_version += 1
         return True
+
+    def trace_ids(self, path: str) -> np.ndarray:
+        """Of the rows of a data file."""
+        known = self.ids.get(path)
+        if known is not None:
+            return known
+        return bare_ids(pq.read_table(self.path / path, columns=["trace_id"]).column(0))
 
     def wait_for_rows(self, rows: int, patience: float) -> float:
         """Until there are as many; gives the seconds that took."""
@@ -122,7 +134,7 @@ def lags_by_time(growth: Growth, acked: Acked) -> tuple[np.ndarray, np.ndarray]:
     growth.rows()
     first = np.full(len(acked.traces), np.iinfo(np.int64).max)
     for path, seen in growth.arrived:
-        held = bare_ids(pq.read_table(growth.path / path, columns=["trace_id"]).column(0))
+        held = growth.trace_ids(path)
         at = np.searchsorted(acked.traces, held)
         at = at[(at < len(acked.traces)) & (acked.traces[np.minimum(at, len(acked.traces) - 1)] == held)]
         first[at] = np.minimum(first[at], seen)
