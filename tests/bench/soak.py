@@ -57,8 +57,11 @@ CURVES = [
     Curve("fds", "open file handles", "", 0.05, 8),
     Curve("threads", "threads", "", 0.10, 16),
     Curve("journal", "journal on disk", "MiB", 0.25, 32),
-    Curve("other", "ledger, registry, catalog on disk", "MiB", 0.25, 16),
+    Curve("other", "registry, catalog on disk", "MiB", 0.25, 16),
+    # Table and ledger keep what they were given: flat is what a trace costs in them.
+    Curve("ledger_bytes", "ledger per trace", "B", 0.10, 5),
     Curve("trace_bytes", "live bytes of the table per trace", "B", 0.10, 50),
+    Curve("dead_bytes", "dead files of the table per trace", "B", 0.25, 50),
     Curve("lag", "ack to table, 99th percentile", "s", 0.25, 1),
 ]
 
@@ -156,7 +159,7 @@ class Watch:
         assert self.server.process is not None
         pid, data = self.server.process.pid, self.server.data_dir
         journal = folder_bytes(data / "journal")
-        tables = data / "tables"
+        tables, ledger = data / "tables", data / "ledger"
         self.table.rows()
         self.rows.append({
             "seconds": time.monotonic() - self.begun,
@@ -164,7 +167,8 @@ class Watch:
             "fds": len(list(Path(f"/proc/{pid}/fd").iterdir())),
             "threads": len(list(Path(f"/proc/{pid}/task").iterdir())),
             "journal": journal / MEGA,
-            "other": (folder_bytes(data, without=tables) - journal) / MEGA,
+            "other": (folder_bytes(data, without=tables) - journal - folder_bytes(ledger)) / MEGA,
+            "ledger": folder_bytes(ledger) / MEGA,
             "tables": folder_bytes(tables) / MEGA,
             "live_bytes": self.table.live_bytes(),
             "live_rows": float(sum(self.table.live.values())),
@@ -258,7 +262,10 @@ def soak(server: Server, arguments: argparse.Namespace) -> bool:
     acked = growth.read_acked(*(folder / f"{name}.csv" for name in loads))
     lag_curve(watch.rows, begun_unix_nano, acked, watch.table)
     for row in watch.rows:
-        row["trace_bytes"] = row["live_bytes"] / max(row["live_rows"], 1)
+        traces = max(row["live_rows"], 1)
+        row["ledger_bytes"] = row["ledger"] * MEGA / traces
+        row["trace_bytes"] = row["live_bytes"] / traces
+        row["dead_bytes"] = max(row["tables"] * MEGA - row["live_bytes"], 0) / traces
     faults = compare(server, acked, small)
     write_csv(arguments.csv, watch.rows)
     flat = judge(watch.rows)
