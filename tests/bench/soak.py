@@ -61,7 +61,7 @@ CURVES = [
     # Table and ledger keep what they were given: flat is what a trace costs in them.
     Curve("ledger_bytes", "ledger per trace", "B", 0.10, 5),
     Curve("trace_bytes", "live bytes of the table per trace", "B", 0.10, 50),
-    Curve("dead_bytes", "dead files of the table per trace", "B", 0.25, 50),
+    Curve("dead", "the table's log and dead files", "MiB", 0.25, 64),
     Curve("lag", "ack to table, 99th percentile", "s", 0.25, 1),
 ]
 
@@ -265,7 +265,7 @@ def soak(server: Server, arguments: argparse.Namespace) -> bool:
         traces = max(row["live_rows"], 1)
         row["ledger_bytes"] = row["ledger"] * MEGA / traces
         row["trace_bytes"] = row["live_bytes"] / traces
-        row["dead_bytes"] = max(row["tables"] * MEGA - row["live_bytes"], 0) / traces
+        row["dead"] = max(row["tables"] - row["live_bytes"] / MEGA, 0)
     faults = compare(server, acked, small)
     write_csv(arguments.csv, watch.rows)
     flat = judge(watch.rows)
