@@ -17,7 +17,7 @@ use tracelake_journal::{JournalFile, JournalFs, JournalRead, ListedFile, LockOut
 use tracelake_lake::{Fill, LakeError, OpenedFile, PutOutcome, TableFiles};
 
 /// Every step; `torn` leaves half of a write.
-const FAILPOINTS: [&str; 57] = [
+const FAILPOINTS: [&str; 59] = [
     "segment.create.before",
     "segment.create.after",
     "segment.write.before",
@@ -25,8 +25,10 @@ const FAILPOINTS: [&str; 57] = [
     "segment.write.after",
     "segment.sync.before",
     "segment.sync.after",
-    "segment.remove.before",
-    "segment.remove.after",
+    "segment.rename.before",
+    "segment.rename.after",
+    "segment.reuse.before",
+    "segment.reuse.after",
     "carry.create.before",
     "carry.create.after",
     "carry.write.before",
@@ -176,6 +178,17 @@ impl JournalFs for FaultyFs {
         Ok(Box::new(FaultyFile { file, kind, synced_bytes: 0, unsynced }))
     }
 
+    fn reuse(&self, path: &Path) -> io::Result<Box<dyn JournalFile>> {
+        let kind = kind(path);
+        let file = around(kind, "reuse", || self.fs.reuse(path))?;
+        let unsynced = self.is_volatile.then(Vec::new);
+        Ok(Box::new(FaultyFile { file, kind, synced_bytes: 0, unsynced }))
+    }
+
+    fn random(&self) -> u64 {
+        self.fs.random()
+    }
+
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn JournalRead>> {
         self.fs.open_read(path)
     }
@@ -260,7 +273,8 @@ impl JournalFile for FaultyFile {
         match len.checked_sub(self.synced_bytes) {
             Some(kept) => {
                 unsynced.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
-                Ok(())
+                // In a file that is written over more may stand behind.
+                self.file.truncate(self.synced_bytes)
             }
             None => {
                 unsynced.clear();

@@ -11,6 +11,8 @@ pub(crate) struct Capacity {
     budget_bytes: u64,
     /// Bytes of all files in the folder, but for the lock file.
     on_disk: AtomicU64,
+    /// Those of them that wait to be written over.
+    spare: AtomicU64,
     /// Bytes that waiting records will take on disk.
     promised: AtomicU64,
     /// Bytes of durable records that the consumer has not taken yet.
@@ -22,6 +24,7 @@ impl Capacity {
         Self {
             budget_bytes,
             on_disk: AtomicU64::new(on_disk),
+            spare: AtomicU64::new(0),
             promised: AtomicU64::new(0),
             undelivered: AtomicU64::new(0),
         }
@@ -35,8 +38,10 @@ impl Capacity {
         load(&self.on_disk).saturating_add(load(&self.promised))
     }
 
+    /// What waits to be written over stands in nobody's way.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        self.used_bytes().saturating_add(bytes) <= self.budget_bytes
+        let used = self.used_bytes().saturating_sub(load(&self.spare));
+        used.saturating_add(bytes) <= self.budget_bytes
     }
 
     pub(crate) fn promise(&self, bytes: u64) {
@@ -57,6 +62,14 @@ impl Capacity {
 
     pub(crate) fn shrink_disk(&self, bytes: u64) {
         subtract(&self.on_disk, bytes);
+    }
+
+    pub(crate) fn grow_spare(&self, bytes: u64) {
+        add(&self.spare, bytes);
+    }
+
+    pub(crate) fn shrink_spare(&self, bytes: u64) {
+        subtract(&self.spare, bytes);
     }
 
     pub(crate) fn undelivered_bytes(&self) -> u64 {

@@ -42,8 +42,13 @@ pub(crate) fn write_carry(
         }
         _ => {}
     }
-    let header =
-        FileHeader { kind: FileKind::Carry, number, base_sequence, max_body_bytes: u32::MAX };
+    let header = FileHeader {
+        kind: FileKind::Carry,
+        number,
+        base_sequence,
+        max_body_bytes: u32::MAX,
+        is_reused: false,
+    };
     let written = folder
         .fs
         .create(&temporary)

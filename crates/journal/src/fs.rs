@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -14,9 +15,10 @@ use std::path::Path;
 pub trait JournalRead: Read + Seek + Send {}
 impl<F: Read + Seek + Send> JournalRead for F {}
 
-/// A file open for appending.
+/// A file open for writing from one end to the other.
 pub trait JournalFile: Debug + Send {
-    /// Appends from `slices`, in order, and returns how many bytes were taken (0 = no room).
+    /// Writes `slices`, in order, behind what was written before, and returns how many bytes were
+    /// taken (0 = no room).
     ///
     /// # Errors
     /// What the file system says. After an error any part may have been written.
@@ -29,7 +31,7 @@ pub trait JournalFile: Debug + Send {
     /// if a later call succeeds.
     fn sync_data(&mut self) -> io::Result<()>;
 
-    /// Cuts the file to `len` bytes; the next write appends there.
+    /// Cuts the file to `len` bytes; the next write goes there.
     ///
     /// # Errors
     /// What the file system says.
@@ -74,11 +76,18 @@ pub trait JournalFs: Debug + Send + Sync + 'static {
     /// What the file system says; a lock held by another is no error.
     fn lock(&self, path: &Path) -> io::Result<LockOutcome>;
 
-    /// Creates `path` for appending. The name is durable after [`JournalFs::sync_dir`].
+    /// Creates `path` for writing. The name is durable after [`JournalFs::sync_dir`].
     ///
     /// # Errors
     /// What the file system says, also when the file is there already.
     fn create(&self, path: &Path) -> io::Result<Box<dyn JournalFile>>;
+
+    /// Opens `path`, which is there, to be written over from its begin. Its length stays as it is
+    /// until a write goes beyond it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn reuse(&self, path: &Path) -> io::Result<Box<dyn JournalFile>>;
 
     /// Opens `path` for reading from its begin.
     ///
@@ -121,6 +130,12 @@ pub trait JournalFs: Debug + Send + Sync + 'static {
     /// # Errors
     /// What the file system says.
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedFile>>;
+
+    /// A number that nobody outside of this process can foresee.
+    fn random(&self) -> u64 {
+        // The keys of each are of their own, and come from the operating system.
+        RandomState::new().build_hasher().finish()
+    }
 }
 
 /// The operating system's files.
@@ -154,7 +169,9 @@ impl JournalFile for File {
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.set_len(len)
+        self.set_len(len)?;
+        self.seek(SeekFrom::Start(len))?;
+        Ok(())
     }
 }
 
@@ -184,7 +201,11 @@ impl JournalFs for RealFs {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn JournalFile>> {
-        Ok(Box::new(OpenOptions::new().append(true).create_new(true).open(path)?))
+        Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(path)?))
+    }
+
+    fn reuse(&self, path: &Path) -> io::Result<Box<dyn JournalFile>> {
+        Ok(Box::new(OpenOptions::new().write(true).open(path)?))
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn JournalRead>> {

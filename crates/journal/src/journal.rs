@@ -15,7 +15,11 @@ use crate::fs::{JournalFs, LockOutcome, RealFs};
 use crate::recover::{LOCK_NAME, Recovered, remove_garbage, take_stock};
 use crate::replay::RecordReader;
 use crate::segment::{FileKind, RecordBytes, SegmentNumber, Sequence};
+use crate::spares::{Spare, Spares};
 use crate::writer::{Folder, Pending, Queue, Request, Shared, Writer};
+
+/// The part of the budget that files may take while they wait to be written over.
+const SPARE_SHARE: u64 = 16;
 
 /// Where a journal is and how much it may hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +27,8 @@ pub struct JournalOptions {
     /// The folder, created unless present. Nothing else may write files of the journal's names in it.
     pub dir: PathBuf,
     /// Total size of all files in `dir`, in bytes, past which appends are refused. Carry files
-    /// count, but are never refused: they are how space is freed.
+    /// count, but are never refused: they are how space is freed. Files that wait to be written
+    /// over come on top, at most a sixteenth as much.
     pub budget_bytes: u64,
     /// Longest header and payload together, in bytes. At most `u32::MAX`.
     pub max_record_bytes: u64,
@@ -118,7 +123,8 @@ impl<T: Send + 'static> Journal<T> {
         let stock = take_stock(fs.as_ref(), &dir)?;
         let capacity = Arc::new(Capacity::new(options.budget_bytes, stock.used_bytes));
         let max_body_bytes = u32::try_from(options.max_record_bytes).unwrap_or(u32::MAX);
-        let folder = Folder { fs, dir, capacity: Arc::clone(&capacity), max_body_bytes };
+        let spares = Arc::new(Spares::new(options.budget_bytes / SPARE_SHARE));
+        let folder = Folder { fs, dir, capacity: Arc::clone(&capacity), max_body_bytes, spares };
         let active = folder.create_segment(stock.next_number, stock.next_sequence)?;
         capacity.shrink_disk(remove_garbage(folder.fs.as_ref(), &folder.dir, &stock.garbage));
 
@@ -254,7 +260,8 @@ impl<T: Send + 'static> Journal<T> {
     ///
     /// Lowest first, each removal of a segment durable before the next, all of them before the
     /// first carry file goes. Blocks on the file system. May be repeated after an error or a
-    /// crash, and goes on where it stopped.
+    /// crash, and goes on where it stopped. Some of the files are kept under other names to become
+    /// segments again, so nothing may read the deleted ones any more.
     ///
     /// # Errors
     /// [`JournalError::NotSealed`], or what the file system says.
@@ -271,11 +278,16 @@ impl<T: Send + 'static> Journal<T> {
             numbered.sort_unstable();
             numbered
         };
+        let mut deleted = 0;
         for (number, len) in numbered(FileKind::Segment) {
             if number <= segment {
-                self.remove(FileKind::Segment, number, len)?;
-                self.sync_dir()?;
+                self.retire(number, len)?;
+                deleted += 1;
             }
+        }
+        // As many as an epoch fills: when less comes, less is kept.
+        if 0 < deleted {
+            self.folder.release_spares(deleted);
         }
         for (number, len) in numbered(FileKind::Carry) {
             if number < segment {
@@ -416,6 +428,25 @@ impl<T: Send + 'static> Journal<T> {
         Ok(guard)
     }
 
+    /// Takes a segment's name from it, durably, and keeps the file if there is room for it.
+    fn retire(&self, number: SegmentNumber, len: u64) -> Result<(), JournalError> {
+        let Folder { fs, dir, capacity, spares, .. } = &self.folder;
+        if !spares.has_room(len) {
+            self.remove(FileKind::Segment, number, len)?;
+            return self.sync_dir();
+        }
+        let path = FileKind::Segment.path(dir, number);
+        let spare = Spare { path: FileKind::Segment.temporary_path(dir, number), len };
+        let renamed = fs.rename(&path, &spare.path);
+        renamed.map_err(|error| JournalError::io("rename", &path, error))?;
+        self.sync_dir()?;
+        capacity.grow_spare(len);
+        if let Some(spare) = spares.put(spare) {
+            self.folder.remove_spare(&spare);
+        }
+        Ok(())
+    }
+
     fn remove(&self, kind: FileKind, number: SegmentNumber, len: u64) -> Result<(), JournalError> {
         let path = kind.path(&self.folder.dir, number);
         let removed = self.folder.fs.remove(&path);
@@ -449,6 +480,8 @@ impl<T> Journal<T> {
         self.shared.wake.notify_one();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let panicked = thread.is_some_and(|thread| thread.join().is_err());
+        self.folder.spares.close();
+        self.folder.release_spares(0);
         if panicked || self.shared.failed.get().is_some() {
             let reason = "writer thread stopped".to_owned();
             let reason = self.shared.failed.get().cloned().unwrap_or(reason);

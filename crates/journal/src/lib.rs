@@ -34,8 +34,8 @@
 //! A journal is a folder. `LOCK` is locked by its owner, and holds that process's id for people.
 //! `segment-<20 digits>.journal` holds records in the order of appending.
 //! `carry-<20 digits>.journal` holds what the consumer carried over when it settled segments up
-//! to that number. `*.tmp` is a carry file being written; opening removes it. Other names are let
-//! alone.
+//! to that number. `*.tmp` is a carry file being written, or a segment that was deleted and whose
+//! file waits to become another one; opening removes both. Other names are let alone.
 //!
 //! Opening starts a new segment, whose number is above that of all files, and leaves the earlier
 //! ones for replay. There is always at least the active segment, durable before anything is told
@@ -50,7 +50,7 @@
 //! | 12 | 4 | no body in this file is longer than this |
 //! | 16 | 8 | segment number, as in the name |
 //! | 24 | 8 | base: the sequence number of offset 0 of this file |
-//! | 32 | 4 | zero |
+//! | 32 | 4 | 1 if the file had another content before, else 0 |
 //! | 36 | 4 | CRC of the 36 bytes before |
 //!
 //! Records follow without gaps, each a frame and a body. The payload is stored raw: it is
@@ -71,6 +71,15 @@
 //! stored anywhere else (the base of a segment is at or above base plus length of the one
 //! before), and bytes that stand anywhere but where the journal wrote them are no record: neither
 //! what a crash brings back from a reused block, nor a record that a client hid in its payload.
+//!
+//! # Files that are written over
+//!
+//! The file of a deleted segment may become a later one: it loses its name, durably, gets a new
+//! header, is synced, and takes the new name. Its records replace the old bytes from the begin on,
+//! so behind the last one stands what was there before. None of that is a record: each frame has
+//! the sequence number of its position, and the base of the file is above all that was ever
+//! given. A client could hide a frame in a payload with the number that it foresees, so this base is
+//! also beyond the last one by a random distance below 2^36.
 //!
 //! A carry file ends with a footer, whose body is the count of records before it and the sum of
 //! their body lengths, 8 bytes each. Its base only serves to go on numbering. It is written under
@@ -99,8 +108,8 @@
 //! CRC is right as well. Otherwise the reader searches on, behind the body if the frame was right
 //! and else byte by byte, for the next whole record: what lies between is
 //! [`DamageKind::CorruptMiddle`]. If there is none it is a tail, [`DamageKind::TornTail`] or
-//! [`DamageKind::ZeroTail`]. A frame that is right and whose body would reach beyond the file is
-//! a torn tail without a search. All damage is logged and returned, and opening cuts the tail off
+//! [`DamageKind::ZeroTail`], but no damage in a file that was written over. A frame that is right
+//! and whose body would reach beyond the file is a torn tail without a search. All damage is logged and returned, and opening cuts the tail off
 //! the newest segment. A file shorter than its header was never put to use.
 //!
 //! Opening reads only headers, the newest segment, and the footers of carries. So it is quick
@@ -117,6 +126,7 @@ mod replay;
 
 mod capacity;
 mod events;
+mod spares;
 mod writer;
 
 mod journal;

@@ -76,6 +76,7 @@ pub struct RecordReader {
     base_sequence: Option<u64>,
     max_body_bytes: u64,
     header_readable: bool,
+    is_reused: bool,
     records: u64,
     body_bytes: u64,
     last_sequence: Option<Sequence>,
@@ -124,6 +125,7 @@ impl RecordReader {
             base_sequence: None,
             max_body_bytes: u64::from(u32::MAX),
             header_readable: false,
+            is_reused: false,
             records: 0,
             body_bytes: 0,
             last_sequence: None,
@@ -154,7 +156,8 @@ impl RecordReader {
         self.len
     }
 
-    /// Where the unusable tail begins, if one was found.
+    /// Where the unusable tail begins, if one was found: what an unfinished write left, or what the
+    /// file held before it became this segment.
     pub(crate) const fn tail(&self) -> Option<u64> {
         self.tail
     }
@@ -183,6 +186,7 @@ impl RecordReader {
                 self.base_sequence = Some(header.base_sequence);
                 self.max_body_bytes = u64::from(header.max_body_bytes);
                 self.header_readable = true;
+                self.is_reused = header.is_reused;
                 self.position = len_u64(FILE_HEADER_LEN);
                 Ok(())
             }
@@ -210,11 +214,22 @@ impl RecordReader {
                     break;
                 }
                 Found::BadBody { end } => {
-                    self.resync(offset, end)?;
+                    if !self.resync(offset, end)? {
+                        self.end_in_tail(offset)?;
+                    }
                     continue;
                 }
                 Found::Nothing => {
-                    self.resync(offset, offset + 1)?;
+                    if self.resync(offset, offset + 1)? {
+                        continue;
+                    }
+                    if self.is_reused {
+                        // What the file held before it became this segment.
+                        self.tail = Some(offset);
+                        self.done = true;
+                    } else {
+                        self.end_in_tail(offset)?;
+                    }
                     continue;
                 }
             };
@@ -269,8 +284,9 @@ impl RecordReader {
         (here && allowed && frame.body_len() <= self.max_body_bytes).then_some(frame)
     }
 
-    /// Finds the next whole record from `search_from` on and notes the gap from `bad` to it.
-    fn resync(&mut self, bad: u64, search_from: u64) -> Result<(), JournalError> {
+    /// Finds the next whole record from `search_from` on and notes the gap from `bad` to it; false if
+    /// there is none.
+    fn resync(&mut self, bad: u64, search_from: u64) -> Result<bool, JournalError> {
         let mut from = search_from;
         while let Some(candidate) = self.find_frame(from)? {
             self.seek(candidate)?;
@@ -278,13 +294,13 @@ impl RecordReader {
                 Found::Record(..) => {
                     self.seek(candidate)?;
                     self.note(bad, candidate - bad, DamageKind::CorruptMiddle);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Found::BadBody { end } => from = end.min(self.len),
                 Found::Nothing => from = candidate + 1,
             }
         }
-        self.end_in_tail(bad)
+        Ok(false)
     }
 
     /// Offset of the first acceptable frame at or behind `from`.
@@ -297,10 +313,10 @@ impl RecordReader {
             let bytes = &mut window[..filled];
             self.seek(start)?;
             self.read_exact(bytes)?;
-            for (index, frame) in bytes.windows(FRAME_LEN).enumerate() {
-                let Ok(frame) = <&[u8; FRAME_LEN]>::try_from(frame) else { continue };
+            for index in memchr::memmem::find_iter(bytes, &FRAME_MAGIC) {
+                let Some(frame) = bytes.get(index..).and_then(<[u8]>::first_chunk) else { break };
                 let offset = start + len_u64(index);
-                if frame.starts_with(&FRAME_MAGIC) && self.accept_frame(frame, offset).is_some() {
+                if self.accept_frame(frame, offset).is_some() {
                     return Ok(Some(offset));
                 }
             }

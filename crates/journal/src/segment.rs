@@ -166,6 +166,8 @@ pub(crate) struct FileHeader {
     pub(crate) base_sequence: u64,
     /// No body in this file is longer.
     pub(crate) max_body_bytes: u32,
+    /// Whether the file had another content before: behind the last record may be the rest of it.
+    pub(crate) is_reused: bool,
 }
 
 /// Why bytes are no file header.
@@ -183,6 +185,7 @@ impl FileHeader {
         put(&mut out, 12, &self.max_body_bytes.to_le_bytes());
         put(&mut out, 16, &self.number.get().to_le_bytes());
         put(&mut out, 24, &self.base_sequence.to_le_bytes());
+        put(&mut out, 32, &u32::from(self.is_reused).to_le_bytes());
         let crc = crc32c::crc32c(&out[..36]);
         put(&mut out, 36, &crc.to_le_bytes());
         out
@@ -206,6 +209,7 @@ impl FileHeader {
             number: SegmentNumber(u64_at(bytes, 16)),
             base_sequence: u64_at(bytes, 24),
             max_body_bytes: u32_at(bytes, 12),
+            is_reused: u32_at(bytes, 32) == 1,
         })
     }
 }
@@ -355,6 +359,7 @@ mod tests {
             number: SegmentNumber::new(12),
             base_sequence: 77,
             max_body_bytes: 1 << 20,
+            is_reused: true,
         };
         assert_eq!(Frame::decode(&frame.encode()), Some(frame));
         assert_eq!(FileHeader::decode(FileKind::Segment, &header.encode()), Ok(header));

@@ -70,6 +70,8 @@ enum NameChange {
 struct FileState {
     cached: Vec<u8>,
     durable: Vec<u8>,
+    /// Where writes since the last sync went.
+    unsynced: Option<Range<usize>>,
     /// What a failed sync lost although it is still readable.
     lost: Vec<Range<usize>>,
 }
@@ -164,9 +166,7 @@ impl SimulatedFs {
         };
         state.sync_names();
         if let Some(file) = state.files.get_mut(file) {
-            file.cached = bytes.to_vec();
-            file.durable = bytes.to_vec();
-            file.lost.clear();
+            *file = FileState::durable(bytes.to_vec());
         }
     }
 
@@ -251,7 +251,7 @@ impl State {
         for index in 0..self.files.len() {
             let survivor = self.survivor(index);
             if let Some(file) = self.files.get_mut(index) {
-                *file = FileState { durable: survivor.clone(), cached: survivor, lost: Vec::new() };
+                *file = FileState::durable(survivor);
             }
         }
         self.boot += 1;
@@ -266,7 +266,7 @@ impl State {
     /// What the device holds of a file after a crash.
     fn survivor(&mut self, index: usize) -> Vec<u8> {
         let Some(file) = self.files.get_mut(index) else { return Vec::new() };
-        let FileState { cached, durable, lost } = std::mem::take(file);
+        let FileState { cached, durable, lost, .. } = std::mem::take(file);
         if cached == durable {
             return durable;
         }
@@ -297,12 +297,14 @@ impl State {
     }
 }
 
-/// A file of a [`SimulatedFs`] open for appending.
+/// A file of a [`SimulatedFs`] open for writing.
 #[derive(Debug)]
 struct SimulatedFile {
     fs: SimulatedFs,
     file: usize,
     boot: u64,
+    /// Where the next write goes.
+    position: usize,
 }
 
 impl SimulatedFile {
@@ -323,11 +325,16 @@ impl SimulatedFile {
 
 impl JournalFile for SimulatedFile {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.change(|state, file| {
+        let position = self.position;
+        let taken = self.change(|state, file| {
             let mut bytes: Vec<u8> =
                 slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-            let room =
-                state.room_bytes.map_or(usize::MAX, |room| room.saturating_sub(state.used_bytes()));
+            // What is written over has its room.
+            let ahead =
+                state.files.get(file).map_or(0, |f| f.cached.len().saturating_sub(position));
+            let room = state.room_bytes.map_or(usize::MAX, |room| {
+                room.saturating_sub(state.used_bytes()).saturating_add(ahead)
+            });
             if room == 0 && !bytes.is_empty() {
                 state.accidents.refused_writes += 1;
                 return Err(io::ErrorKind::StorageFull.into());
@@ -336,10 +343,12 @@ impl JournalFile for SimulatedFile {
             let taken = if short { 1 + state.below(bytes.len()) } else { bytes.len() };
             bytes.truncate(taken.min(room));
             if let Some(file) = state.files.get_mut(file) {
-                file.cached.extend_from_slice(&bytes);
+                file.write(position, &bytes);
             }
             Ok(bytes.len())
-        })
+        })?;
+        self.position += taken;
+        Ok(taken)
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
@@ -347,9 +356,10 @@ impl JournalFile for SimulatedFile {
             let fails = 0 < state.failing_syncs;
             state.failing_syncs = state.failing_syncs.saturating_sub(1);
             let Some(file) = state.files.get_mut(file) else { return Err(crashed()) };
+            let unsynced = file.unsynced.take();
             if fails {
                 state.accidents.failed_syncs += 1;
-                file.lost.push(file.durable.len().min(file.cached.len())..file.cached.len());
+                file.lost.extend(unsynced);
                 return Err(io_error());
             }
             file.durable = file.cached.clone();
@@ -366,14 +376,31 @@ impl JournalFile for SimulatedFile {
             let Some(file) = state.files.get_mut(file) else { return Err(crashed()) };
             file.truncate(usize::try_from(len).unwrap_or(usize::MAX));
             Ok(())
-        })
+        })?;
+        self.position = usize::try_from(len).unwrap_or(usize::MAX);
+        Ok(())
     }
 }
 
 impl FileState {
+    /// A file of which the device has all.
+    fn durable(bytes: Vec<u8>) -> Self {
+        Self { cached: bytes.clone(), durable: bytes, ..Self::default() }
+    }
+
+    fn write(&mut self, position: usize, bytes: &[u8]) {
+        let end = position.saturating_add(bytes.len());
+        if self.cached.len() < end {
+            self.cached.resize(end, 0);
+        }
+        self.cached.get_mut(position..end).unwrap_or_default().copy_from_slice(bytes);
+        let before = self.unsynced.take().unwrap_or(position..end);
+        self.unsynced = Some(before.start.min(position)..before.end.max(end));
+    }
+
     fn truncate(&mut self, len: usize) {
         self.cached.truncate(len);
-        for range in &mut self.lost {
+        for range in self.lost.iter_mut().chain(&mut self.unsynced) {
             *range = range.start.min(len)..range.end.min(len);
         }
     }
@@ -421,9 +448,21 @@ impl JournalFs for SimulatedFs {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             let file = state.add_file(path);
-            let file = SimulatedFile { fs: self.clone(), file, boot: state.boot };
+            let file = SimulatedFile { fs: self.clone(), file, boot: state.boot, position: 0 };
             Ok(Box::new(file) as Box<dyn JournalFile>)
         })
+    }
+
+    fn reuse(&self, path: &Path) -> io::Result<Box<dyn JournalFile>> {
+        self.change(|state| {
+            let file = state.file_of(path)?;
+            let file = SimulatedFile { fs: self.clone(), file, boot: state.boot, position: 0 };
+            Ok(Box::new(file) as Box<dyn JournalFile>)
+        })
+    }
+
+    fn random(&self) -> u64 {
+        self.state().random()
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn JournalRead>> {

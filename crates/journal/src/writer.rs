@@ -16,10 +16,15 @@ use crate::segment::{
     FILE_HEADER_LEN, FileHeader, FileKind, RecordBytes, SegmentNumber, Sequence, frame_record,
     len_u64,
 };
+use crate::spares::{Spare, Spares};
 
 /// Parts shorter than this are copied beside their frames; longer ones are written from where
 /// they are. About where one more slice per system call costs as much as the copy.
 const COPY_BELOW_BYTES: usize = 4 << 10;
+
+/// How far the base of a file that is written over lies beyond what went before, at most: too far
+/// to be guessed, and not so far that positions would run out within years of it.
+const BASE_GAP_MASK: u64 = (1 << 36) - 1;
 
 /// A record that waits for its group.
 #[derive(Debug)]
@@ -127,6 +132,8 @@ pub(crate) struct ActiveSegment {
     base_sequence: u64,
     /// Bytes that are durable.
     len: u64,
+    /// Bytes of the file: more than `len` while it is written over.
+    file_len: u64,
     /// The furthest that a write ever reached, durable or not. Sequence numbers below it are
     /// never given to another segment: a crash may bring such bytes back.
     reach: u64,
@@ -147,6 +154,7 @@ pub(crate) struct Folder {
     pub(crate) dir: PathBuf,
     pub(crate) capacity: Arc<Capacity>,
     pub(crate) max_body_bytes: u32,
+    pub(crate) spares: Arc<Spares>,
 }
 
 impl Folder {
@@ -156,13 +164,17 @@ impl Folder {
         number: SegmentNumber,
         base_sequence: u64,
     ) -> Result<ActiveSegment, JournalError> {
+        if let Some(spare) = self.spares.take() {
+            match self.reuse_segment(&spare, number, base_sequence) {
+                Ok(active) => return Ok(active),
+                Err(error) => tracing::warn!(%error, "segment file not written over"),
+            }
+            // Under either name it is in nobody's way then.
+            drop(self.fs.remove(&FileKind::Segment.path(&self.dir, number)));
+            self.remove_spare(&spare);
+        }
         let path = FileKind::Segment.path(&self.dir, number);
-        let header = FileHeader {
-            kind: FileKind::Segment,
-            number,
-            base_sequence,
-            max_body_bytes: self.max_body_bytes,
-        };
+        let header = self.segment_header(number, base_sequence, false);
         let len = len_u64(FILE_HEADER_LEN);
         let created = self.fs.create(&path).and_then(|mut file| {
             write_all(file.as_mut(), &mut [IoSlice::new(&header.encode())])?;
@@ -173,7 +185,17 @@ impl Folder {
         match created {
             Ok(file) => {
                 self.capacity.grow_disk(len);
-                Ok(ActiveSegment { number, path, file, base_sequence, len, reach: len, cut: false })
+                let (reach, file_len) = (len, len);
+                Ok(ActiveSegment {
+                    number,
+                    path,
+                    file,
+                    base_sequence,
+                    len,
+                    file_len,
+                    reach,
+                    cut: false,
+                })
             }
             Err(error) => {
                 // Left behind it is read as an empty segment, so removing it is only tidiness.
@@ -184,6 +206,69 @@ impl Folder {
                 Err(JournalError::io("create segment", &path, error))
             }
         }
+    }
+
+    fn segment_header(
+        &self,
+        number: SegmentNumber,
+        base_sequence: u64,
+        is_reused: bool,
+    ) -> FileHeader {
+        let max_body_bytes = self.max_body_bytes;
+        FileHeader { kind: FileKind::Segment, number, base_sequence, max_body_bytes, is_reused }
+    }
+
+    /// Makes a spare file an empty segment. It takes the name when its header is durable, so that
+    /// nothing it held before is ever read as a segment's.
+    fn reuse_segment(
+        &self,
+        spare: &Spare,
+        number: SegmentNumber,
+        next_base: u64,
+    ) -> Result<ActiveSegment, JournalError> {
+        let path = FileKind::Segment.path(&self.dir, number);
+        // What a client hid in a payload at the right offset would be a record if it knew the base.
+        let base_sequence = next_base.saturating_add(1 + (self.fs.random() & BASE_GAP_MASK));
+        let header = self.segment_header(number, base_sequence, true);
+        let reused = self.fs.reuse(&spare.path).and_then(|mut file| {
+            write_all(file.as_mut(), &mut [IoSlice::new(&header.encode())])?;
+            file.sync_data()?;
+            self.fs.rename(&spare.path, &path)?;
+            self.fs.sync_dir(&self.dir)?;
+            Ok(file)
+        });
+        let file = reused.map_err(|error| JournalError::io("write over", &spare.path, error))?;
+        self.capacity.shrink_spare(spare.len);
+        let len = len_u64(FILE_HEADER_LEN);
+        let file_len = spare.len.max(len);
+        self.capacity.grow_disk(file_len - spare.len);
+        Ok(ActiveSegment {
+            number,
+            path,
+            file,
+            base_sequence,
+            len,
+            file_len,
+            reach: len,
+            cut: false,
+        })
+    }
+
+    /// Removes spare files but for the `count` youngest. That one stays is no reason to stop.
+    pub(crate) fn release_spares(&self, count: usize) {
+        while let Some(spare) = self.spares.take_beyond(count) {
+            self.remove_spare(&spare);
+        }
+    }
+
+    pub(crate) fn remove_spare(&self, spare: &Spare) {
+        match self.fs.remove(&spare.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %spare.path.display(), %error, "spare file not removed");
+            }
+            _ => self.capacity.shrink_disk(spare.len),
+        }
+        self.capacity.shrink_spare(spare.len);
     }
 }
 
@@ -267,7 +352,9 @@ impl<T> Writer<T> {
         };
         match written {
             Ok(()) => {
-                self.folder.capacity.grow_disk(bytes);
+                let end = self.active.len.saturating_add(bytes);
+                self.folder.capacity.grow_disk(end.saturating_sub(self.active.file_len));
+                self.active.file_len = self.active.file_len.max(end);
                 self.folder.capacity.release_promise(bytes);
                 self.acknowledge(group);
             }
@@ -320,8 +407,10 @@ impl<T> Writer<T> {
         let segment = self.active.number;
         if is_disk_full(&error) {
             self.active.cut = true;
+            self.folder.release_spares(0);
             match self.active.file.truncate(self.active.len) {
                 Ok(()) => {
+                    self.note_cut();
                     tracing::warn!(%segment, %error, "no room for records, refused them");
                     let path = self.active.path.clone();
                     return JournalError::DiskFull { path, source: Arc::new(error) };
@@ -340,12 +429,19 @@ impl<T> Writer<T> {
     ///
     /// That part was told to the consumer record by record, so `Sealed` may follow at once.
     fn give_up_segment(&mut self) -> Result<(), JournalError> {
+        // A device that failed once is not asked to write over what it may not have written.
+        self.folder.spares.close();
+        self.folder.release_spares(0);
         // Not relied on: what stands behind the durable part was never acknowledged, and may be
         // replayed like any request whose answer was lost.
-        if let Err(error) = self.active.file.truncate(self.active.len) {
-            let segment = self.active.number;
-            tracing::debug!(%segment, %error, "segment that was given up could not be cut");
-            self.folder.capacity.grow_disk(self.active.reach.saturating_sub(self.active.len));
+        match self.active.file.truncate(self.active.len) {
+            Ok(()) => self.note_cut(),
+            Err(error) => {
+                let segment = self.active.number;
+                tracing::debug!(%segment, %error, "segment that was given up could not be cut");
+                let grown = self.active.reach.saturating_sub(self.active.file_len);
+                self.folder.capacity.grow_disk(grown);
+            }
         }
         self.open_next().map_err(|error| {
             let reason =
@@ -354,6 +450,12 @@ impl<T> Writer<T> {
             let reason = self.shared.failed.get_or_init(|| reason).clone();
             JournalError::Failed { reason }
         })
+    }
+
+    /// The file of the active segment ends where its durable part does.
+    fn note_cut(&mut self) {
+        self.folder.capacity.shrink_disk(self.active.file_len.saturating_sub(self.active.len));
+        self.active.file_len = self.active.len;
     }
 
     fn rotate(&mut self) -> Result<SegmentNumber, JournalError> {

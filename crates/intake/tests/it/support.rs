@@ -355,6 +355,14 @@ impl JournalFs for FaultyFs {
         }))
     }
 
+    fn reuse(&self, path: &Path) -> std::io::Result<Box<dyn JournalFile>> {
+        Ok(Box::new(FaultyFile {
+            file: RealFs.reuse(path)?,
+            fail_sync: Arc::clone(&self.fail_sync),
+            disk_full: Arc::clone(&self.disk_full),
+        }))
+    }
+
     fn open_read(&self, path: &Path) -> std::io::Result<Box<dyn JournalRead>> {
         RealFs.open_read(path)
     }

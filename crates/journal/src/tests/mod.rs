@@ -3,6 +3,7 @@
 mod damage;
 mod faults;
 mod model;
+mod reuse;
 
 use std::path::Path;
 use std::sync::Arc;
