@@ -268,6 +268,10 @@ impl JournalFile for FaultyFile {
         })
     }
 
+    fn leave_memory(&self) {
+        self.file.leave_memory();
+    }
+
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         let Some(unsynced) = &mut self.unsynced else { return self.file.truncate(len) };
         match len.checked_sub(self.synced_bytes) {

@@ -104,5 +104,6 @@ fn write_file(
     out.flush().map_err(|error| fail("write", error))?;
     drop(out);
     file.sync_data().map_err(|error| fail("sync", error))?;
+    file.leave_memory();
     Ok(len.saturating_add(len_u64(FRAME_LEN + FOOTER_BODY_LEN)))
 }

@@ -36,6 +36,10 @@ pub trait JournalFile: Debug + Send {
     /// # Errors
     /// What the file system says.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
+
+    /// Says that what is durable will hardly be read: the memory that it was written through serves
+    /// the next file better, as pages that were used a moment ago cost a quarter of others.
+    fn leave_memory(&self) {}
 }
 
 /// Holds a folder for as long as it lives.
@@ -172,6 +176,12 @@ impl JournalFile for File {
         self.set_len(len)?;
         self.seek(SeekFrom::Start(len))?;
         Ok(())
+    }
+
+    fn leave_memory(&self) {
+        #[cfg(target_os = "linux")]
+        // Only a hint.
+        rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed).ok();
     }
 }
 
