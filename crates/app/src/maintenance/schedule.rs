@@ -26,7 +26,7 @@ const FIRST_ROUND: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Work takes one part of the time of so many while intake has traces open.
-const BUSY_SHARE: u32 = 4;
+const BUSY_SHARE: u32 = 2;
 
 /// Vacuum reads the log of its whole retention time, so it has its turn this often in that time;
 /// files stay that part longer.
@@ -167,6 +167,8 @@ impl<'a> Pacer<'a> {
 
 #[cfg(test)]
 mod tests {
+    use tracelake_intake::Admission as _;
+
     use super::*;
 
     /// Scenario: work beside an idle, a busy and a full pipeline, and a stop.
@@ -184,17 +186,18 @@ mod tests {
             begun.elapsed()
         };
         assert!(timed(&mut pacer, 400) < Duration::from_millis(400));
-        open.set(300);
-        assert!(Duration::from_millis(60) <= timed(&mut pacer, 20));
-        open.set(900);
+        open.set(300, 0);
+        assert!(Duration::from_millis(20) <= timed(&mut pacer, 20));
+        open.set(200, 700);
+        assert_eq!(open.admit(1), Ok(()), "what is in commit refuses nobody");
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(50));
-                open.set(0);
+                open.set(0, 0);
             });
             assert!(Duration::from_millis(50) <= timed(&mut pacer, 0));
         });
-        open.set(900);
+        open.set(900, 0);
         drop(stop);
         assert_eq!(pacer.step(), ControlFlow::Break(()));
     }

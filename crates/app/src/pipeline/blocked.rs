@@ -62,36 +62,44 @@ impl BlockedTables {
 }
 
 /// Bytes of spans in open traces, as intake sees them: past the limit requests are refused until
-/// tables can be written again, so that a broken table costs no memory without bound.
+/// tables can be written again, so that a broken table costs no memory without bound. What an epoch
+/// is committing counts for nobody's refusal: it is bounded by what was open, and records that come
+/// meanwhile by the journal's queue. Requests and commits so run side by side.
 #[derive(Debug)]
 pub(crate) struct OpenBytes {
-    bytes: AtomicUsize,
+    open: AtomicUsize,
+    in_commit: AtomicUsize,
     limit: usize,
 }
 
 impl OpenBytes {
     pub(crate) const fn new(limit: usize) -> Self {
-        Self { bytes: AtomicUsize::new(0), limit }
+        Self { open: AtomicUsize::new(0), in_commit: AtomicUsize::new(0), limit }
     }
 
-    pub(crate) fn set(&self, bytes: usize) {
-        self.bytes.store(bytes, Ordering::Relaxed);
+    pub(crate) fn set(&self, open: usize, in_commit: usize) {
+        self.in_commit.store(in_commit, Ordering::Relaxed);
+        self.open.store(open, Ordering::Relaxed);
+    }
+
+    fn to_do(&self) -> usize {
+        self.open.load(Ordering::Relaxed).saturating_add(self.in_commit.load(Ordering::Relaxed))
     }
 
     /// True when there is so much to do that other work should take a share only.
     pub(crate) fn is_busy(&self) -> bool {
-        self.limit / 8 < self.bytes.load(Ordering::Relaxed)
+        self.limit / 8 < self.to_do()
     }
 
     /// True when there is so much to do that other work should wait.
     pub(crate) fn is_full(&self) -> bool {
-        self.limit / 2 < self.bytes.load(Ordering::Relaxed)
+        self.limit / 2 < self.to_do()
     }
 }
 
 impl Admission for OpenBytes {
     fn admit(&self, _bytes: u64) -> Result<(), Overload> {
-        if self.limit < self.bytes.load(Ordering::Relaxed) {
+        if self.limit < self.open.load(Ordering::Relaxed) {
             Err(Overload { retry_after: RETRY_AFTER })
         } else {
             Ok(())

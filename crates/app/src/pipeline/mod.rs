@@ -304,7 +304,7 @@ impl Pipeline {
             Event::Appended { attachment, .. } => {
                 self.ledger.note(&attachment);
                 self.assembler.push(attachment, self.clock.now_unix_nano());
-                self.open_bytes.set(self.assembler.open_bytes());
+                self.open_bytes.set(self.assembler.open_bytes(), 0);
                 None
             }
             Event::Sealed { segment } => Some(segment),
@@ -408,6 +408,7 @@ impl Pipeline {
         let ready = |table: &TableName| everything || blocked.is_ready(table, now);
         self.resolve_doubts(&ready);
         let take = Take { everything, late: amend, ready: &ready };
+        let open_before = self.assembler.open_bytes();
         let settled = self.assembler.settle(&self.schedule.settle, silent_until_unix_nano, &take);
         let homes::Placed { traces: mut settled, mut failed } = self.place(settled, &ready);
         self.hold_back(&mut settled, &mut failed);
@@ -419,6 +420,8 @@ impl Pipeline {
         if !amend {
             self.defer_late(&mut settled);
         }
+        let open = self.assembler.open_bytes();
+        self.open_bytes.set(open + self.doubts.bytes(), open_before.saturating_sub(open));
         let mut committed = self.commit_settled(segment, settled);
         if let Ok(outcome) = &mut committed {
             for (table, reason) in failed {
@@ -430,7 +433,7 @@ impl Pipeline {
                 self.last_amendment_unix_nano = now;
             }
         }
-        self.open_bytes.set(self.assembler.open_bytes() + self.doubts.bytes());
+        self.open_bytes.set(self.assembler.open_bytes() + self.doubts.bytes(), 0);
         committed
     }
 
