@@ -49,7 +49,7 @@ pub struct JournalOptions {
 
 impl JournalOptions {
     /// A journal in `dir`: 10 GiB in segments of 128 MiB, records up to 64 MiB, a queue of 4096
-    /// requests or 64 MiB, and as much waiting for the consumer.
+    /// requests or 40 MiB, and as much waiting for the consumer.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -58,8 +58,8 @@ impl JournalOptions {
             max_record_bytes: 64 << 20,
             segment_bytes: 128 << 20,
             queue_requests: 4096,
-            queue_bytes: 64 << 20,
-            undelivered_bytes: 64 << 20,
+            queue_bytes: 40 << 20,
+            undelivered_bytes: 40 << 20,
             #[cfg(debug_assertions)]
             leave_out_sync: false,
         }

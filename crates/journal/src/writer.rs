@@ -142,6 +142,18 @@ pub(crate) struct ActiveSegment {
 }
 
 impl ActiveSegment {
+    /// With a durable header and no record.
+    fn begun(
+        number: SegmentNumber,
+        path: PathBuf,
+        file: Box<dyn JournalFile>,
+        base_sequence: u64,
+        file_len: u64,
+    ) -> Self {
+        let len = len_u64(FILE_HEADER_LEN);
+        Self { number, path, file, base_sequence, len, file_len, reach: len, cut: false }
+    }
+
     fn next_base(&self) -> u64 {
         self.base_sequence.saturating_add(self.reach)
     }
@@ -185,17 +197,7 @@ impl Folder {
         match created {
             Ok(file) => {
                 self.capacity.grow_disk(len);
-                let (reach, file_len) = (len, len);
-                Ok(ActiveSegment {
-                    number,
-                    path,
-                    file,
-                    base_sequence,
-                    len,
-                    file_len,
-                    reach,
-                    cut: false,
-                })
+                Ok(ActiveSegment::begun(number, path, file, base_sequence, len))
             }
             Err(error) => {
                 // Left behind it is read as an empty segment, so removing it is only tidiness.
@@ -242,16 +244,7 @@ impl Folder {
         let len = len_u64(FILE_HEADER_LEN);
         let file_len = spare.len.max(len);
         self.capacity.grow_disk(file_len - spare.len);
-        Ok(ActiveSegment {
-            number,
-            path,
-            file,
-            base_sequence,
-            len,
-            file_len,
-            reach: len,
-            cut: false,
-        })
+        Ok(ActiveSegment::begun(number, path, file, base_sequence, file_len))
     }
 
     /// Removes spare files but for the `count` youngest. That one stays is no reason to stop.
