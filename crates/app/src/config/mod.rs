@@ -103,7 +103,7 @@ pub(crate) struct Overrides {
     /// Levels of nesting in one attribute value [default: 64]
     #[arg(long, env = "TRACELAKE_MAX_NESTING", value_name = "LEVELS")]
     pub max_nesting: Option<usize>,
-    /// Traces held in memory to tell late spans from new traces, 24 bytes each [default: 4000000]
+    /// Traces held in memory to tell late spans from new traces, 16 bytes each [default: 4000000]
     #[arg(long, env = "TRACELAKE_INDEX_LIMIT", value_name = "COUNT")]
     pub index_limit: Option<usize>,
     /// How long it is kept what was acknowledged, for `verify` [default: 90d]

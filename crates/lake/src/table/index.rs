@@ -19,7 +19,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use tracelake_model::TraceId;
 
 use super::TableSnapshot;
+
 use super::files::{DeletionVector, LiveFile};
+use super::fingerprints::Fingerprints;
 use crate::data_file::read_trace_ids;
 use crate::error::LakeError;
 
@@ -41,9 +43,9 @@ pub(crate) struct RowAddress {
 /// Fingerprints of the traces in the files that were read so far.
 #[derive(Debug)]
 pub(crate) struct TraceIndex {
-    /// Most fingerprints held; 24 bytes each.
+    /// Most fingerprints held; 16 bytes each at the most.
     limit: usize,
-    fingerprints: Option<HashMap<u64, u32>>,
+    fingerprints: Option<Fingerprints>,
     /// All files of the fingerprints that were found in more than one.
     several: HashMap<u64, Vec<u32>>,
     /// Length of all lists in `several`.
@@ -70,7 +72,7 @@ impl TraceIndex {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
-            fingerprints: Some(HashMap::new()),
+            fingerprints: Some(Fingerprints::new()),
             several: HashMap::new(),
             several_files: 0,
             files: HashMap::new(),
@@ -109,7 +111,7 @@ impl TraceIndex {
         for key in traces.iter().map(|trace| fingerprint(*trace)) {
             match self.several.get(&key) {
                 Some(several) => wanted.extend(several),
-                None => wanted.extend(fingerprints.get(&key)),
+                None => wanted.extend(fingerprints.get(key)),
             }
         }
         let is_wanted = |file: &LiveFile| {
@@ -223,7 +225,8 @@ impl TraceIndex {
         });
         self.several_files = self.several.values().map(Vec::len).sum();
         if let Some(fingerprints) = &mut self.fingerprints {
-            fingerprints.retain(|key, file| live.contains(file) || self.several.contains_key(key));
+            fingerprints
+                .retain(|key, file| live.contains(&file) || self.several.contains_key(&key));
         }
     }
 
@@ -231,7 +234,7 @@ impl TraceIndex {
     fn add(&mut self, trace: TraceId, file: u32, is_live: &dyn Fn(u32) -> bool) {
         let Some(fingerprints) = &mut self.fingerprints else { return };
         let key = fingerprint(trace);
-        let known = fingerprints.get(&key).copied();
+        let known = fingerprints.get(key);
         let several = self.several.remove(&key);
         self.several_files -= several.as_ref().map_or(0, Vec::len);
         let mut all = several.unwrap_or_else(|| known.into_iter().collect());
@@ -247,7 +250,7 @@ impl TraceIndex {
 
     /// Gives the memory up when it is past the bound.
     fn keep_bound(&mut self) {
-        let held = self.fingerprints.as_ref().map_or(0, HashMap::len);
+        let held = self.fingerprints.as_ref().map_or(0, Fingerprints::len);
         let several = self.several.len().saturating_mul(SEVERAL_WEIGHT);
         if self.limit < held.saturating_add(several).saturating_add(self.several_files) {
             self.give_up();

@@ -3,6 +3,7 @@
 mod create;
 mod facts;
 mod files;
+mod fingerprints;
 mod index;
 mod protocol;
 
@@ -47,6 +48,10 @@ pub struct Lake {
 #[cfg(debug_assertions)]
 pub type AroundFiles = fn(Arc<dyn TableFiles>) -> Arc<dyn TableFiles>;
 
+/// Files that are read at once in a local folder: a read is a thread's work, and without a bound each of a
+/// hundred log files would start one of its own. None of them waits for another.
+const FILE_THREADS: usize = 8;
+
 /// The kernel's threads. They end by themselves, so that a lake may be dropped anywhere, also
 /// where blocking is not allowed.
 struct Threads(Option<Runtime>);
@@ -60,14 +65,15 @@ impl Drop for Threads {
 }
 
 impl Lake {
-    /// An engine with two threads of its own, so that it can be called from anywhere but a
-    /// single-threaded runtime.
+    /// An engine with threads of its own, so that it can be called from anywhere but a single-threaded
+    /// runtime.
     ///
     /// # Errors
     /// [`LakeError::Storage`] when threads cannot be started.
     pub fn new() -> Result<Self, LakeError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .max_blocking_threads(FILE_THREADS)
             .thread_name("lake")
             .enable_all()
             .build()
