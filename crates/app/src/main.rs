@@ -7,6 +7,27 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Bounds what the system's allocator keeps. Zstd, which is C, takes its contexts from there: some MiB for each
+/// column that is written, by threads that come and go. By default each thread has a heap of its own, up to
+/// eight per core, and each heap keeps what it had at its largest.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(
+    unsafe_code,
+    reason = "no safe crate has it; the alternative is a variable of the environment"
+)]
+fn bound_system_allocator() {
+    // SAFETY: no other thread runs yet, and both parameters take any number.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 16 << 20);
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+const fn bound_system_allocator() {}
+
 fn main() -> ExitCode {
+    bound_system_allocator();
     tracelake_app::run_command_line()
 }
