@@ -84,9 +84,11 @@ class Terminal:
         path = [str(Path(sys.executable).parent), os.environ["PATH"]]
         if installed:
             path.insert(0, str(built))
+        # `check` notes a journal that may grow beyond the room on this machine's disk.
         self.environment = clean_environment(
-            PATH=os.pathsep.join(path), HOME=str(folder), MLFLOW_HTTP_REQUEST_MAX_RETRIES="2"
-        )
+            PATH=os.pathsep.join(path), HOME=str(folder), MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
+            TRACELAKE_JOURNAL_BUDGET="256MiB",
+        )  # fmt: skip
         self.server: Server | None = None
         self.spark = None
 
