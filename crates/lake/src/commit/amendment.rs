@@ -5,11 +5,13 @@
 //! A trace that a client deleted gets the vector and the image of a deletion alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::iter::once;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::{concat_batches, take};
+use arrow::compute::{concat_batches, interleave_record_batch, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use delta_kernel::actions::deletion_vector_writer::{
     KernelDeletionVector, StreamingDeletionVectorWriter,
 };
@@ -19,11 +21,14 @@ use tracelake_model::TraceId;
 use super::actions::{Action, Add, Cdc, Remove};
 use super::merge::{Age, Amended, amend, fold};
 use super::{EpochOutcome, Found, MAX_ATTEMPTS, Step, TableWriter};
-use crate::data_file::{EncodedFile, encode_file, read_rows};
+use crate::data_file::{EncodedFile, encode_batches, encode_file, read_rows};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
 use crate::rows::{RebuildError, TraceDraft, conform, encode, rebuild_traces};
 use crate::table::{DeletionVector, LiveFile, RowAddress};
+
+/// Images that are put in order in memory at a time.
+const IMAGES_AT_A_TIME: usize = 256;
 
 /// Rows to delete, by live file.
 pub(super) type Deletions = BTreeMap<usize, BTreeSet<u64>>;
@@ -55,6 +60,8 @@ pub(super) struct Plan {
     preimages: RecordBatch,
     /// New rows in the table's schema.
     postimages: RecordBatch,
+    /// Of each preimage in order: the postimage that is its successor.
+    successors: Vec<u32>,
     /// Old rows that go for good.
     deleted: RecordBatch,
     /// New rows of the traces, for the index.
@@ -72,6 +79,29 @@ impl Plan {
     /// True when no row changes.
     pub(super) fn is_empty(&self) -> bool {
         self.deletions.is_empty()
+    }
+
+    /// Both images of each row that changes, one behind the other: most of it stays the same, so that
+    /// the second takes hardly any room in the page, nor time. A few at a time.
+    fn updates(&self) -> Result<impl Iterator<Item = Result<RecordBatch, ArrowError>>, ArrowError> {
+        let before = with_change_type(&self.preimages, "update_preimage")?;
+        let after = with_change_type(&self.postimages, "update_postimage")?;
+        let mut order = Vec::with_capacity(before.num_rows() + after.num_rows());
+        let mut preimages = self.successors.iter().enumerate().peekable();
+        for postimage in 0..after.num_rows() {
+            while let Some((preimage, _)) =
+                preimages.next_if(|(_, successor)| usize::try_from(**successor) == Ok(postimage))
+            {
+                order.push((0, preimage));
+            }
+            order.push((1, postimage));
+        }
+        let mut taken = 0;
+        Ok(std::iter::from_fn(move || {
+            let chunk = order.get(taken..order.len().min(taken + IMAGES_AT_A_TIME))?;
+            taken += chunk.len();
+            (!chunk.is_empty()).then(|| interleave_record_batch(&[&before, &after], chunk))
+        }))
     }
 
     /// What a version of this plan and `fresh` traces does, of `late` ones that were asked for.
@@ -105,7 +135,7 @@ impl TableWriter {
             .map_err(|source| LakeError::Arrow { action: "encode rows", source })?;
         let mut traces = std::mem::take(&mut plan.traces);
         traces.extend(fresh.iter().map(|trace| trace.trace_id));
-        let rows: Vec<&RecordBatch> = std::iter::once(&plan.postimages)
+        let rows: Vec<&RecordBatch> = once(&plan.postimages)
             .chain(&inserted)
             .filter(|batch| 0 < batch.num_rows())
             .collect();
@@ -121,13 +151,12 @@ impl TableWriter {
             let file = self.write_parquet(&path, &schema, &rows)?;
             written = Some((self.add(&path, &file), path));
         }
-        let mut images = vec![
-            (&plan.preimages, "update_preimage"),
-            (&plan.postimages, "update_postimage"),
-            (&plan.deleted, "delete"),
-        ];
-        images.extend(inserted.iter().map(|batch| (batch, "insert")));
-        let changes = self.write_images(&images)?;
+        let images = plan.updates().map_err(change_data)?;
+        let images = images.chain(once(with_change_type(&plan.deleted, "delete")));
+        let inserts = inserted.iter().map(|batch| with_change_type(batch, "insert"));
+        let count = [&plan.preimages, &plan.postimages, &plan.deleted].into_iter().chain(&inserted);
+        let count = count.map(RecordBatch::num_rows).sum();
+        let changes = self.write_images(&schema, count, &mut images.chain(inserts))?;
         for _ in 0..MAX_ATTEMPTS {
             let mut actions = vec![self.commit_info(operation, false)];
             actions.extend(txn.clone());
@@ -169,7 +198,8 @@ impl TableWriter {
         let deleted = self.read_old_rows(&found, files, &schema, usize::MAX)?.rows;
         let mut actions = vec![self.commit_info("DELETE", false)];
         actions.extend(self.delete_rows(files, deletions)?);
-        actions.push(self.write_images(&[(&deleted, "delete")])?);
+        let mut images = once(with_change_type(&deleted, "delete"));
+        actions.push(self.write_images(&schema, deleted.num_rows(), &mut images)?);
         let step = self.write_version(&actions)?;
         if matches!(step, Step::Done(())) {
             self.note_deletions(&actions);
@@ -244,6 +274,7 @@ impl TableWriter {
         let mut traces = Vec::new();
         let mut deleted_traces = 0;
         let mut replaced: Vec<u32> = Vec::new();
+        let mut successors: Vec<u32> = Vec::new();
         let mut removed: Vec<u32> = Vec::new();
         let mut first_rows: Vec<u32> = Vec::new();
         let mut deletions: Deletions = BTreeMap::new();
@@ -254,6 +285,8 @@ impl TableWriter {
             match amend(drafts, piece, age, now) {
                 Amended::Unchanged => continue,
                 Amended::Row(row) => {
+                    let successor = u32::try_from(traces.len()).unwrap_or(u32::MAX);
+                    successors.extend(indexes.clone().map(|_| successor));
                     traces.push(*row);
                     first_rows.extend(indexes.clone().next());
                     replaced.extend(indexes);
@@ -277,6 +310,7 @@ impl TableWriter {
         Ok(Plan {
             preimages,
             postimages,
+            successors,
             deleted,
             traces,
             deleted_traces,
@@ -390,16 +424,19 @@ impl TableWriter {
         Ok(OldRows { rows, places, deferred: HashSet::new() })
     }
 
-    /// The change data file of rows before and after a change.
-    fn write_images(&self, rows: &[(&RecordBatch, &str)]) -> Result<Action, LakeError> {
-        let images = rows
-            .iter()
-            .map(|(batch, change)| with_change_type(batch, change))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| LakeError::Arrow { action: "write change data", source })?;
-        let schema = images.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    /// The change data file of `count` rows before and after a change, each with its type. `schema` is the
+    /// table's.
+    fn write_images(
+        &self,
+        schema: &SchemaRef,
+        count: usize,
+        images: &mut dyn Iterator<Item = Result<RecordBatch, ArrowError>>,
+    ) -> Result<Action, LakeError> {
+        let none = RecordBatch::new_empty(Arc::clone(schema));
+        let schema = with_change_type(&none, "").map_err(change_data)?.schema();
         let path = change_file();
-        let file = self.write_parquet(&path, &schema, &images)?;
+        let mut images = images.map(|batch| batch.map_err(ParquetError::from));
+        let file = self.put_parquet(&path, encode_batches(&schema, count, &mut images))?;
         Ok(Action::Cdc(Cdc {
             path,
             partition_values: BTreeMap::new(),
@@ -502,7 +539,11 @@ pub(crate) fn loose_bounds(stats: &str) -> String {
     }
 }
 
-fn take_rows(batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, arrow::error::ArrowError> {
+const fn change_data(source: ArrowError) -> LakeError {
+    LakeError::Arrow { action: "write change data", source }
+}
+
+fn take_rows(batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, ArrowError> {
     let indexes = UInt32Array::from(rows.to_vec());
     let columns = batch
         .columns()
@@ -517,7 +558,7 @@ fn with_other_columns(
     ours: &RecordBatch,
     old: &RecordBatch,
     schema: &SchemaRef,
-) -> Result<RecordBatch, arrow::error::ArrowError> {
+) -> Result<RecordBatch, ArrowError> {
     let mut columns: Vec<ArrayRef> = ours.columns().to_vec();
     let mut fields: Vec<Arc<Field>> = ours.schema().fields().iter().cloned().collect();
     for (field, column) in old.schema().fields().iter().zip(old.columns()) {
@@ -533,7 +574,7 @@ fn with_other_columns(
 fn with_change_type(
     batch: &RecordBatch,
     change: &str,
-) -> Result<RecordBatch, arrow::error::ArrowError> {
+) -> Result<RecordBatch, ArrowError> {
     let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("_change_type", DataType::Utf8, true)));
     let mut columns = batch.columns().to_vec();
