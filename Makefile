@@ -173,12 +173,12 @@ bench-python: wheel ## One million spans into Python: time, memory, copies (3 mi
 	@PYTHONDONTWRITEBYTECODE=1 PYTHONPATH='$(CURDIR)/target/python-release' $(PYTHON) tests/bench/python_query.py $(ARGS)
 
 .PHONY: bench-amend
-bench-amend: build venv ## Late spans of 2,500 of 200,000 traces beside a MERGE; PROFILE=release (5 minutes)
-	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/amend.py $(ARGS)
+bench-amend: bench-build ## Late spans of 2,500 of 200,000 traces beside a MERGE (3 minutes)
+	@$(BENCH_ENV) $(PYTHON) tests/bench/amend.py $(ARGS)
 
 .PHONY: bench-scale-out
-bench-scale-out: build venv ## Whole traces against split ones on two archivers (2 minutes)
-	@PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/scale_out.py $(ARGS)
+bench-scale-out: bench-build ## Whole traces against split ones on two archivers (2 minutes)
+	@$(BENCH_ENV) $(PYTHON) tests/bench/scale_out.py $(ARGS)
 
 # Benchmarks of the release build; TRACELAKE_BIN is that of the dev profile unless it is given by hand.
 RELEASE_BIN := $(if $(filter command line environment,$(origin TRACELAKE_BIN)),$(TRACELAKE_BIN),$(CARGO_TARGET_DIR)/release/tracelake)
