@@ -6,6 +6,7 @@ IMPORT_SEED repeats the moments of the kills.
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import os
@@ -201,6 +202,15 @@ def ledger_bytes(cli: Cli) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def ledger_entries(cli: Cli, begin: int = 0) -> list[dict]:
+    """What the ledger says from a byte on, line by line; torn lines say nothing."""
+    entries = []
+    for line in (cli.data_dir / "imports" / "ledger.jsonl").read_bytes()[begin:].splitlines():
+        with contextlib.suppress(ValueError):
+            entries.append(json.loads(line))
+    return entries
+
+
 def wait_for_progress(cli: Cli, process: subprocess.Popen, more_than: int) -> None:
     """Until the ledger has grown, so that something is there to go on from."""
     deadline = time.monotonic() + 60
@@ -233,9 +243,18 @@ def test_an_import_killed_twice_gives_the_table_of_a_clean_run(
         if landed == 2:
             break
     assert landed == 2, "the import is too quick to be killed twice"
+    before = ledger_bytes(cli)
+    known = {entry["file"]: (entry["offset"], entry["done"]) for entry in ledger_entries(cli)}
+    assert known, "nothing was there to go on from"
     row = summary(cli, *large_import, timeout=300)
     assert row["failed"] == 0, row
-    assert row["already_imported"] > 0, "the last run began at the beginning"
+    assert row["already_imported"] == sum(done for _, done in known.values()), known
+    again = [
+        entry
+        for entry in ledger_entries(cli, before)
+        if (entry["offset"], entry["done"]) <= known.get(entry["file"], (0, False))
+    ]
+    assert again == [], "the last run did not go on where the ones before it were"
     assert_same_rows(clean_run, comparable_rows(cli.data_dir))
 
 

@@ -97,21 +97,21 @@ fn late_spans_end_in_the_same_row() {
     assert_eq!(fixture.rows(), [(1, 5, 3), (2, 3, 2), (3, 1, 1)]);
 }
 
-/// Scenario: an epoch with a late span, a deletion and two traces that are nowhere.
+/// Scenario: an epoch with late spans of two traces, a deletion and two traces that are nowhere.
 /// Guarantees: it is one version, and its change data has every row that changed, the appended ones
-/// too: readers of the feed look at nothing else in it.
+/// too: readers of the feed look at nothing else in it. Both images of a row lie side by side.
 #[test]
 fn an_epoch_is_one_version() {
     let fixture = Fixture::new();
     let mut writer = fixture.writer("one");
-    writer.commit_epoch(1, &[draft(1, 0..1), draft(2, 0..1)]).unwrap();
+    writer.commit_epoch(1, &[draft(1, 0..1), draft(2, 0..1), draft(5, 0..2)]).unwrap();
     let before = writer.snapshot().version();
     let gone = changes(2, vec![TraceChange::Delete]);
-    let traces = [draft(1, 1..2), gone, draft(3, 0..1), draft(4, 0..2)];
+    let traces = [draft(1, 1..2), gone, draft(5, 2..3), draft(3, 0..1), draft(4, 0..2)];
     let outcome = writer.commit_epoch(2, &traces).unwrap();
-    assert_eq!((outcome.appended, outcome.amended, outcome.deleted), (2, 1, 1));
+    assert_eq!((outcome.appended, outcome.amended, outcome.deleted), (2, 2, 1));
     assert_eq!(outcome.version, before + 1);
-    assert_eq!(fixture.rows(), [(1, 2, 2), (3, 1, 1), (4, 2, 1)]);
+    assert_eq!(fixture.rows(), [(1, 2, 2), (3, 1, 1), (4, 2, 1), (5, 3, 2)]);
     let folder = fixture.table.location().folder().join("_change_data");
     let mut changed = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {
@@ -125,7 +125,8 @@ fn an_epoch_is_one_version() {
         )
         .unwrap();
     }
-    assert_eq!(changed, ["update_preimage", "update_postimage", "delete", "insert", "insert"]);
+    let [before, after] = ["update_preimage", "update_postimage"];
+    assert_eq!(changed, [before, after, before, after, "delete", "insert", "insert"]);
 }
 
 /// Scenario: late spans of four traces whose rows do not fit into memory together, and a new one.
