@@ -124,7 +124,7 @@ fn a_frame_that_was_hidden_for_later_is_no_record() {
     let own = header + record(0).stored_len() + hidden(0).stored_len();
     let next = rotate(&journal).unwrap();
     let third = base + header + record(0).stored_len();
-    drop(runtime().block_on(journal.append(hidden(third + own), 0)).unwrap());
+    runtime().block_on(journal.append(hidden(third + own), 0)).unwrap();
     let sealed = rotate(&journal).unwrap();
     assert!(next < sealed);
     journal.delete_through(sealed).unwrap();
