@@ -18,7 +18,8 @@ const ZSTD_LEVEL: i32 = 2;
 /// is in, of each column. Pages of 1 MiB save 1.5 % of the bytes.
 const PAGE_BYTES: usize = 256 << 10;
 
-/// Values after which a column's writer looks whether its page is full: payloads are long.
+/// Values after which a column's writer looks whether its page is full, so that pages of texts of 1 KB end at up
+/// to twice the size.
 const VALUES_PER_LOOK: usize = 256;
 
 /// Columns of a span that are numbers of their own: a dictionary costs and saves nothing, differences from

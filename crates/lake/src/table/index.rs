@@ -19,7 +19,6 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use tracelake_model::TraceId;
 
 use super::TableSnapshot;
-
 use super::files::{DeletionVector, LiveFile};
 use super::fingerprints::Fingerprints;
 use crate::data_file::read_trace_ids;
