@@ -135,10 +135,8 @@ impl TableWriter {
             .map_err(|source| LakeError::Arrow { action: "encode rows", source })?;
         let mut traces = std::mem::take(&mut plan.traces);
         traces.extend(fresh.iter().map(|trace| trace.trace_id));
-        let rows: Vec<&RecordBatch> = once(&plan.postimages)
-            .chain(&inserted)
-            .filter(|batch| 0 < batch.num_rows())
-            .collect();
+        let rows: Vec<&RecordBatch> =
+            once(&plan.postimages).chain(&inserted).filter(|batch| 0 < batch.num_rows()).collect();
         let operation = match (rows.is_empty(), inserted.is_empty()) {
             (true, _) => "DELETE",
             (false, true) => "UPDATE",
@@ -166,7 +164,13 @@ impl TableWriter {
             if let Step::Done(()) = self.write_version(&actions)? {
                 self.note_deletions(&actions);
                 if let Some((_, path)) = written {
-                    self.index.note(&path, traces.into_iter());
+                    for trace in traces {
+                        let rows = found.get(&trace).into_iter().flatten();
+                        let left: Vec<&str> = rows
+                            .filter_map(|row| Some(plan.files.get(row.file)?.path.as_str()))
+                            .collect();
+                        self.index.note(&path, trace, &left);
+                    }
                 }
                 return Ok(Step::Done(()));
             }
@@ -571,10 +575,7 @@ fn with_other_columns(
     conform(&whole, schema)
 }
 
-fn with_change_type(
-    batch: &RecordBatch,
-    change: &str,
-) -> Result<RecordBatch, ArrowError> {
+fn with_change_type(batch: &RecordBatch, change: &str) -> Result<RecordBatch, ArrowError> {
     let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("_change_type", DataType::Utf8, true)));
     let mut columns = batch.columns().to_vec();

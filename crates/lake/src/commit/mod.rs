@@ -440,7 +440,9 @@ impl TableWriter {
         }
         let step = self.write_version(&actions)?;
         if let (Step::Done(()), Some(file)) = (&step, written) {
-            self.index.note(&file.path, file.traces.iter().copied());
+            for trace in &file.traces {
+                self.index.note(&file.path, *trace, &[]);
+            }
         }
         Ok(step)
     }

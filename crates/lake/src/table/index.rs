@@ -4,6 +4,10 @@
 //! proves that the trace is not there; one that is present is verified against the file. Past the
 //! bound the index gives up its memory, and every lookup reads the `trace_id` columns instead.
 //!
+//! Fingerprints are keyed by a secret of the process, since trace ids are chosen by whoever sends
+//! them. Two traces may still have the same one: then the files of both are kept, and a lookup tells
+//! them apart by the ids in these files.
+//!
 //! When other archivers amend traces too, their rows turn up in further files; then each of the
 //! files that had one is looked at, not the whole table.
 //!
@@ -14,7 +18,7 @@
 //! no longer gives way to what is read of those that are.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher, RandomState};
 
 use tracelake_model::TraceId;
 
@@ -41,10 +45,14 @@ pub(crate) struct RowAddress {
 
 /// Fingerprints of the traces in the files that were read so far.
 #[derive(Debug)]
-pub(crate) struct TraceIndex {
+pub(crate) struct TraceIndex<H = RandomState> {
     /// Most fingerprints held; 16 bytes each at the most.
     limit: usize,
+    /// Makes fingerprints, with a key of this process.
+    hasher: H,
     fingerprints: Option<Fingerprints>,
+    /// Fingerprints that several traces of one file have: none of them can be told to have left it.
+    shared: HashSet<u64>,
     /// All files of the fingerprints that were found in more than one.
     several: HashMap<u64, Vec<u32>>,
     /// Length of all lists in `several`.
@@ -69,9 +77,17 @@ struct KnownFile {
 
 impl TraceIndex {
     pub(crate) fn new(limit: usize) -> Self {
+        Self::with_hasher(limit, RandomState::new())
+    }
+}
+
+impl<H: BuildHasher> TraceIndex<H> {
+    fn with_hasher(limit: usize, hasher: H) -> Self {
         Self {
             limit,
+            hasher,
             fingerprints: Some(Fingerprints::new()),
+            shared: HashSet::new(),
             several: HashMap::new(),
             several_files: 0,
             files: HashMap::new(),
@@ -90,28 +106,49 @@ impl TraceIndex {
     ) -> Result<HashMap<TraceId, Vec<RowAddress>>, LakeError> {
         self.learn(snapshot, files)?;
         let candidates = self.candidates(files, traces);
+        let keys: HashSet<u64> = traces.iter().map(|trace| self.fingerprint(*trace)).collect();
         let mut found: HashMap<TraceId, Vec<RowAddress>> = HashMap::new();
         for index in candidates {
             let Some(file) = files.get(index) else { continue };
             let deleted = snapshot.deleted_rows(file)?;
+            let mut left = keys.clone();
             self.read(snapshot, file, |row, trace| {
-                if traces.contains(&trace) && deleted.binary_search(&row).is_err() {
-                    found.entry(trace).or_default().push(RowAddress { file: index, row });
+                if deleted.binary_search(&row).is_err() {
+                    left.remove(&self.fingerprint(trace));
+                    if traces.contains(&trace) {
+                        found.entry(trace).or_default().push(RowAddress { file: index, row });
+                    }
                 }
             })?;
+            self.note_absent(&file.path, &left);
         }
         Ok(found)
     }
 
+    /// Notes that a file has no live row with one of these fingerprints, as where another archiver moved it.
+    fn note_absent(&mut self, path: &str, keys: &HashSet<u64>) {
+        let Some(id) = self.files.get(path).map(|known| known.id) else { return };
+        for key in keys {
+            let Some(several) = self.several.get_mut(key) else { continue };
+            let before = several.len();
+            several.retain(|file| *file != id);
+            self.several_files -= before - several.len();
+            if let ([only], Some(fingerprints)) = (several.as_slice(), &mut self.fingerprints) {
+                fingerprints.insert(*key, *only);
+                self.several.remove(key);
+                self.several_files -= 1;
+            }
+        }
+    }
+
     /// Which of `files` may have rows of `traces`, by their place; all files were learned.
     pub(crate) fn candidates(&self, files: &[LiveFile], traces: &HashSet<TraceId>) -> Vec<usize> {
-        let Some(fingerprints) = &self.fingerprints else { return (0..files.len()).collect() };
+        if self.fingerprints.is_none() {
+            return (0..files.len()).collect();
+        }
         let mut wanted: HashSet<u32> = HashSet::new();
-        for key in traces.iter().map(|trace| fingerprint(*trace)) {
-            match self.several.get(&key) {
-                Some(several) => wanted.extend(several),
-                None => wanted.extend(fingerprints.get(key)),
-            }
+        for trace in traces {
+            wanted.extend(self.files_of(self.fingerprint(*trace)));
         }
         let is_wanted = |file: &LiveFile| {
             self.files.get(&file.path).is_some_and(|known| wanted.contains(&known.id))
@@ -119,18 +156,31 @@ impl TraceIndex {
         (0..files.len()).filter(|index| files.get(*index).is_some_and(is_wanted)).collect()
     }
 
-    /// Notes the traces of a file that this process committed: their rows are there and nowhere
-    /// else, as an amendment deletes the row that it replaces.
-    pub(crate) fn note(&mut self, path: &str, traces: impl Iterator<Item = TraceId>) {
-        let id = self.known(path, None);
-        for trace in traces {
-            let Some(fingerprints) = &mut self.fingerprints else { return };
-            let key = fingerprint(trace);
-            fingerprints.insert(key, id);
-            let several = self.several.remove(&key);
-            self.several_files -= several.map_or(0, |several| several.len());
-            self.keep_bound();
+    /// The files that are known for a fingerprint.
+    fn files_of(&self, key: u64) -> Vec<u32> {
+        match self.several.get(&key) {
+            Some(several) => several.clone(),
+            None => {
+                self.fingerprints.as_ref().and_then(|known| known.get(key)).into_iter().collect()
+            }
         }
+    }
+
+    /// Notes that a commit of this process brought a row of `trace` to the file at `path`, and took those
+    /// away that the trace had in the files `left`. Whatever else is known of the fingerprint stays: the
+    /// trace may have further rows, and another trace the same fingerprint.
+    pub(crate) fn note(&mut self, path: &str, trace: TraceId, left: &[&str]) {
+        let id = self.known(path, None);
+        let key = self.fingerprint(trace);
+        let left: Vec<u32> = match self.shared.contains(&key) {
+            true => Vec::new(),
+            false => left.iter().filter_map(|path| Some(self.files.get(*path)?.id)).collect(),
+        };
+        if self.files_of(key).contains(&id) {
+            // Of another trace, or of another row of this one: the file is in no snapshot before this commit.
+            self.shared.insert(key);
+        }
+        self.add(key, id, &|file| !left.contains(&file));
     }
 
     /// Notes that a commit of this process deleted rows of a file: it was read before, and what is
@@ -203,8 +253,14 @@ impl TraceIndex {
             })?;
             let id = self.known(&file.path, file.deletion_vector.clone());
             let is_live = |known: u32| live.contains(&known) || first_read <= known;
-            for trace in traces {
-                self.add(trace, id, &is_live);
+            let mut keyed: Vec<(u64, [u8; 16])> =
+                traces.into_iter().map(|trace| (self.fingerprint(trace), trace.0)).collect();
+            keyed.sort_unstable();
+            let same = |pair: &&[(u64, [u8; 16])]| matches!(pair, [one, other] if one.0 == other.0 && one.1 != other.1);
+            self.shared
+                .extend(keyed.windows(2).filter(same).filter_map(|pair| Some(pair.first()?.0)));
+            for (key, _) in keyed {
+                self.add(key, id, &is_live);
             }
         }
         Ok(())
@@ -226,18 +282,18 @@ impl TraceIndex {
         if let Some(fingerprints) = &mut self.fingerprints {
             fingerprints
                 .retain(|key, file| live.contains(&file) || self.several.contains_key(&key));
+            self.shared.retain(|key| fingerprints.get(*key).is_some());
         }
     }
 
-    /// Notes one more file that has a row of the trace, beside those that are live.
-    fn add(&mut self, trace: TraceId, file: u32, is_live: &dyn Fn(u32) -> bool) {
+    /// Notes one more file for a fingerprint, beside those that `keep` says yes to.
+    fn add(&mut self, key: u64, file: u32, keep: &dyn Fn(u32) -> bool) {
         let Some(fingerprints) = &mut self.fingerprints else { return };
-        let key = fingerprint(trace);
         let known = fingerprints.get(key);
         let several = self.several.remove(&key);
         self.several_files -= several.as_ref().map_or(0, Vec::len);
         let mut all = several.unwrap_or_else(|| known.into_iter().collect());
-        all.retain(|known| *known != file && is_live(*known));
+        all.retain(|known| *known != file && keep(*known));
         all.push(file);
         fingerprints.insert(key, all.first().copied().unwrap_or(file));
         if 1 < all.len() {
@@ -250,7 +306,7 @@ impl TraceIndex {
     /// Gives the memory up when it is past the bound.
     fn keep_bound(&mut self) {
         let held = self.fingerprints.as_ref().map_or(0, Fingerprints::len);
-        let several = self.several.len().saturating_mul(SEVERAL_WEIGHT);
+        let several = (self.several.len() + self.shared.len()).saturating_mul(SEVERAL_WEIGHT);
         if self.limit < held.saturating_add(several).saturating_add(self.several_files) {
             self.give_up();
         }
@@ -258,9 +314,14 @@ impl TraceIndex {
 
     fn give_up(&mut self) {
         self.fingerprints = None;
+        self.shared = HashSet::new();
         self.several = HashMap::new();
         self.several_files = 0;
         self.files = HashMap::new();
+    }
+
+    fn fingerprint(&self, trace: TraceId) -> u64 {
+        self.hasher.hash_one(trace.0)
     }
 
     fn read(
@@ -283,11 +344,6 @@ impl TraceIndex {
     }
 }
 
-fn fingerprint(trace: TraceId) -> u64 {
-    // A fixed hasher: the low bytes alone would collide for tracers with 64-bit ids.
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(trace.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,10 +360,12 @@ mod tests {
         let mut index = TraceIndex::new(100);
         for round in 0..5 * SPARE_FILES {
             index.look += 1;
-            index.note(&format!("file {round}"), std::iter::once(trace(round % 7)));
+            let before = round.saturating_sub(7);
+            let left = [format!("file {before}"), format!("other {before}")];
+            index.note(&format!("file {round}"), trace(round % 7), &[&left[0], &left[1]]);
             // Another archiver's file has it as well.
             let other = index.known(&format!("other {round}"), None);
-            index.add(trace(round % 7), other, &|_| true);
+            index.add(index.fingerprint(trace(round % 7)), other, &|_| true);
             if SPARE_FILES < index.files.len() {
                 index.forget_dead_files();
             }
@@ -325,8 +383,65 @@ mod tests {
         let mut index = TraceIndex::new(100);
         for round in 0..200 {
             let file = index.known(&format!("file {round}"), None);
-            index.add(trace(1), file, &|_| true);
+            index.add(index.fingerprint(trace(1)), file, &|_| true);
         }
         assert!(index.fingerprints.is_none() && index.files.is_empty());
+    }
+
+    /// A hasher that gives every trace the same fingerprint.
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Alike;
+
+    impl std::hash::Hasher for Alike {
+        fn finish(&self) -> u64 {
+            7
+        }
+
+        fn write(&mut self, _: &[u8]) {}
+    }
+
+    fn live(path: &str) -> LiveFile {
+        LiveFile {
+            action_path: path.to_owned(),
+            path: path.to_owned(),
+            size_bytes: 0,
+            modification_time: 0,
+            stats: None,
+            record_count: None,
+            deletion_vector: None,
+            tags: std::collections::BTreeMap::new(),
+            clustering_provider: None,
+        }
+    }
+
+    fn found<H: BuildHasher>(index: &TraceIndex<H>, files: &[&str], number: usize) -> Vec<usize> {
+        let files: Vec<LiveFile> = files.iter().map(|path| live(path)).collect();
+        index.candidates(&files, &HashSet::from([trace(number)]))
+    }
+
+    /// Scenario: traces of one fingerprint, appended to a file together and alone, then amended in turn.
+    /// Guarantees: the files of each are looked at as long as it has a row there.
+    #[test]
+    fn traces_of_one_fingerprint_are_kept_beside_one_another() {
+        let mut index =
+            TraceIndex::with_hasher(100, std::hash::BuildHasherDefault::<Alike>::default());
+        index.note("one", trace(1), &[]);
+        index.note("two", trace(2), &[]);
+        assert_eq!(found(&index, &["one", "two"], 1), [0, 1]);
+        index.note("three", trace(1), &["one"]);
+        assert_eq!(found(&index, &["one", "two", "three"], 2), [1, 2]);
+        index.note("both", trace(3), &[]);
+        index.note("both", trace(4), &[]);
+        // Whether `both` has another trace of the fingerprint cannot be told: it stays.
+        index.note("four", trace(3), &["both"]);
+        assert_eq!(found(&index, &["two", "three", "both", "four"], 4), [0, 1, 2, 3]);
+    }
+
+    /// Scenario: two indexes of the same traces.
+    /// Guarantees: their fingerprints differ, so that nobody outside can choose ids that share one.
+    #[test]
+    fn fingerprints_are_keyed() {
+        let (one, other) = (TraceIndex::new(10), TraceIndex::new(10));
+        assert!((0..10).any(|id| one.fingerprint(trace(id)) != other.fingerprint(trace(id))));
     }
 }
