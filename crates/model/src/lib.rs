@@ -9,11 +9,13 @@ pub mod ids;
 pub mod limits;
 pub mod names;
 pub mod schema;
+pub mod steady_clock;
 pub mod trace_info;
 
 pub use change::{TraceChange, TraceChanges};
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SystemClock, Times};
 pub use ids::{SpanId, TraceId};
 pub use limits::Limits;
 pub use names::{ExperimentId, NameError, TableName};
+pub use steady_clock::SteadyClock;
 pub use trace_info::{Assessment, TokenUsage, TraceCost, TraceInfo, TraceState};

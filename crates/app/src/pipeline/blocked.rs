@@ -16,7 +16,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// What a client is told to wait while open traces fill the memory.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// When each table that failed may be tried again.
+/// When each table that failed may be tried again, by the monotonic clock.
 #[derive(Clone, Debug, Default)]
 pub(super) struct BlockedTables {
     waits: HashMap<TableName, Wait>,
@@ -24,15 +24,15 @@ pub(super) struct BlockedTables {
 
 #[derive(Clone, Debug)]
 struct Wait {
-    until_unix_nano: u64,
+    until_nano: u64,
     length: Duration,
     reason: String,
 }
 
 impl BlockedTables {
     /// True when the table may be written.
-    pub(super) fn is_ready(&self, table: &TableName, now_unix_nano: u64) -> bool {
-        self.waits.get(table).is_none_or(|wait| wait.until_unix_nano <= now_unix_nano)
+    pub(super) fn is_ready(&self, table: &TableName, now_nano: u64) -> bool {
+        self.waits.get(table).is_none_or(|wait| wait.until_nano <= now_nano)
     }
 
     /// The tables that could not be written the last time they were tried, and why.
@@ -44,14 +44,14 @@ impl BlockedTables {
     pub(super) fn block(
         &mut self,
         table: &TableName,
-        now_unix_nano: u64,
+        now_nano: u64,
         reason: String,
     ) -> Duration {
         let last = self.waits.get(table).map(|wait| wait.length);
         let length = last.map_or(FIRST_WAIT, |last| (last * 2).min(LONGEST_WAIT));
         let nanos = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
-        let until_unix_nano = now_unix_nano.saturating_add(nanos);
-        self.waits.insert(table.clone(), Wait { until_unix_nano, length, reason });
+        let until_nano = now_nano.saturating_add(nanos);
+        self.waits.insert(table.clone(), Wait { until_nano, length, reason });
         length
     }
 

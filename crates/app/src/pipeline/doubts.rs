@@ -87,7 +87,7 @@ impl Pipeline {
                     }
                 }
                 Err(fault) => {
-                    let now = self.clock.now_unix_nano();
+                    let now = self.clock.monotonic_nano();
                     let wait = self.blocked.block(&doubt.table, now, fault.to_string());
                     warn!(table = %doubt.table, error = %fault, ?wait, "epoch stays in doubt");
                     self.doubts.add(doubt);

@@ -19,6 +19,7 @@
 //!
 //! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
 
+mod arrival;
 mod blocked;
 mod command;
 mod doubts;
@@ -64,11 +65,11 @@ pub(crate) use epoch_file::journal_id;
 pub(crate) use status::{PipelineStatus, TableStatus};
 
 /// How often the pipeline looks whether something has settled.
-const TICK_UNIX_NANO: u64 = 100_000_000;
-const TICK: Duration = Duration::from_nanos(TICK_UNIX_NANO);
+const TICK_NANO: u64 = 100_000_000;
+const TICK: Duration = Duration::from_nanos(TICK_NANO);
 
 /// Wait after an epoch that failed before its commit, such as for a full disk.
-const RETRY_AFTER_UNIX_NANO: u64 = 1_000_000_000;
+const RETRY_AFTER_NANO: u64 = 1_000_000_000;
 
 /// When the pipeline commits.
 #[derive(Clone, Debug)]
@@ -101,9 +102,12 @@ pub(crate) struct Pipeline {
     default_table: TableName,
     schedule: Schedule,
     clock: Arc<dyn Clock>,
+    /// When an epoch was last committed, for people.
     last_commit_unix_nano: u64,
-    last_amendment_unix_nano: u64,
-    not_before_unix_nano: u64,
+    /// Of the monotonic clock, as all that is waited for.
+    last_commit_nano: u64,
+    last_amendment_nano: u64,
+    not_before_nano: u64,
     blocked: BlockedTables,
     plans: EpochPlans,
     doubts: Doubts,
@@ -182,8 +186,9 @@ impl Pipeline {
             default_table,
             schedule,
             last_commit_unix_nano: clock.now_unix_nano(),
-            last_amendment_unix_nano: clock.now_unix_nano(),
-            not_before_unix_nano: 0,
+            last_commit_nano: clock.monotonic_nano(),
+            last_amendment_nano: clock.monotonic_nano(),
+            not_before_nano: 0,
             blocked: BlockedTables::default(),
             plans: EpochPlans::new(Arc::clone(&fs), archive.folder.clone()),
             doubts: Doubts::default(),
@@ -243,8 +248,7 @@ impl Pipeline {
             && let Err(error) = self.run_epoch(Scope::Settled)
         {
             error!(error = format!("{error:#}"), "epoch not committed");
-            self.not_before_unix_nano =
-                self.clock.now_unix_nano().saturating_add(RETRY_AFTER_UNIX_NANO);
+            self.not_before_nano = self.clock.monotonic_nano().saturating_add(RETRY_AFTER_NANO);
         }
         // Between two batches of a move, requests come first but nothing is waited for.
         let moving = !self.stopping && self.step_moves();
@@ -303,7 +307,8 @@ impl Pipeline {
         match event {
             Event::Appended { attachment, .. } => {
                 self.ledger.note(&attachment);
-                self.assembler.push(attachment, self.clock.now_unix_nano());
+                arrival::bear_witness(&*self.clock, &attachment);
+                self.assembler.push(attachment, self.clock.monotonic_nano());
                 self.open_bytes.set(self.assembler.open_bytes(), 0);
                 None
             }
@@ -319,22 +324,22 @@ impl Pipeline {
 
     /// Whether an epoch should run now. Looks at every open trace, so at most once per tick.
     fn is_due(&mut self) -> bool {
-        let now = self.clock.now_unix_nano();
-        if now < self.not_before_unix_nano {
+        let now = self.clock.monotonic_nano();
+        if now < self.not_before_nano {
             return false;
         }
-        self.not_before_unix_nano = now.saturating_add(TICK_UNIX_NANO);
+        self.not_before_nano = now.saturating_add(TICK_NANO);
         let passed = |since: u64, interval: Duration| {
             interval <= Duration::from_nanos(now.saturating_sub(since))
         };
         let ready = |table: &TableName| self.blocked.is_ready(table, now);
         let status = self.assembler.status(&self.schedule.settle, now, &ready);
         let full = self.schedule.commit_bytes <= status.bytes;
-        let commit = full || passed(self.last_commit_unix_nano, self.schedule.commit_every);
+        let commit = full || passed(self.last_commit_nano, self.schedule.commit_every);
         let doubtful = self.doubts.tables().any(ready);
         doubtful
             || (commit && status.settled)
-            || (passed(self.last_amendment_unix_nano, self.schedule.amend_every) && status.late)
+            || (passed(self.last_amendment_nano, self.schedule.amend_every) && status.late)
     }
 
     /// The rows of `table` that are not committed yet.
@@ -370,7 +375,7 @@ impl Pipeline {
     fn run_epoch(&mut self, scope: Scope) -> anyhow::Result<FlushOutcome> {
         let sealed = self.handle.block_on(self.journal.rotate())?;
         self.drain_to(sealed)?;
-        let now = self.clock.now_unix_nano();
+        let now = self.clock.monotonic_nano();
         self.settle_and_commit(sealed, scope, now)
     }
 
@@ -393,23 +398,23 @@ impl Pipeline {
     }
 
     /// Settles, commits, carries over, and deletes what is committed: epoch `segment`. Silence of
-    /// traces is counted up to `silent_until_unix_nano`.
+    /// traces is counted up to `silent_until_nano`.
     fn settle_and_commit(
         &mut self,
         segment: SegmentNumber,
         scope: Scope,
-        silent_until_unix_nano: u64,
+        silent_until_nano: u64,
     ) -> anyhow::Result<FlushOutcome> {
-        let now = self.clock.now_unix_nano();
+        let now = self.clock.monotonic_nano();
         let everything = scope == Scope::Everything;
-        let since_amendment = Duration::from_nanos(now - self.last_amendment_unix_nano.min(now));
+        let since_amendment = Duration::from_nanos(now.saturating_sub(self.last_amendment_nano));
         let amend = everything || self.schedule.amend_every <= since_amendment;
         let blocked = self.blocked.clone();
         let ready = |table: &TableName| everything || blocked.is_ready(table, now);
         self.resolve_doubts(&ready);
         let take = Take { everything, late: amend, ready: &ready };
         let open_before = self.assembler.open_bytes();
-        let settled = self.assembler.settle(&self.schedule.settle, silent_until_unix_nano, &take);
+        let settled = self.assembler.settle(&self.schedule.settle, silent_until_nano, &take);
         let homes::Placed { traces: mut settled, mut failed } = self.place(settled, &ready);
         self.hold_back(&mut settled, &mut failed);
         let created_at_micros = self.clock.now_unix_micro();
@@ -428,9 +433,10 @@ impl Pipeline {
                 self.blocked.block(&table, now, reason.clone());
                 outcome.failed.entry(table).or_insert(reason);
             }
-            self.last_commit_unix_nano = now;
+            self.last_commit_unix_nano = self.clock.now_unix_nano();
+            self.last_commit_nano = now;
             if amend && outcome.deferred == 0 {
-                self.last_amendment_unix_nano = now;
+                self.last_amendment_nano = now;
             }
         }
         self.open_bytes.set(self.assembler.open_bytes() + self.doubts.bytes(), 0);
@@ -467,39 +473,6 @@ impl Pipeline {
             self.plans.forget_through(segment);
         }
         Ok(outcome)
-    }
-
-    /// Notes which traces go to which table. Returns those of tables that can be opened.
-    fn plan(
-        &mut self,
-        segment: SegmentNumber,
-        settled: HashMap<TableName, Vec<TraceDraft>>,
-        outcome: &mut FlushOutcome,
-    ) -> anyhow::Result<BTreeMap<TableName, Vec<TraceDraft>>> {
-        let mut planned = BTreeMap::new();
-        let mut ready = BTreeMap::new();
-        for (table, traces) in settled.into_iter().filter(|(_, traces)| !traces.is_empty()) {
-            let named =
-                self.writers.guarded(&table, |writer| Ok(writer.application_id().to_owned()));
-            match named {
-                Ok(application) => {
-                    let ids = traces.iter().map(|trace| trace.trace_id).collect();
-                    planned.insert(table.clone(), PlannedTable::new(application, ids));
-                    ready.insert(table, traces);
-                }
-                Err(fault) => {
-                    self.note_fault(&table, &fault, outcome);
-                    self.put_back(&table, traces, false);
-                }
-            }
-        }
-        if let Err(error) = self.plans.begin(segment, planned) {
-            for (table, traces) in ready {
-                self.put_back(&table, traces, false);
-            }
-            return Err(error);
-        }
-        Ok(ready)
     }
 
     fn write_carry(&self, segment: SegmentNumber) -> Result<(), JournalError> {
@@ -585,7 +558,7 @@ impl Pipeline {
     }
 
     fn note_fault(&mut self, table: &TableName, fault: &LakeError, outcome: &mut FlushOutcome) {
-        let now = self.clock.now_unix_nano();
+        let now = self.clock.monotonic_nano();
         let wait = self.blocked.block(table, now, fault.to_string());
         match fault.retry() {
             Retry::AfterBackoff => warn!(%table, error = %fault, ?wait, "commit failed"),

@@ -18,10 +18,10 @@ use tracing::{debug, info, warn};
 use super::Pipeline;
 
 /// How often the registry is asked for moves.
-const CHECK_EVERY_UNIX_NANO: u64 = 1_000_000_000;
+const CHECK_EVERY_NANO: u64 = 1_000_000_000;
 
 /// Wait after a move failed; others go on meanwhile.
-const WAIT_UNIX_NANO: u64 = 5_000_000_000;
+const WAIT_NANO: u64 = 5_000_000_000;
 
 /// Traces in one batch.
 const BATCH_TRACES: usize = 128;
@@ -39,9 +39,9 @@ fn way(one: &Move) -> Way {
 /// The move at hand.
 #[derive(Debug, Default)]
 pub(super) struct Mover {
-    next_check_unix_nano: u64,
+    next_check_nano: u64,
     running: Option<Running>,
-    /// Moves that failed, and when they are tried again.
+    /// Moves that failed, and when they are tried again, by the monotonic clock.
     waits: HashMap<Way, u64>,
 }
 
@@ -57,11 +57,11 @@ struct Running {
 impl Pipeline {
     /// Moves one batch. Returns true when there is more to do at once.
     pub(super) fn step_moves(&mut self) -> bool {
-        let now = self.clock.now_unix_nano();
-        if self.mover.running.is_none() && now < self.mover.next_check_unix_nano {
+        let now = self.clock.monotonic_nano();
+        if self.mover.running.is_none() && now < self.mover.next_check_nano {
             return false;
         }
-        self.mover.next_check_unix_nano = now.saturating_add(CHECK_EVERY_UNIX_NANO);
+        self.mover.next_check_nano = now.saturating_add(CHECK_EVERY_NANO);
         let running = match self.next_move(now) {
             Ok(Some(running)) => running,
             Ok(None) => return false,
@@ -75,7 +75,7 @@ impl Pipeline {
             let fault = format!("{error:#}");
             let Move { experiment_id, source, target, .. } = &one;
             warn!(%experiment_id, %source, %target, fault, "move of earlier traces waits");
-            self.mover.waits.insert(way(&one), now.saturating_add(WAIT_UNIX_NANO));
+            self.mover.waits.insert(way(&one), now.saturating_add(WAIT_NANO));
             let registry = Arc::clone(&self.archive.registry);
             if let Err(error) = self.handle.block_on(registry.note_move_fault(&one, &fault)) {
                 warn!(%error, "fault of a move not noted");

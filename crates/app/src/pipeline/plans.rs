@@ -5,7 +5,7 @@
 //! before its entries in the plans of earlier ones are known to be in, or are struck out:
 //! [`EpochPlans::begin`] writes what was struck before it writes a further plan.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,11 +13,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tracelake_journal::{JournalFs, SegmentNumber};
-use tracelake_lake::{DataFolder, LakeError};
+use tracelake_lake::{DataFolder, LakeError, TraceDraft};
 use tracelake_model::{TableName, TraceId};
 use tracing::{error, warn};
 
 use super::epoch_file::write_durably;
+use super::{FlushOutcome, Pipeline};
 
 /// Hex digits of a trace id.
 const ID_DIGITS: usize = 32;
@@ -60,6 +61,41 @@ struct Entry {
 impl PlannedTable {
     pub(super) fn new(application: String, traces: Vec<TraceId>) -> Self {
         Self { application, traces, deferred: HashSet::new() }
+    }
+}
+
+impl Pipeline {
+    /// Notes which traces go to which table. Returns those of tables that can be opened.
+    pub(super) fn plan(
+        &mut self,
+        segment: SegmentNumber,
+        settled: HashMap<TableName, Vec<TraceDraft>>,
+        outcome: &mut FlushOutcome,
+    ) -> anyhow::Result<BTreeMap<TableName, Vec<TraceDraft>>> {
+        let mut planned = BTreeMap::new();
+        let mut ready = BTreeMap::new();
+        for (table, traces) in settled.into_iter().filter(|(_, traces)| !traces.is_empty()) {
+            let named =
+                self.writers.guarded(&table, |writer| Ok(writer.application_id().to_owned()));
+            match named {
+                Ok(application) => {
+                    let ids = traces.iter().map(|trace| trace.trace_id).collect();
+                    planned.insert(table.clone(), PlannedTable::new(application, ids));
+                    ready.insert(table, traces);
+                }
+                Err(fault) => {
+                    self.note_fault(&table, &fault, outcome);
+                    self.put_back(&table, traces, false);
+                }
+            }
+        }
+        if let Err(error) = self.plans.begin(segment, planned) {
+            for (table, traces) in ready {
+                self.put_back(&table, traces, false);
+            }
+            return Err(error);
+        }
+        Ok(ready)
     }
 }
 

@@ -20,6 +20,7 @@ use tracelake_decode::{RecordHeader, decode_record};
 use tracelake_journal::{RecordReader, Recovered, SegmentNumber};
 use tracing::{error, info, warn};
 
+use super::arrival::Arrival;
 use super::doubts::Doubt;
 use super::epoch_file::{read_epoch, write_file};
 use super::plans::{EpochPlans, PlannedTable};
@@ -55,18 +56,18 @@ impl Pipeline {
             return Ok(());
         }
         info!(segments = segments.len(), "replaying the journal");
-        let mut replayed_until = 0;
+        let mut arrival = Arrival::default();
         if let Some(carry) = carry {
             let reader = self.journal.read_carry(carry)?;
-            replayed_until = self.replay_file(reader, Replayed::Carry)?;
+            self.replay_file(reader, Replayed::Carry, &mut arrival)?;
         }
         for segment in segments {
             let reader = self.journal.read_segment(segment)?;
-            replayed_until = replayed_until.max(self.replay_file(reader, Replayed::Segment)?);
+            self.replay_file(reader, Replayed::Segment, &mut arrival)?;
             self.take_out_planned(segment);
             if highest_planned < Some(segment) {
                 // Silence is counted by the time of arrival, as it was when the spans came.
-                if let Err(fault) = self.settle_and_commit(segment, Scope::Settled, replayed_until)
+                if let Err(fault) = self.settle_and_commit(segment, Scope::Settled, arrival.passed_nano)
                 {
                     // Its traces are open again, and go with a later epoch.
                     error!(error = format!("{fault:#}"), "replayed epoch not committed");
@@ -74,7 +75,7 @@ impl Pipeline {
             }
         }
         // Senders that were cut off get the usual time to go on with their traces.
-        self.assembler.touch(self.clock.now_unix_nano());
+        self.assembler.touch(self.clock.monotonic_nano());
         Ok(())
     }
 
@@ -91,7 +92,7 @@ impl Pipeline {
                 Ok(true) => drop(self.assembler.take_out(&traces)),
                 Ok(false) => self.plans.strike(epoch, &table),
                 Err(fault) => {
-                    let now = self.clock.now_unix_nano();
+                    let now = self.clock.monotonic_nano();
                     self.blocked.block(&table, now, fault.to_string());
                     warn!(%table, error = %fault, "not known yet whether an epoch is in");
                     let traces = self.assembler.take_out(&traces);
@@ -101,26 +102,29 @@ impl Pipeline {
         }
     }
 
-    /// Takes in the records of a file. Returns when the last of them arrived.
-    fn replay_file(&mut self, reader: RecordReader, file: Replayed) -> anyhow::Result<u64> {
-        let mut until = 0;
+    /// Takes in the records of a file.
+    fn replay_file(
+        &mut self,
+        reader: RecordReader,
+        file: Replayed,
+        arrival: &mut Arrival,
+    ) -> anyhow::Result<()> {
         for record in reader {
             let record = record?;
             let decoded = RecordHeader::from_bytes(&record.header)
                 .and_then(|header| decode_record(header, &record.payload));
             match decoded {
                 Ok(decoded) => {
-                    let received_at = decoded.header.received_at_unix_nano;
-                    until = until.max(received_at);
                     if file == Replayed::Segment {
+                        arrival.next(decoded.header.received_at_unix_nano);
                         self.ledger.note(&decoded);
                     }
-                    self.assembler.push(decoded, received_at);
+                    self.assembler.push(decoded, arrival.passed_nano);
                 }
                 Err(fault) => self.park(&record.header, &record.payload, &fault)?,
             }
         }
-        Ok(until)
+        Ok(())
     }
 
     /// Sets a record aside that was accepted once and cannot be read now, for a person to see.

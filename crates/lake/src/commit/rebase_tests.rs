@@ -34,6 +34,10 @@ impl Clock for Intruder {
         }
         1_000_000_000_000_000
     }
+
+    fn monotonic_nano(&self) -> u64 {
+        0
+    }
 }
 
 /// Another archiver, which commits one trace when it is its turn.

@@ -192,6 +192,10 @@ fn an_amendment_that_loses_to_a_compaction_looks_again() {
             }
             1_000_000_000_000_000
         }
+
+        fn monotonic_nano(&self) -> u64 {
+            0
+        }
     }
     let mut optimised = 0;
     for moment in 1..=8 {
