@@ -7,17 +7,19 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tracelake_catalog::EmbeddedCatalog;
+use tracelake_journal::RealFs;
 use tracelake_lake::{
     DataFolder, Lake, LakeError, TABLES_MARKER, Table, TableSnapshot, create_or_accept,
 };
 use tracelake_model::names::printable;
-use tracelake_model::{Clock, ExperimentId, SystemClock, TableName};
+use tracelake_model::{Clock, ExperimentId, SteadyClock, SystemClock, TableName};
 use tracelake_registry::{
     EarlierTraces, Experiment, LifecycleStage, NewExperiment, REGISTRY_FILE, Registry,
     RegistryErrorKind,
 };
 
 use crate::fault::{Fault, FaultKind};
+use crate::pipeline::read_epoch;
 
 /// The folder, its registry and the lake over its tables.
 #[derive(Clone, Debug)]
@@ -46,16 +48,21 @@ impl Archive {
         if let Some(tables_dir) = tables_dir {
             folder = folder.with_tables(tables_dir).map_err(|error| no_such_tables(&error))?;
         }
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock = clock_of(&folder);
         let registry = Registry::open(folder.root(), Arc::clone(&clock)).await?;
         let catalog = EmbeddedCatalog::open(&folder.catalog()).await?;
-        Ok(Self {
+        let archive = Self {
             folder,
             registry: Arc::new(registry),
             catalog: Arc::new(catalog),
             lake: Lake::new()?,
             clock,
-        })
+        };
+        if !archive.folder.server_file().try_exists()? {
+            // A service that runs may know the folder by another path, and has the last word.
+            archive.follow_folder().await?;
+        }
+        Ok(archive)
     }
 
     /// Closes the files of registry and catalog.
@@ -189,6 +196,14 @@ impl Archive {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The clock of a data folder: it goes on from where the service before ended. Where that is not known,
+/// or cannot be read, which the start of a service reports, the system's word stands.
+pub(crate) fn clock_of(folder: &DataFolder) -> Arc<dyn Clock> {
+    let done = read_epoch(&RealFs, folder).ok().flatten();
+    let floor = done.and_then(|done| done.times);
+    Arc::new(SteadyClock::new(Arc::new(SystemClock), floor))
 }
 
 /// The data folder at a path, without touching it.

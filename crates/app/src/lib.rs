@@ -25,6 +25,7 @@ mod lookup;
 mod maintenance;
 mod moves;
 mod pipeline;
+mod relocation;
 mod service;
 mod serving;
 #[cfg(all(test, debug_assertions))]

@@ -21,7 +21,7 @@ use crate::fault::{Fault, FaultKind};
 use crate::faults;
 use crate::maintenance::{Ground, MaintenanceParts, MaintenanceState, MaintenanceThread};
 use crate::pipeline::{
-    Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule, journal_id,
+    Command, FlushOutcome, Identity, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule,
 };
 use crate::trace_store::ServiceTraces;
 
@@ -49,7 +49,6 @@ impl Service {
             // Requests are taken in all the same: the journal is here.
             error!(%error, "nothing can be committed until it is mounted");
         }
-        archive.register_default_table(&settings.default_table).await?;
         let mut options = JournalOptions::new(archive.folder.journal());
         options.budget_bytes = settings.journal_budget_bytes;
         options.max_record_bytes = (settings.limits.max_decompressed_bytes as u64)
@@ -62,6 +61,8 @@ impl Service {
         });
         let (journal, events, recovered) =
             opened.await?.map_err(|error| in_use(data_dir, error))?;
+        archive.follow_folder().await?;
+        archive.register_default_table(&settings.default_table).await?;
         let journal = Arc::new(journal);
         let (commands, receiver) = mpsc::unbounded_channel();
         let mut intake_settings = IntakeSettings::new(settings.default_table.clone());
@@ -106,7 +107,7 @@ impl Service {
                 archive: archive.clone(),
                 schedule: schedule(settings),
                 index_limit: settings.index_limit,
-                journal_id: journal_id(fs.as_ref(), &archive.folder)?,
+                identity: Identity::load(Arc::clone(&fs), &archive.folder)?,
                 fs,
                 default_table: settings.default_table.clone(),
                 open_bytes,

@@ -47,6 +47,24 @@ impl TableSpec {
     }
 }
 
+impl TableInfo {
+    /// The call that enters the same table at another place.
+    #[must_use]
+    pub fn at(&self, name: &TableName, location: &str) -> CreateTable {
+        CreateTable {
+            name: name.table().to_owned(),
+            catalog_name: name.catalog().to_owned(),
+            schema_name: name.schema().to_owned(),
+            table_type: self.table_type.clone().unwrap_or_else(|| "EXTERNAL".to_owned()),
+            data_source_format: self.data_source_format.clone(),
+            columns: self.columns.clone().unwrap_or_default(),
+            storage_location: Some(stored_location(location).to_owned()),
+            comment: self.comment.clone(),
+            properties: self.properties.clone(),
+        }
+    }
+}
+
 /// What registering a table did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {

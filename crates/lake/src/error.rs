@@ -13,6 +13,17 @@ pub enum LakeError {
         /// The version we tried to create.
         version: u64,
     },
+    /// The number of an epoch belongs to one of another data folder, which counts under the same name:
+    /// one of both is a copy of the other. Nothing was written; take another name.
+    #[error("epoch {number} of `{application}` in table `{table}` is another data folder's")]
+    EpochTaken {
+        /// Table folder.
+        table: String,
+        /// The name.
+        application: String,
+        /// The epoch.
+        number: i64,
+    },
     /// The disk or store failed while doing `action` on `path`. Try again later.
     #[error("{action} `{path}`: {source}")]
     Storage {
@@ -112,6 +123,7 @@ impl LakeError {
     pub const fn retry(&self) -> Retry {
         match self {
             Self::CommitConflict { .. }
+            | Self::EpochTaken { .. }
             | Self::Storage { .. }
             | Self::NotMounted { .. }
             | Self::Kernel { .. } => Retry::AfterBackoff,

@@ -7,9 +7,9 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use tracelake_model::TableName;
+use tracelake_model::{Clock as _, SystemClock, TableName};
 use url::Url;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::error::LakeError;
 use crate::shared_tables::{SharedTables, TablesEntry, link_tables, tables_entry};
@@ -69,6 +69,12 @@ impl DataFolder {
     /// [`LakeError::NotMounted`] when they lie on a share that is not there.
     pub fn check_tables(&self) -> Result<(), LakeError> {
         self.shared.as_ref().map_or(Ok(()), SharedTables::check)
+    }
+
+    /// Whether its tables lie in it, and so move with it.
+    #[must_use]
+    pub const fn has_own_tables(&self) -> bool {
+        self.shared.is_none()
     }
 
     /// The folder that all tables lie in.
@@ -297,7 +303,14 @@ fn resolved(path: PathBuf) -> PathBuf {
 
 /// A fresh data file's name.
 pub(crate) fn data_file() -> String {
-    format!("part-{}.zstd.parquet", Uuid::now_v7())
+    format!("part-{}.zstd.parquet", id_by_time())
+}
+
+/// An id that begins with the time, so that names made one after the other mostly lie side by side.
+fn id_by_time() -> Uuid {
+    let now = SystemClock.now_unix_nano();
+    let nanos = u32::try_from(now % 1_000_000_000).unwrap_or_default();
+    Uuid::new_v7(Timestamp::from_unix(NoContext, now / 1_000_000_000, nanos))
 }
 
 /// How the names of files begin that are still written; a crash leaves some.
@@ -308,7 +321,7 @@ pub(crate) const CHANGE_FOLDER: &str = "_change_data";
 
 /// A fresh change data file's name.
 pub(crate) fn change_file() -> String {
-    format!("{CHANGE_FOLDER}/cdc-{}.zstd.parquet", Uuid::now_v7())
+    format!("{CHANGE_FOLDER}/cdc-{}.zstd.parquet", id_by_time())
 }
 
 /// A fresh deletion vector file: its name, and its encoded form in the log.

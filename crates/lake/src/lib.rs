@@ -20,4 +20,4 @@ pub use layout::{DataFolder, TableLocation};
 pub use rows::TraceDraft;
 pub use shared_tables::TABLES_MARKER;
 pub use storage::{Fill, OpenedFile, PutOutcome, TableFiles};
-pub use table::{Lake, LiveFile, Table, TableFeatures, TableSnapshot, create_or_accept};
+pub use table::{EpochMark, Lake, LiveFile, Table, TableFeatures, TableSnapshot, create_or_accept};

@@ -218,7 +218,10 @@ mod tests {
         let before = clock.now_unix_nano();
         two.set(0);
         two.pass(2 * SECOND);
-        assert_eq!((clock.now_unix_nano(), clock.proven_unix_nano()), (before + SECOND, 2 * SECOND));
+        assert_eq!(
+            (clock.now_unix_nano(), clock.proven_unix_nano()),
+            (before + SECOND, 2 * SECOND)
+        );
         two.set(before);
         assert_eq!(clock.now_unix_nano(), before + SECOND);
     }

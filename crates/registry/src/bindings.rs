@@ -175,6 +175,23 @@ impl Registry {
         transaction.commit().await.map_err(&failed)
     }
 
+    /// Changes the places of all tables below the URL `before` to the same place below `now`.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn relocate_tables(&self, before: &str, now: &str) -> Result<(), RegistryError> {
+        sqlx::query(
+            "UPDATE archive_tables SET location_url = ?2 || substr(location_url, length(?1) + 1) \
+             WHERE substr(location_url, 1, length(?1)) = ?1",
+        )
+        .bind(before)
+        .bind(now)
+        .execute(&self.pool)
+        .await
+        .map_err(storage("relocate tables"))?;
+        Ok(())
+    }
+
     /// Notes that traces of experiments without a binding go to this registered table.
     ///
     /// # Errors

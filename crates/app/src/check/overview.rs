@@ -45,6 +45,10 @@ pub(crate) struct ServiceOverview {
     pub http: String,
     pub grpc: String,
     pub uptime_seconds: u64,
+    /// Another data folder commits under the name that this one had.
+    pub has_copy: bool,
+    /// By how much the system's clock is ahead of the time that is written down; 0 when that follows.
+    pub clock_ahead_seconds: i64,
 }
 
 /// What is acknowledged and not committed.
@@ -156,6 +160,8 @@ pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Re
                 http: running.server.http.to_string(),
                 grpc: running.server.grpc.to_string(),
                 uptime_seconds: running.uptime().as_secs(),
+                has_copy: running.status.has_copy,
+                clock_ahead_seconds: running.status.clock_ahead_seconds,
             });
         }
         ServiceState::None => journal.bytes = journal_use(&folder)?,

@@ -13,11 +13,11 @@ use tracelake_lake::Lake;
 use tracelake_lake::maintain::compact::{CompactionReport, CompactionRules};
 use tracelake_lake::maintain::vacuum::{VacuumReport, VacuumRules};
 use tracelake_lake::table::DeletionVector;
-use tracelake_model::{SystemClock, TableName};
+use tracelake_model::TableName;
 
 use super::import::wait_for_interrupt;
 use super::output::{OutputArgs, print};
-use crate::archive::data_folder;
+use crate::archive::{clock_of, data_folder};
 use crate::check::units;
 use crate::config::{Overrides, Settings, Span};
 use crate::fault::{Fault, FaultKind};
@@ -94,7 +94,8 @@ pub(crate) async fn run(data_dir: &Path, args: MaintainArgs) -> anyhow::Result<(
         "no data folder at `{}`\nhint: name it with --data-dir",
         folder.root().display()
     );
-    let ground = Ground { folder, lake: Lake::new()?, clock: Arc::new(SystemClock) };
+    let clock = clock_of(&folder);
+    let ground = Ground { folder, lake: Lake::new()?, clock };
     if args.dry_run {
         let batch = tokio::task::block_in_place(|| planned(&ground, &settings, &args))?;
         return print(&batch.schema(), std::slice::from_ref(&batch), &args.output);

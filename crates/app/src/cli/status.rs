@@ -15,7 +15,7 @@ use tracelake_model::{Clock as _, SystemClock, TableName};
 use tracelake_present::{OutputFormat, RenderOptions, render};
 
 use super::output::{Format, OutputArgs, print, print_text};
-use crate::check::overview::{Overview, TableOverview, overview};
+use crate::check::overview::{Overview, ServiceOverview, TableOverview, overview};
 use crate::check::units;
 use crate::config::{Overrides, Settings};
 use crate::maintenance::{MaintenanceStatus, TableMaintenance};
@@ -96,6 +96,9 @@ fn page(seen: &Overview, out: &mut dyn Write, options: &RenderOptions) -> anyhow
         writeln!(out, "Tables in    {}", printable_lines(&seen.tables_dir))?;
     }
     writeln!(out, "Service      {service}")?;
+    for note in seen.service.iter().flat_map(notes) {
+        writeln!(out, "             {note}")?;
+    }
     writeln!(
         out,
         "Journal      {} of {}{parked}",
@@ -130,6 +133,30 @@ fn page(seen: &Overview, out: &mut dyn Write, options: &RenderOptions) -> anyhow
         }
     }
     Ok(())
+}
+
+/// What an operator should know of a service that works.
+fn notes(service: &ServiceOverview) -> Vec<String> {
+    let mut notes = Vec::new();
+    if service.has_copy {
+        notes.push(
+            "another data folder is a copy of this one, or this one of it: it commits under a name of \
+             its own"
+                .to_owned(),
+        );
+    }
+    let apart = units::duration(Duration::from_secs(service.clock_ahead_seconds.unsigned_abs()));
+    match service.clock_ahead_seconds {
+        0 => {}
+        ahead if 0 < ahead => notes.push(format!(
+            "the system's clock has stepped: it is {apart} ahead of the time that is written down, which \
+             follows when a sender confirms it"
+        )),
+        _ => notes.push(format!(
+            "the system's clock has stepped: it is {apart} behind the time that is written down"
+        )),
+    }
+    notes
 }
 
 fn section(

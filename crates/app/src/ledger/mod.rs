@@ -278,7 +278,7 @@ impl Ledger {
     }
 
     /// Writes what was told since the last call as the entry of the epochs through `segment`;
-    /// durable when this returns.
+    /// durable when this returns. Files past the retention go by the time that is proven.
     ///
     /// # Errors
     /// When it cannot be written. What was told goes with the next call.
@@ -286,13 +286,15 @@ impl Ledger {
         &mut self,
         segment: SegmentNumber,
         now_unix_nano: u64,
+        proven_unix_nano: u64,
     ) -> anyhow::Result<()> {
         if self.told.notes.is_empty() {
             return Ok(());
         }
         let traces = self.told.by_trace();
         let bytes = encode_blocks(self.journal, segment.get(), &self.told.cells, &traces);
-        let written = self.append(&bytes, now_unix_nano / NANOS_PER_DAY);
+        let proven = proven_unix_nano / NANOS_PER_DAY;
+        let written = self.append(&bytes, now_unix_nano / NANOS_PER_DAY, proven);
         if written.is_err()
             && let Some(Open { mut file, bytes, .. }) = self.file.take()
         {
@@ -304,11 +306,11 @@ impl Ledger {
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8], day: u64) -> io::Result<()> {
+    fn append(&mut self, bytes: &[u8], day: u64, proven: u64) -> io::Result<()> {
         let fits = |open: &Open| open.day == day && open.bytes < MAX_FILE_BYTES;
         if !self.file.as_ref().is_some_and(fits) {
             self.file = Some(self.begin(day)?);
-            self.forget_old(day);
+            self.forget_old(proven);
         }
         let Some(open) = &mut self.file else { return Ok(()) };
         write_all(open.file.as_mut(), bytes)?;
@@ -329,6 +331,7 @@ impl Ledger {
         Ok(Open { file, path, bytes: FILE_HEADER.len() as u64, day })
     }
 
+    /// Deletes the files past the retention on a day that is proven.
     fn forget_old(&self, day: u64) {
         let kept = self.retention.as_secs().div_ceil(86_400);
         let Ok(files) = files(self.fs.as_ref(), &self.folder) else { return };

@@ -59,7 +59,7 @@ pub(crate) fn ledger(folder: &Path) -> Ledger {
 }
 
 fn write(ledger: &mut Ledger, segment: u64, now: u64) {
-    ledger.write(SegmentNumber::new(segment), now).unwrap();
+    ledger.write(SegmentNumber::new(segment), now, now).unwrap();
 }
 
 fn read_all(folder: &Path) -> (Vec<Block>, ReadAll) {
@@ -227,7 +227,7 @@ fn what_could_not_be_written_goes_with_the_next_entry() {
     std::fs::write(&folder, "in the way").unwrap();
     let mut ledger = ledger(&folder);
     ledger.note(&spans(1, 0..2, RecordKind::OtlpProtobuf));
-    assert!(ledger.write(SegmentNumber::new(1), DAY).is_err());
+    assert!(ledger.write(SegmentNumber::new(1), DAY, DAY).is_err());
     std::fs::remove_file(&folder).unwrap();
     ledger.note(&spans(2, 0..2, RecordKind::OtlpProtobuf));
     write(&mut ledger, 2, DAY);

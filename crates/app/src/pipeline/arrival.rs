@@ -5,9 +5,16 @@ use tracelake_model::Clock;
 
 /// Tells the clock of the newest time that a record speaks of: its sender had a clock too.
 pub(super) fn bear_witness(clock: &dyn Clock, record: &DecodedRecord) {
-    if let RecordContent::Spans(decoded) = &record.content
-        && let Some(newest) = decoded.spans.iter().map(|span| span.end_time_unix_nano).max()
-    {
+    let newest = match &record.content {
+        RecordContent::Spans(decoded) => {
+            decoded.spans.iter().map(|span| span.end_time_unix_nano).max()
+        }
+        RecordContent::TraceInfo(info) => info
+            .request_time_micros
+            .and_then(|micros| u64::try_from(micros).ok()?.checked_mul(1_000)),
+        RecordContent::Changes(_) => None,
+    };
+    if let Some(newest) = newest {
         clock.witness(newest);
     }
 }

@@ -41,12 +41,7 @@ impl BlockedTables {
     }
 
     /// Notes a failure; returns how long the table is left alone.
-    pub(super) fn block(
-        &mut self,
-        table: &TableName,
-        now_nano: u64,
-        reason: String,
-    ) -> Duration {
+    pub(super) fn block(&mut self, table: &TableName, now_nano: u64, reason: String) -> Duration {
         let last = self.waits.get(table).map(|wait| wait.length);
         let length = last.map_or(FIRST_WAIT, |last| (last * 2).min(LONGEST_WAIT));
         let nanos = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracelake_journal::SegmentNumber;
-use tracelake_lake::TraceDraft;
+use tracelake_lake::{EpochMark, TraceDraft};
 use tracelake_model::{TableName, TraceId};
 use tracing::{info, warn};
 
@@ -23,7 +23,7 @@ pub(super) struct Doubts {
 pub(super) struct Doubt {
     pub(super) table: TableName,
     pub(super) epoch: SegmentNumber,
-    pub(super) application: String,
+    pub(super) mark: EpochMark,
     pub(super) traces: Vec<TraceDraft>,
 }
 
@@ -75,7 +75,7 @@ impl Pipeline {
                 self.doubts.add(doubt);
                 continue;
             }
-            match self.writers.has_epoch(&doubt.table, &doubt.application, doubt.epoch) {
+            match self.writers.has_epoch(&doubt.table, &doubt.mark) {
                 Ok(is_in) => {
                     let Doubt { table, epoch, traces, .. } = doubt;
                     info!(%table, epoch = epoch.get(), is_in, "epoch that was in doubt looked up");

@@ -1,4 +1,8 @@
-//! The last epoch that is done, which the journal may forget, and the journal's own id.
+//! The last epoch that is done, which the journal may forget, and the time by then.
+//!
+//! `journal/EPOCH` is one line: `v2`, the epoch, the newest time that was given out and the newest
+//! one that is proven ([`Times`]), nanoseconds since the Unix epoch. A line of a number alone is of a
+//! version that knew no times; it cannot read ours, and so refuses a folder whose plans it would misread.
 
 use std::io::{self, IoSlice, Read as _};
 use std::path::Path;
@@ -6,50 +10,62 @@ use std::path::Path;
 use anyhow::Context as _;
 use tracelake_journal::{JournalFs, SegmentNumber};
 use tracelake_lake::DataFolder;
-use uuid::Uuid;
+use tracelake_model::Times;
+
+/// What stands in the file first.
+const VERSION: &str = "v2";
+
+/// What the file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// The last epoch that is done.
+    pub(crate) epoch: SegmentNumber,
+    /// The time when it was noted; none in a file of a version that knew no times.
+    pub(crate) times: Option<Times>,
+}
 
 /// Notes `epoch` as done; durable when this returns.
 pub(super) fn write_epoch(
     fs: &dyn JournalFs,
     folder: &DataFolder,
     epoch: SegmentNumber,
+    times: Times,
 ) -> anyhow::Result<()> {
-    write_durably(fs, &folder.epoch_file(), &epoch.get().to_string())
-}
-
-/// The id of the journal in `folder`, made when it has none.
-pub(crate) fn journal_id(fs: &dyn JournalFs, folder: &DataFolder) -> anyhow::Result<Uuid> {
-    let path = folder.journal_id_file();
-    match read(fs, &path)? {
-        None => {
-            let id = Uuid::new_v4();
-            write_durably(fs, &path, &id.to_string())?;
-            Ok(id)
-        }
-        Some(text) => text.trim().parse().with_context(|| format!("read `{}`", path.display())),
-    }
+    let Times { given_unix_nano, proven_unix_nano } = times;
+    let line = format!("{VERSION} {} {given_unix_nano} {proven_unix_nano}", epoch.get());
+    write_durably(fs, &folder.epoch_file(), &line)
 }
 
 /// The last epoch noted, `None` when there never was one.
-pub(super) fn read_epoch(
-    fs: &dyn JournalFs,
-    folder: &DataFolder,
-) -> anyhow::Result<Option<SegmentNumber>> {
+pub(crate) fn read_epoch(fs: &dyn JournalFs, folder: &DataFolder) -> anyhow::Result<Option<Done>> {
     let path = folder.epoch_file();
     let Some(text) = read(fs, &path)? else { return Ok(None) };
-    let number: u64 = text.trim().parse().with_context(|| {
-        format!("read `{}`: not a number\nhint: restore it from a backup", path.display())
-    })?;
-    Ok(Some(SegmentNumber::new(number)))
+    parse(&text).map(Some).with_context(|| {
+        format!("read `{}`: not understood\nhint: restore it from a backup", path.display())
+    })
 }
 
-/// Writes a line whole or not at all; durable when this returns.
-pub(super) fn write_durably(fs: &dyn JournalFs, path: &Path, line: &str) -> anyhow::Result<()> {
+fn parse(text: &str) -> Option<Done> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let number = |word: &str| word.parse::<u64>().ok();
+    let (epoch, times) = match words.as_slice() {
+        [epoch] => (number(epoch)?, None),
+        [VERSION, epoch, given, proven] => {
+            let (given_unix_nano, proven_unix_nano) = (number(given)?, number(proven)?);
+            (number(epoch)?, Some(Times { given_unix_nano, proven_unix_nano }))
+        }
+        _ => return None,
+    };
+    Some(Done { epoch: SegmentNumber::new(epoch), times })
+}
+
+/// Writes text whole or not at all; durable when this returns.
+pub(super) fn write_durably(fs: &dyn JournalFs, path: &Path, text: &str) -> anyhow::Result<()> {
     let temporary = path.with_extension("new");
     (|| -> io::Result<()> {
         // What a crash left of an earlier attempt.
         remove(fs, &temporary)?;
-        write_file(fs, &temporary, format!("{line}\n").as_bytes())?;
+        write_file(fs, &temporary, format!("{text}\n").as_bytes())?;
         fs.rename(&temporary, path)?;
         fs.sync_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)
     })()
@@ -78,7 +94,7 @@ pub(super) fn write_file(fs: &dyn JournalFs, path: &Path, bytes: &[u8]) -> io::R
 }
 
 /// The text of a file, `None` when there is no such file.
-fn read(fs: &dyn JournalFs, path: &Path) -> anyhow::Result<Option<String>> {
+pub(super) fn read(fs: &dyn JournalFs, path: &Path) -> anyhow::Result<Option<String>> {
     let mut text = String::new();
     let read = fs.open_read(path).and_then(|mut file| file.read_to_string(&mut text));
     match read {
@@ -86,6 +102,35 @@ fn read(fs: &dyn JournalFs, path: &Path) -> anyhow::Result<Option<String>> {
         read => {
             read.with_context(|| format!("read `{}`", path.display()))?;
             Ok(Some(text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracelake_journal::RealFs;
+
+    use super::*;
+
+    /// Scenario: a file of this version, one of the version before, and what is neither.
+    /// Guarantees: both are read as they were written; the version before cannot take ours for a
+    /// number; what is not understood is no epoch.
+    #[test]
+    fn both_formats_are_read_and_others_are_not() {
+        let held = tempfile::tempdir().unwrap();
+        let folder = DataFolder::new(held.path()).unwrap();
+        std::fs::create_dir_all(folder.journal()).unwrap();
+        assert_eq!(read_epoch(&RealFs, &folder).unwrap(), None);
+        let times = Times { given_unix_nano: u64::MAX, proven_unix_nano: 5 };
+        let epoch = SegmentNumber::new(7);
+        write_epoch(&RealFs, &folder, epoch, times).unwrap();
+        let done = Done { epoch, times: Some(times) };
+        assert_eq!(read_epoch(&RealFs, &folder).unwrap(), Some(done));
+        let text = std::fs::read_to_string(folder.epoch_file()).unwrap();
+        assert!(text.trim().parse::<u64>().is_err());
+        assert_eq!(parse("7\n"), Some(Done { epoch, times: None }));
+        for wrong in ["", "x", "v2 7 1", "v3 7 1 1", "v2 7 1 1 1", "-7", "v2 7 x 1"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
         }
     }
 }

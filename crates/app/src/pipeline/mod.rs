@@ -26,13 +26,14 @@ mod doubts;
 mod epoch_file;
 mod find;
 mod homes;
+mod identity;
 mod moves;
 mod plans;
 mod recover;
 mod status;
 mod writers;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,8 +48,6 @@ use tracelake_lake::{LakeError, Preview, Retry, TraceDraft};
 use tracelake_model::{Clock, TableName, TraceId};
 use tracing::{debug, error, warn};
 
-use uuid::Uuid;
-
 use crate::archive::Archive;
 use crate::broken::Broken;
 use crate::ledger::Ledger;
@@ -56,12 +55,13 @@ use crate::maintenance::MaintenanceState;
 use blocked::BlockedTables;
 use doubts::{Doubt, Doubts};
 use moves::Mover;
-use plans::{EpochPlans, PlannedTable};
+use plans::EpochPlans;
 use writers::{FailedCommit, Writers};
 
 pub(crate) use blocked::OpenBytes;
 pub(crate) use command::{Command, FlushOutcome};
-pub(crate) use epoch_file::journal_id;
+pub(crate) use epoch_file::read_epoch;
+pub(crate) use identity::Identity;
 pub(crate) use status::{PipelineStatus, TableStatus};
 
 /// How often the pipeline looks whether something has settled.
@@ -138,7 +138,7 @@ pub(crate) struct PipelineParts {
     pub fs: Arc<dyn JournalFs>,
     pub schedule: Schedule,
     pub index_limit: usize,
-    pub journal_id: Uuid,
+    pub identity: Identity,
     /// Table of experiments without a binding.
     pub default_table: TableName,
     pub open_bytes: Arc<OpenBytes>,
@@ -165,17 +165,18 @@ impl Pipeline {
             fs,
             schedule,
             index_limit,
-            journal_id,
+            identity,
             default_table,
             open_bytes,
             maintenance,
             ledger_retention,
             broken,
         } = parts;
+        let journal_id = identity.journal();
         let ledger =
             Ledger::open(Arc::clone(&fs), archive.folder.ledger(), journal_id, ledger_retention);
         let clock = Arc::clone(&archive.clock);
-        let writers = Writers::new(&archive, journal_id, journal.active_segment(), index_limit);
+        let writers = Writers::new(&archive, identity, journal.active_segment(), index_limit);
         Self {
             handle,
             journal,
@@ -455,7 +456,8 @@ impl Pipeline {
         segment: SegmentNumber,
         settled: HashMap<TableName, Vec<TraceDraft>>,
     ) -> anyhow::Result<FlushOutcome> {
-        let ledger = self.ledger.write(segment, self.clock.now_unix_nano());
+        let (now, proven) = (self.clock.now_unix_nano(), self.clock.proven_unix_nano());
+        let ledger = self.ledger.write(segment, now, proven);
         if let Err(error) = ledger {
             for (table, traces) in settled {
                 self.put_back(&table, traces, false);
@@ -468,11 +470,16 @@ impl Pipeline {
         }
         if self.doubts.is_empty() {
             self.write_carry(segment)?;
-            epoch_file::write_epoch(self.fs.as_ref(), &self.archive.folder, segment)?;
+            self.note_done(segment)?;
             self.journal.delete_through(segment)?;
             self.plans.forget_through(segment);
         }
         Ok(outcome)
+    }
+
+    /// Notes that the epoch is done; durable when this returns.
+    fn note_done(&self, epoch: SegmentNumber) -> anyhow::Result<()> {
+        epoch_file::write_epoch(self.fs.as_ref(), &self.archive.folder, epoch, self.clock.times())
     }
 
     fn write_carry(&self, segment: SegmentNumber) -> Result<(), JournalError> {
@@ -515,30 +522,44 @@ impl Pipeline {
         outcome: &mut FlushOutcome,
     ) {
         let mut deferred = HashSet::new();
+        let Some(mark) = self.plans.mark(segment, table) else {
+            self.put_back(table, traces, false);
+            return;
+        };
         let plans = &mut self.plans;
         let mut defer = |left: &HashSet<TraceId>| {
             deferred.clone_from(left);
             plans.leave_out(segment, table, left)
         };
-        let tried = self.writers.commit_epoch(table, segment, &traces, &mut defer);
+        let tried = self.writers.commit_epoch(table, &mark, &traces, &mut defer);
         let is_in = match tried {
             Ok(done) => {
                 self.blocked.release(table);
                 outcome.add(table, &done);
                 Ok(true)
             }
+            Err(FailedCommit { fault: fault @ LakeError::EpochTaken { .. }, .. }) => {
+                // What is left goes with an epoch of another name, at once.
+                match self.writers.take_own_name(table) {
+                    Ok(()) => outcome.deferred += traces.len(),
+                    Err(error) => {
+                        error!(error = format!("{error:#}"), "no other name taken");
+                        self.note_fault(table, &fault, outcome);
+                    }
+                }
+                Ok(false)
+            }
             Err(FailedCommit { fault, in_doubt }) => {
-                let application = self.plans.application(segment, table);
                 // Its view of the table may be wrong.
                 self.writers.forget(table);
                 let looked_up = match in_doubt {
-                    true => self.writers.has_epoch(table, &application, segment),
+                    true => self.writers.has_epoch(table, &mark),
                     false => Ok(false),
                 };
                 if !matches!(looked_up, Ok(true)) {
                     self.note_fault(table, &fault, outcome);
                 }
-                looked_up.map_err(|_| application)
+                looked_up.map_err(|_| mark)
             }
         };
         let (left, traces): (Vec<_>, Vec<_>) =
@@ -549,9 +570,9 @@ impl Pipeline {
                 self.plans.strike(segment, table);
                 self.put_back(table, traces, false);
             }
-            Err(application) => {
+            Err(mark) => {
                 let table = table.clone();
-                self.doubts.add(Doubt { table, epoch: segment, application, traces });
+                self.doubts.add(Doubt { table, epoch: segment, mark, traces });
             }
         }
         self.put_back(table, left, true);

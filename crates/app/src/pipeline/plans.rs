@@ -3,7 +3,11 @@
 //! With the table's `txn`, which is in the same version as the rows, a plan tells a replay which
 //! pieces are in, so that it hands over none of them again. For that, a table gets no later epoch
 //! before its entries in the plans of earlier ones are known to be in, or are struck out:
-//! [`EpochPlans::begin`] writes what was struck before it writes a further plan.
+//! [`EpochPlans::begin`] writes what was struck before it writes a further plan. So does a plan that
+//! failed half-way: it may have taken its name all the same.
+//!
+//! A plan draws a nonce for each table, which is in the version as well: so no version of another
+//! data folder, which is a copy of this one, is taken for its own ([`EpochMark`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read as _;
@@ -13,9 +17,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tracelake_journal::{JournalFs, SegmentNumber};
-use tracelake_lake::{DataFolder, LakeError, TraceDraft};
-use tracelake_model::{TableName, TraceId};
+use tracelake_lake::{DataFolder, EpochMark, LakeError, TraceDraft};
+use tracelake_model::{TableName, Times, TraceId};
 use tracing::{error, warn};
+use uuid::Uuid;
 
 use super::epoch_file::write_durably;
 use super::{FlushOutcome, Pipeline};
@@ -34,6 +39,8 @@ pub(super) struct EpochPlans {
 #[derive(Debug, Default)]
 struct EpochPlan {
     tables: BTreeMap<TableName, PlannedTable>,
+    /// The time when it was made.
+    times: Times,
     /// What the file says is what is here.
     is_written: bool,
 }
@@ -42,25 +49,63 @@ struct EpochPlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PlannedTable {
     /// The name of the `txn`.
-    pub(super) application: String,
+    application: String,
+    /// By which its version is known, whoever else counts under that name; none in a plan of the version
+    /// before.
+    nonce: Option<i64>,
     pub(super) traces: Vec<TraceId>,
     /// Of these, the ones that are left for a later epoch.
     deferred: HashSet<TraceId>,
 }
 
-/// An entry of the file.
+/// The file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanFile {
+    version: u32,
+    given_unix_nano: u64,
+    proven_unix_nano: u64,
+    tables: Vec<Entry>,
+}
+
+/// The version of [`PlanFile`] that is written. The one before it is a list of [`OldEntry`].
+const VERSION: u32 = 2;
+
+/// What the file says of a table.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
     table: TableName,
     application: String,
+    nonce: Option<i64>,
     /// The trace ids in hex, one after the other.
     traces: String,
 }
 
+/// What a file of the version before says of a table.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OldEntry {
+    table: TableName,
+    application: String,
+    traces: String,
+}
+
 impl PlannedTable {
+    /// Draws a nonce.
     pub(super) fn new(application: String, traces: Vec<TraceId>) -> Self {
-        Self { application, traces, deferred: HashSet::new() }
+        // 63 bits, of which a v4 id leaves all but two to chance.
+        let nonce = i64::try_from(Uuid::new_v4().as_u128() >> 65).ok();
+        Self { application, nonce, traces, deferred: HashSet::new() }
+    }
+
+    /// How the version is known that brings it.
+    pub(super) fn mark(&self, epoch: SegmentNumber) -> EpochMark {
+        EpochMark {
+            application: self.application.clone(),
+            number: i64::try_from(epoch.get()).unwrap_or(i64::MAX),
+            nonce: self.nonce,
+        }
     }
 }
 
@@ -72,15 +117,10 @@ impl Pipeline {
         settled: HashMap<TableName, Vec<TraceDraft>>,
         outcome: &mut FlushOutcome,
     ) -> anyhow::Result<BTreeMap<TableName, Vec<TraceDraft>>> {
-        let mut planned = BTreeMap::new();
         let mut ready = BTreeMap::new();
         for (table, traces) in settled.into_iter().filter(|(_, traces)| !traces.is_empty()) {
-            let named =
-                self.writers.guarded(&table, |writer| Ok(writer.application_id().to_owned()));
-            match named {
-                Ok(application) => {
-                    let ids = traces.iter().map(|trace| trace.trace_id).collect();
-                    planned.insert(table.clone(), PlannedTable::new(application, ids));
+            match self.writers.guarded(&table, |_| Ok(())) {
+                Ok(()) => {
                     ready.insert(table, traces);
                 }
                 Err(fault) => {
@@ -89,7 +129,14 @@ impl Pipeline {
                 }
             }
         }
-        if let Err(error) = self.plans.begin(segment, planned) {
+        // When all tables are open: one of them may have shown that another name must be taken.
+        let application = self.writers.application();
+        let planned = |(table, traces): (&TableName, &Vec<TraceDraft>)| {
+            let ids = traces.iter().map(|trace| trace.trace_id).collect();
+            (table.clone(), PlannedTable::new(application.clone(), ids))
+        };
+        let planned = ready.iter().map(planned).collect();
+        if let Err(error) = self.plans.begin(segment, planned, self.clock.times()) {
             for (table, traces) in ready {
                 self.put_back(&table, traces, false);
             }
@@ -113,8 +160,8 @@ impl EpochPlans {
         let mut plans = Self::new(fs, folder);
         let listed = plans.fs.list(&plans.folder.journal()).context("list the plans of epochs")?;
         for number in listed.iter().filter_map(|file| DataFolder::epoch_of_plan(&file.name)) {
-            let tables = read(plans.fs.as_ref(), &plans.folder.epoch_plan(number))?;
-            plans.plans.insert(SegmentNumber::new(number), EpochPlan { tables, is_written: true });
+            let plan = read(plans.fs.as_ref(), &plans.folder.epoch_plan(number))?;
+            plans.plans.insert(SegmentNumber::new(number), plan);
         }
         if let Some(done) = done {
             plans.forget_through(done);
@@ -132,18 +179,24 @@ impl EpochPlans {
         self.plans.get(&epoch).map(|plan| plan.tables.clone()).unwrap_or_default()
     }
 
-    /// The name of the `txn` that `epoch` has in a table.
-    pub(super) fn application(&self, epoch: SegmentNumber, table: &TableName) -> String {
-        let planned = self.plans.get(&epoch).and_then(|plan| plan.tables.get(table));
-        planned.map(|planned| planned.application.clone()).unwrap_or_default()
+    /// How the version is known that brings `epoch` to a table.
+    pub(super) fn mark(&self, epoch: SegmentNumber, table: &TableName) -> Option<EpochMark> {
+        Some(self.plans.get(&epoch)?.tables.get(table)?.mark(epoch))
+    }
+
+    /// The newest times of the plans.
+    pub(super) fn times(&self) -> Times {
+        self.plans.values().map(|plan| plan.times).max().unwrap_or_default()
     }
 
     /// Notes what `epoch` is to bring; durable when this returns, and so is all that was struck
-    /// from earlier plans.
+    /// from earlier plans. After an error nothing must be committed, and the epoch is as one whose
+    /// tables were all struck: its file may be there.
     pub(super) fn begin(
         &mut self,
         epoch: SegmentNumber,
         tables: BTreeMap<TableName, PlannedTable>,
+        times: Times,
     ) -> anyhow::Result<()> {
         if tables.is_empty() {
             return Ok(());
@@ -151,10 +204,14 @@ impl EpochPlans {
         for (earlier, plan) in &mut self.plans {
             plan.write(self.fs.as_ref(), &self.folder, *earlier)?;
         }
-        let mut plan = EpochPlan { tables, is_written: false };
-        plan.write(self.fs.as_ref(), &self.folder, epoch)?;
-        self.plans.insert(epoch, plan);
-        Ok(())
+        let plan =
+            self.plans.entry(epoch).or_insert(EpochPlan { tables, times, is_written: false });
+        let written = plan.write(self.fs.as_ref(), &self.folder, epoch);
+        if written.is_err() {
+            // It may have its name already, and be durable with the next sync of the folder.
+            plan.tables.clear();
+        }
+        written
     }
 
     /// Notes that these traces, and no others, are left for a later epoch; durable when this
@@ -213,16 +270,21 @@ impl EpochPlan {
         }
         let entry = |(table, planned): (&TableName, &PlannedTable)| {
             let kept = planned.traces.iter().filter(|trace| !planned.deferred.contains(trace));
-            let application = planned.application.clone();
             Entry {
                 table: table.clone(),
-                application,
+                application: planned.application.clone(),
+                nonce: planned.nonce,
                 traces: kept.map(ToString::to_string).collect(),
             }
         };
-        let entries: Vec<Entry> = self.tables.iter().map(entry).collect();
+        let file = PlanFile {
+            version: VERSION,
+            given_unix_nano: self.times.given_unix_nano,
+            proven_unix_nano: self.times.proven_unix_nano,
+            tables: self.tables.iter().map(entry).collect(),
+        };
         let path = folder.epoch_plan(epoch.get());
-        write_durably(fs, &path, &serde_json::to_string(&entries)?)?;
+        write_durably(fs, &path, &serde_json::to_string(&file)?)?;
         self.is_written = true;
         Ok(())
     }
@@ -230,22 +292,59 @@ impl EpochPlan {
 
 /// A plan that cannot be read plans nothing: its traces are handed over again, and what is in is
 /// found by its content.
-fn read(fs: &dyn JournalFs, path: &Path) -> anyhow::Result<BTreeMap<TableName, PlannedTable>> {
+///
+/// # Errors
+/// When the file cannot be read, or is of a later version: then nothing is known of what it plans.
+fn read(fs: &dyn JournalFs, path: &Path) -> anyhow::Result<EpochPlan> {
     let mut text = Vec::new();
     fs.open_read(path)
         .and_then(|mut file| file.read_to_end(&mut text))
         .with_context(|| format!("read `{}`", path.display()))?;
-    let entries = serde_json::from_slice::<Vec<Entry>>(&text).map_err(anyhow::Error::from);
-    let tables = entries.and_then(|entries| {
-        let planned = |entry: Entry| {
-            let traces = trace_ids(&entry.traces).context("trace ids")?;
-            Ok((entry.table, PlannedTable::new(entry.application, traces)))
-        };
-        entries.into_iter().map(planned).collect()
-    });
-    tables.or_else(|fault: anyhow::Error| {
+    let plan = parse(&text).with_context(|| format!("read `{}`", path.display()))?;
+    Ok(plan.unwrap_or_else(|fault| {
         error!(path = %path.display(), error = format!("{fault:#}"), "plan of an epoch is damaged");
-        Ok(BTreeMap::new())
+        EpochPlan { is_written: true, ..EpochPlan::default() }
+    }))
+}
+
+/// What only the version of a file says.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// # Errors
+/// For a file of a later version; within, for a damaged one.
+fn parse(text: &[u8]) -> anyhow::Result<anyhow::Result<EpochPlan>> {
+    if let Ok(Versioned { version }) = serde_json::from_slice(text) {
+        anyhow::ensure!(
+            version == VERSION,
+            "a plan of version {version}; this program knows {VERSION}\nhint: use the newer program"
+        );
+    }
+    let planned = |table, application, nonce, traces: &str| {
+        let traces = trace_ids(traces).context("trace ids")?;
+        Ok((table, PlannedTable { application, nonce, traces, deferred: HashSet::new() }))
+    };
+    let file = serde_json::from_slice::<PlanFile>(text);
+    Ok(match (file, serde_json::from_slice::<Vec<OldEntry>>(text)) {
+        (Ok(file), _) => {
+            let PlanFile { given_unix_nano, proven_unix_nano, tables, .. } = file;
+            let times = Times { given_unix_nano, proven_unix_nano };
+            let tables = tables
+                .into_iter()
+                .map(|entry| planned(entry.table, entry.application, entry.nonce, &entry.traces));
+            let tables: anyhow::Result<_> = tables.collect();
+            tables.map(|tables| EpochPlan { tables, times, is_written: true })
+        }
+        (_, Ok(entries)) => {
+            let tables = entries
+                .into_iter()
+                .map(|entry| planned(entry.table, entry.application, None, &entry.traces));
+            let tables: anyhow::Result<_> = tables.collect();
+            tables.map(|tables| EpochPlan { tables, is_written: true, ..EpochPlan::default() })
+        }
+        (Err(fault), Err(_)) => Err(fault.into()),
     })
 }
 
@@ -299,7 +398,7 @@ mod tests {
         let (one, two) = (table("one"), table("two"));
         let first = SegmentNumber::new(7);
         let tables = [(one.clone(), planned(&[1, 2, 3])), (two.clone(), planned(&[4]))];
-        plans.begin(first, tables.into_iter().collect()).unwrap();
+        plans.begin(first, tables.into_iter().collect(), Times::default()).unwrap();
         let expected = vec![("a.b.one".to_owned(), vec![1, 2, 3]), ("a.b.two".to_owned(), vec![4])];
         assert_eq!(said(&loaded(&folder, 6), 7), expected);
 
@@ -311,7 +410,8 @@ mod tests {
 
         plans.strike(first, &two);
         let second = SegmentNumber::new(8);
-        plans.begin(second, [(two, planned(&[4]))].into_iter().collect()).unwrap();
+        let tables = [(two, planned(&[4]))].into_iter().collect();
+        plans.begin(second, tables, Times::default()).unwrap();
         let after = loaded(&folder, 6);
         assert_eq!(said(&after, 7), [("a.b.one".to_owned(), vec![1, 3])]);
         assert_eq!((after.highest(), said(&after, 8).len()), (Some(second), 1));
@@ -333,5 +433,36 @@ mod tests {
             let plans = loaded(&folder, 6);
             assert_eq!((plans.highest(), said(&plans, 7)), (Some(SegmentNumber::new(7)), vec![]));
         }
+    }
+
+    /// Scenario: a plan with times and a nonce; one as the version before wrote it; one of a later version.
+    /// Guarantees: nonces and times are read as they were written; the old one has none; the version before
+    /// does not take ours for a plan; a later one is refused.
+    #[test]
+    fn plans_of_both_versions_are_read() {
+        let (_held, folder) = folder();
+        let mut plans = EpochPlans::new(Arc::new(RealFs), folder.clone());
+        let one = table("one");
+        let times = Times { given_unix_nano: 9, proven_unix_nano: 4 };
+        let seventh = SegmentNumber::new(7);
+        plans.begin(seventh, [(one.clone(), planned(&[1]))].into_iter().collect(), times).unwrap();
+        let mark = plans.mark(seventh, &one).unwrap();
+        assert!(mark.nonce.is_some_and(|nonce| 0 <= nonce));
+        assert_ne!(planned(&[1]).nonce, planned(&[1]).nonce);
+        let again = loaded(&folder, 6);
+        assert_eq!((again.mark(seventh, &one), again.times()), (Some(mark), times));
+        let text = std::fs::read(folder.epoch_plan(7)).unwrap();
+        assert!(serde_json::from_slice::<Vec<OldEntry>>(&text).is_err());
+
+        let id = "01".repeat(16);
+        let old = format!(r#"[{{"table":"a.b.one","application":"me","traces":"{id}"}}]"#);
+        std::fs::write(folder.epoch_plan(7), old).unwrap();
+        let old = loaded(&folder, 6);
+        assert_eq!(said(&old, 7), [("a.b.one".to_owned(), vec![1])]);
+        assert_eq!(old.mark(seventh, &one).unwrap().nonce, None);
+
+        std::fs::write(folder.epoch_plan(7), r#"{"version":3,"more":1}"#).unwrap();
+        let six = Some(SegmentNumber::new(6));
+        assert!(EpochPlans::load(Arc::new(RealFs), folder.clone(), six).is_err());
     }
 }

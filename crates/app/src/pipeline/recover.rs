@@ -5,7 +5,7 @@
 //! that was acknowledged and is not in a table by the word of the epoch file.
 //!
 //! Of it, epochs above `d` may have brought some to tables already. Which ones the plan of each
-//! epoch says ([`super::plans`]), and whether it came to that the table's `txn`. A trace that
+//! epoch says ([`super::plans`]), and whether it came to that the table's `txn` with the plan's nonce. A trace that
 //! settled in epoch `k` settled with all that there was of it up to the end of segment `k`; so what
 //! is in is taken out right there, and what comes after is a late piece, as it was then.
 //!
@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use super::arrival::Arrival;
 use super::doubts::Doubt;
 use super::epoch_file::{read_epoch, write_file};
-use super::plans::{EpochPlans, PlannedTable};
+use super::plans::EpochPlans;
 use super::{Pipeline, Scope};
 
 /// What a file of the journal holds.
@@ -41,11 +41,19 @@ impl Pipeline {
         for damage in &recovered.damage {
             warn!(?damage, "journal was damaged");
         }
-        let done = read_epoch(self.fs.as_ref(), &self.archive.folder)?;
-        if let Some(done) = done {
-            self.journal.delete_through(done)?;
+        let noted = read_epoch(self.fs.as_ref(), &self.archive.folder)?;
+        let done = noted.map(|noted| noted.epoch);
+        if let Some(done) = noted {
+            if let Some(times) = done.times {
+                self.clock.raise(times);
+            } else {
+                // An older program can read it no more, before there is a plan that it cannot read.
+                self.note_done(done.epoch)?;
+            }
+            self.journal.delete_through(done.epoch)?;
         }
         self.plans = EpochPlans::load(Arc::clone(&self.fs), self.archive.folder.clone(), done)?;
+        self.clock.raise(self.plans.times());
         let left = |number: &&SegmentNumber| done.is_none_or(|done| done < **number);
         let segments: Vec<SegmentNumber> =
             recovered.segments.iter().filter(left).copied().collect();
@@ -67,7 +75,8 @@ impl Pipeline {
             self.take_out_planned(segment);
             if highest_planned < Some(segment) {
                 // Silence is counted by the time of arrival, as it was when the spans came.
-                if let Err(fault) = self.settle_and_commit(segment, Scope::Settled, arrival.passed_nano)
+                if let Err(fault) =
+                    self.settle_and_commit(segment, Scope::Settled, arrival.passed_nano)
                 {
                     // Its traces are open again, and go with a later epoch.
                     error!(error = format!("{fault:#}"), "replayed epoch not committed");
@@ -83,20 +92,20 @@ impl Pipeline {
     /// settled then with the same content.
     fn take_out_planned(&mut self, epoch: SegmentNumber) {
         for (table, planned) in self.plans.tables(epoch) {
-            let PlannedTable { application, traces, .. } = planned;
+            let mark = planned.mark(epoch);
             let looked_up = match self.broken.leaves_out_txn() {
                 true => Ok(false),
-                false => self.writers.has_epoch(&table, &application, epoch),
+                false => self.writers.has_epoch(&table, &mark),
             };
             match looked_up {
-                Ok(true) => drop(self.assembler.take_out(&traces)),
+                Ok(true) => drop(self.assembler.take_out(&planned.traces)),
                 Ok(false) => self.plans.strike(epoch, &table),
                 Err(fault) => {
                     let now = self.clock.monotonic_nano();
                     self.blocked.block(&table, now, fault.to_string());
                     warn!(%table, error = %fault, "not known yet whether an epoch is in");
-                    let traces = self.assembler.take_out(&traces);
-                    self.doubts.add(Doubt { table, epoch, application, traces });
+                    let traces = self.assembler.take_out(&planned.traces);
+                    self.doubts.add(Doubt { table, epoch, mark, traces });
                 }
             }
         }

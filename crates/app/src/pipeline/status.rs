@@ -24,6 +24,14 @@ pub(crate) struct PipelineStatus {
     pub journal_budget_bytes: u64,
     /// When an epoch was last committed, nanoseconds since the Unix epoch.
     pub last_commit_unix_nano: u64,
+    /// Whether another data folder, of which this one is a copy or the other way round, commits under the
+    /// name that this one had.
+    #[serde(default)]
+    pub has_copy: bool,
+    /// By how many seconds the system's clock is ahead of the time that is written down, behind
+    /// when negative; 0 when that follows it.
+    #[serde(default)]
+    pub clock_ahead_seconds: i64,
     /// What keeps the tables small.
     #[serde(default)]
     pub maintenance: MaintenanceStatus,
@@ -70,6 +78,8 @@ impl Pipeline {
             journal_bytes: self.journal.usage_bytes(),
             journal_budget_bytes: self.journal.budget_bytes(),
             last_commit_unix_nano: self.last_commit_unix_nano,
+            has_copy: self.writers.has_own_name(),
+            clock_ahead_seconds: self.clock.system_ahead_nano() / 1_000_000_000,
             maintenance: self.maintenance.status(),
             tables,
         }

@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use tracelake_journal::SegmentNumber;
 use tracelake_lake::commit::Defer;
-use tracelake_lake::{DataFolder, EpochOutcome, Lake, LakeError, Table, TableWriter, TraceDraft};
+use tracelake_lake::{
+    DataFolder, EpochMark, EpochOutcome, Lake, LakeError, Table, TableWriter, TraceDraft,
+};
 use tracelake_model::{Clock, TableName};
-use tracing::warn;
+use tracing::error;
 use uuid::Uuid;
 
+use super::identity::Identity;
 use crate::archive::Archive;
 
 /// A commit that failed.
@@ -20,11 +23,6 @@ pub(super) struct FailedCommit {
     pub(super) fault: LakeError,
     /// The epoch may be in the table all the same.
     pub(super) in_doubt: bool,
-}
-
-/// An epoch as Delta numbers it.
-fn number(epoch: SegmentNumber) -> i64 {
-    i64::try_from(epoch.get()).unwrap_or(i64::MAX)
 }
 
 fn defect(table: &TableName) -> LakeError {
@@ -37,22 +35,21 @@ pub(super) struct Writers {
     folder: DataFolder,
     lake: Lake,
     clock: Arc<dyn Clock>,
-    /// Of the archive and of its journal: epochs mean nothing beyond one journal.
-    application_id: String,
+    identity: Identity,
+    /// The registry's part of the name.
+    archiver_id: Uuid,
     /// The segment that takes records: every epoch before it may have been committed.
     active: SegmentNumber,
     index_limit: usize,
     open: HashMap<TableName, TableWriter>,
     /// Tables that were opened before in this process: what they have committed since is ours.
     known: HashSet<TableName>,
-    /// Tables that are ahead of the journal, and the name that epochs have there.
-    named_apart: HashMap<TableName, String>,
 }
 
 impl Writers {
     pub(super) fn new(
         archive: &Archive,
-        journal_id: Uuid,
+        identity: Identity,
         active: SegmentNumber,
         index_limit: usize,
     ) -> Self {
@@ -60,12 +57,12 @@ impl Writers {
             folder: archive.folder.clone(),
             lake: archive.lake.clone(),
             clock: Arc::clone(&archive.clock),
-            application_id: format!("tracelake-{}-{journal_id}", archive.registry.archiver_id()),
+            identity,
+            archiver_id: archive.registry.archiver_id(),
             active,
             index_limit,
             open: HashMap::new(),
             known: HashSet::new(),
-            named_apart: HashMap::new(),
         }
     }
 
@@ -111,7 +108,7 @@ impl Writers {
     pub(super) fn commit_epoch(
         &mut self,
         table: &TableName,
-        epoch: SegmentNumber,
+        mark: &EpochMark,
         traces: &[TraceDraft],
         defer: &mut Defer<'_>,
     ) -> Result<EpochOutcome, FailedCommit> {
@@ -119,29 +116,48 @@ impl Writers {
         let tried = self.guarded(table, |writer| {
             // Until it is known that no version was tried, as when this panics.
             in_doubt.set(true);
-            let tried = writer.commit_epoch_within(number(epoch), traces, Some(defer));
+            let tried = writer.commit_planned(mark, traces, Some(defer));
             in_doubt.set(tried.is_err() && writer.is_in_doubt());
             tried
         });
         tried.map_err(|fault| FailedCommit { fault, in_doubt: in_doubt.get() })
     }
 
-    /// Whether `table` has the epoch of that application, provided that it has no later one.
-    pub(super) fn has_epoch(
-        &self,
-        table: &TableName,
-        application: &str,
-        epoch: SegmentNumber,
-    ) -> Result<bool, LakeError> {
+    /// Whether `table` has a planned epoch.
+    pub(super) fn has_epoch(&self, table: &TableName, mark: &EpochMark) -> Result<bool, LakeError> {
         let look = || {
             let table = Table::at(&self.lake, self.folder.table(table))?;
             if !table.exists()? {
                 return Ok(false);
             }
-            let committed = table.snapshot(None)?.committed_epoch(application)?;
-            Ok(Some(number(epoch)) <= committed)
+            table.snapshot(None)?.has_epoch(mark)
         };
         std::panic::catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(defect(table)))
+    }
+
+    /// The name that epochs have in every table from now on.
+    pub(super) fn application(&self) -> String {
+        self.identity.application(self.archiver_id)
+    }
+
+    /// Whether another data folder counts under the name that this one had.
+    pub(super) const fn has_own_name(&self) -> bool {
+        self.identity.has_own_name()
+    }
+
+    /// Takes another name, since `table` shows that another data folder counts under this one; durable
+    /// when this returns.
+    pub(super) fn take_own_name(&mut self, table: &TableName) -> anyhow::Result<()> {
+        let shared = self.application();
+        self.identity.take_own_name()?;
+        let application = self.application();
+        error!(
+            %table, shared, application,
+            "another data folder commits under the name of this one: one of both is a copy of the \
+             other, or was restored from one. This one goes on under another name; nothing is lost"
+        );
+        self.open.clear();
+        Ok(())
     }
 
     /// Drops a writer whose view of the table may be wrong.
@@ -150,10 +166,7 @@ impl Writers {
     }
 
     fn open(&mut self, table: &TableName) -> Result<TableWriter, LakeError> {
-        if let Some(application) = self.named_apart.get(table) {
-            return self.open_as(table, application.clone());
-        }
-        let mut writer = self.open_as(table, self.application_id.clone())?;
+        let mut writer = self.open_anew(table)?;
         if !self.known.insert(table.clone()) {
             return Ok(writer);
         }
@@ -164,17 +177,20 @@ impl Writers {
         if !ahead {
             return Ok(writer);
         }
-        // The journal is an older copy of itself: its epochs are not those of the table.
-        // Under another name they cannot be taken for committed ones; what is in already is found
-        // by its content.
-        warn!(%table, "the table is ahead of the journal: epochs are numbered apart");
-        let application = format!("{}-{}", self.application_id, Uuid::now_v7());
-        self.named_apart.insert(table.clone(), application.clone());
-        self.open_as(table, application)
+        // No epoch of this journal was committed yet under so high a number.
+        self.take_own_name(table).map_err(|error| {
+            self.known.remove(table);
+            LakeError::Storage {
+                action: "take another name in",
+                path: self.folder.journal().display().to_string(),
+                source: std::io::Error::other(format!("{error:#}")),
+            }
+        })?;
+        self.open_anew(table)
     }
 
-    fn open_as(&self, table: &TableName, application: String) -> Result<TableWriter, LakeError> {
+    fn open_anew(&self, table: &TableName) -> Result<TableWriter, LakeError> {
         let handle = Table::at(&self.lake, self.folder.table(table))?;
-        TableWriter::open(handle, application, Arc::clone(&self.clock), self.index_limit)
+        TableWriter::open(handle, self.application(), Arc::clone(&self.clock), self.index_limit)
     }
 }

@@ -20,7 +20,7 @@ use super::store::{Objects, SimulatedStore, store_root};
 use crate::archive::Archive;
 use crate::broken::Broken;
 use crate::pipeline::{
-    Command, FlushOutcome, OpenBytes, Pipeline, PipelineParts, Schedule, Wake, journal_id,
+    Command, FlushOutcome, Identity, OpenBytes, Pipeline, PipelineParts, Schedule, Wake,
 };
 
 /// Of the ledger, which a schedule never outlives.
@@ -118,7 +118,7 @@ impl Archiver {
             archive: Archive { lake, clock: Arc::<FakeClock>::clone(clock), ..archive.clone() },
             schedule: self.schedule(),
             index_limit: self.setting.index_limit,
-            journal_id: journal_id(fs.as_ref(), &archive.folder)?,
+            identity: Identity::load(Arc::clone(&fs), &archive.folder)?,
             fs,
             default_table: self.setting.default_table.clone(),
             open_bytes: Arc::new(OpenBytes::new(usize::MAX)),

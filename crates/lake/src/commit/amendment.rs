@@ -25,7 +25,7 @@ use crate::data_file::{EncodedFile, encode_batches, encode_file, read_rows};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
 use crate::rows::{RebuildError, TraceDraft, conform, encode, rebuild_traces};
-use crate::table::{DeletionVector, LiveFile, RowAddress};
+use crate::table::{DeletionVector, EpochMark, LiveFile, RowAddress};
 
 /// Images that are put in order in memory at a time.
 const IMAGES_AT_A_TIME: usize = 256;
@@ -118,7 +118,9 @@ pub(super) struct Amendment<'a> {
     pub(super) late: Vec<&'a TraceDraft>,
     pub(super) fresh: Vec<&'a TraceDraft>,
     pub(super) found: Found,
-    pub(super) txn: Option<Action>,
+    /// The epoch, and what the version says of it.
+    pub(super) mark: Option<&'a EpochMark>,
+    pub(super) txn: Vec<Action>,
 }
 
 impl TableWriter {
@@ -127,7 +129,7 @@ impl TableWriter {
     /// Readers of the change data feed look at nothing but its file in a version that has one, so
     /// appended rows are in there as well.
     pub(super) fn amend(&mut self, amendment: Amendment<'_>) -> Result<Step<()>, LakeError> {
-        let Amendment { mut plan, late, fresh, mut found, txn } = amendment;
+        let Amendment { mut plan, late, fresh, mut found, mark, txn } = amendment;
         let schema = plan.postimages.schema();
         let inserted = Self::encode_fresh(&fresh)
             .map(|batch| conform(&batch?, &schema))
@@ -174,15 +176,18 @@ impl TableWriter {
                 }
                 return Ok(Step::Done(()));
             }
-            match self.rebase(&late, &fresh, &found, &plan)? {
-                // Addresses mean nothing without the files that they were found among.
-                Some(rebased) => {
-                    plan.files = rebased.files;
-                    found = rebased.found;
-                    plan.deletions = rebased.deletions;
-                }
-                None => return Ok(Step::Lost),
+            let Some(rebased) = self.rebase(&late, &fresh, &found, &plan)? else {
+                return Ok(Step::Lost);
+            };
+            if let Some(mark) = mark
+                && self.has_committed(mark)?
+            {
+                return Ok(Step::Lost);
             }
+            // Addresses mean nothing without the files that they were found among.
+            plan.files = rebased.files;
+            found = rebased.found;
+            plan.deletions = rebased.deletions;
         }
         Ok(Step::Lost)
     }

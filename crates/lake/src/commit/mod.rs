@@ -52,13 +52,15 @@ use tracelake_model::{Clock, TraceId};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::commit::actions::{Action, Add, CommitInfo, ENGINE_INFO, Txn, to_lines};
+use crate::commit::actions::{Action, Add, CommitInfo, ENGINE_INFO, to_lines};
 use crate::data_file::{EncodedFile, encode_batches};
 use crate::error::LakeError;
 use crate::layout::{data_file, log_file};
 use crate::rows::{RowEncoder, TraceDraft};
 use crate::storage::PutOutcome;
-use crate::table::{LiveFile, RowAddress, Table, TableSnapshot, TraceIndex, create_or_accept};
+use crate::table::{
+    EpochMark, LiveFile, RowAddress, Table, TableSnapshot, TraceIndex, create_or_accept,
+};
 
 /// Times that a commit is tried again after another writer won.
 pub(crate) const MAX_ATTEMPTS: usize = 50;
@@ -169,7 +171,7 @@ impl TableWriter {
     /// [`LakeError::Kernel`] when the log cannot be read.
     pub fn committed_epoch(&mut self) -> Result<Option<i64>, LakeError> {
         self.refresh()?;
-        self.known_epoch()
+        self.snapshot.committed_epoch(&self.application_id)
     }
 
     /// The name that this writer's epochs have in the table.
@@ -193,7 +195,8 @@ impl TableWriter {
         Ok(self.find(traces)?.into_keys().collect())
     }
 
-    /// Commits an epoch's settled traces as one version; returns when it is durable in the table.
+    /// Commits settled traces as one version, an epoch of this writer's own name that no plan tells
+    /// of; returns when it is durable in the table.
     ///
     /// # Errors
     /// [`LakeError`]; the epoch is in the table whole or not at all, see [`Self::is_in_doubt`].
@@ -202,27 +205,29 @@ impl TableWriter {
         epoch: i64,
         traces: &[TraceDraft],
     ) -> Result<EpochOutcome, LakeError> {
-        self.commit_epoch_within(epoch, traces, None)
+        let application = self.application_id.clone();
+        self.commit_planned(&EpochMark { application, number: epoch, nonce: None }, traces, None)
     }
 
-    /// As [`Self::commit_epoch`], within memory: late traces whose rows are too large together are
+    /// Commits a planned epoch, within memory: late traces whose rows are too large together are
     /// left out and told to `defer`, to be handed over with the next epoch.
     ///
     /// # Errors
-    /// As [`Self::commit_epoch`], or what `defer` answers.
-    pub fn commit_epoch_within(
+    /// As [`Self::commit_epoch`], or what `defer` answers; [`LakeError::EpochTaken`] when another data
+    /// folder counts under the same name, and then nothing of it is in.
+    pub fn commit_planned(
         &mut self,
-        epoch: i64,
+        mark: &EpochMark,
         traces: &[TraceDraft],
         defer: Option<&mut Defer<'_>>,
     ) -> Result<EpochOutcome, LakeError> {
         self.in_doubt = false;
         self.refresh()?;
-        if Some(epoch) <= self.known_epoch()? {
+        if self.has_committed(mark)? {
             let version = self.snapshot.version();
             return Ok(EpochOutcome { already_committed: true, version, ..Default::default() });
         }
-        self.commit(Some(epoch), traces, Age::Younger, defer)
+        self.commit(Some(mark), traces, Age::Younger, defer)
     }
 
     /// Whether, after an error of [`Self::commit_epoch`], the epoch may be in the table all the
@@ -270,7 +275,7 @@ impl TableWriter {
     /// another writer is first.
     fn commit(
         &mut self,
-        epoch: Option<i64>,
+        mark: Option<&EpochMark>,
         traces: &[TraceDraft],
         age: Age,
         mut defer: Option<&mut Defer<'_>>,
@@ -283,7 +288,9 @@ impl TableWriter {
         for attempt in 0..MAX_ATTEMPTS {
             if 0 < attempt {
                 self.refresh()?;
-                if epoch.is_some() && epoch <= self.known_epoch()? {
+                if let Some(mark) = mark
+                    && self.has_committed(mark)?
+                {
                     // The version whose answer was lost.
                     return Ok(self.finish(EpochOutcome::default()));
                 }
@@ -301,14 +308,15 @@ impl TableWriter {
                 defer(&deferred)?;
             }
             let outcome = plan.outcome(late.len(), fresh.len());
-            let txn = epoch.map(|epoch| self.txn(epoch));
-            if plan.is_empty() && fresh.is_empty() && txn.is_none() {
+            let txn = mark.map(|mark| mark.actions(self.clock.now_unix_micro() / 1_000));
+            let txn = txn.unwrap_or_default();
+            if plan.is_empty() && fresh.is_empty() && txn.is_empty() {
                 return Ok(self.finish(outcome));
             }
             let step = if plan.is_empty() {
                 self.append(&fresh, txn, &mut written)?
             } else {
-                self.amend(Amendment { plan, late, fresh, found, txn })?
+                self.amend(Amendment { plan, late, fresh, found, mark, txn })?
             };
             if let Step::Done(()) = step {
                 return Ok(self.finish(outcome));
@@ -320,8 +328,17 @@ impl TableWriter {
         })
     }
 
-    fn known_epoch(&self) -> Result<Option<i64>, LakeError> {
-        self.snapshot.committed_epoch(&self.application_id)
+    /// Whether the version that is known has the epoch.
+    ///
+    /// # Errors
+    /// [`LakeError::EpochTaken`] when its number belongs to another data folder's epoch.
+    fn has_committed(&self, mark: &EpochMark) -> Result<bool, LakeError> {
+        let taken = Some(mark.number) <= self.snapshot.committed_epoch(&mark.application)?;
+        if taken && !self.snapshot.has_epoch(mark)? {
+            let EpochMark { application, number, .. } = mark.clone();
+            return Err(LakeError::EpochTaken { table: self.table.name(), application, number });
+        }
+        Ok(taken)
     }
 
     fn finish(&mut self, mut outcome: EpochOutcome) -> EpochOutcome {
@@ -393,14 +410,6 @@ impl TableWriter {
         Ok(traces.iter().filter_map(known).collect())
     }
 
-    fn txn(&self, epoch: i64) -> Action {
-        Action::Txn(Txn {
-            app_id: self.application_id.clone(),
-            version: epoch,
-            last_updated: self.clock.now_unix_micro() / 1_000,
-        })
-    }
-
     /// The rows of traces that have none, batch by batch.
     fn encode_fresh<'a>(
         traces: &'a [&'a TraceDraft],
@@ -419,7 +428,7 @@ impl TableWriter {
     fn append(
         &mut self,
         fresh: &[&TraceDraft],
-        txn: Option<Action>,
+        txn: Vec<Action>,
         written: &mut Option<WrittenFile>,
     ) -> Result<Step<()>, LakeError> {
         let traces: HashSet<TraceId> = fresh.iter().map(|trace| trace.trace_id).collect();
@@ -534,6 +543,8 @@ fn chunks_by_bytes<'a, 'b>(traces: &'b [&'a TraceDraft]) -> Vec<&'b [&'a TraceDr
     chunks
 }
 
+#[cfg(test)]
+mod epoch_tests;
 #[cfg(test)]
 mod rebase_tests;
 #[cfg(test)]

@@ -141,9 +141,11 @@ fn what_memory_has_no_room_for_is_deferred() {
     writer.commit_epoch(2, &[draft(3, 0..1), draft(4, 0..1)]).unwrap();
     writer.round_bytes = 1;
     let mut left: Vec<TraceDraft> = (1..=5).map(|trace| draft(trace, 1..2)).collect();
+    let application = writer.application_id().to_owned();
+    let mark = |number| EpochMark { application: application.clone(), number, nonce: Some(9) };
     let version = writer.snapshot().version();
     let mut fails = |_: &HashSet<TraceId>| Err(writer_error());
-    writer.commit_epoch_within(3, &left, Some(&mut fails)).unwrap_err();
+    writer.commit_planned(&mark(3), &left, Some(&mut fails)).unwrap_err();
     assert!(!writer.is_in_doubt());
     assert_eq!(fixture.table.snapshot(None).unwrap().version(), version);
     let mut sizes = Vec::new();
@@ -158,7 +160,7 @@ fn what_memory_has_no_room_for_is_deferred() {
             deferred.clone_from(traces);
             Ok(())
         };
-        writer.commit_epoch_within(epoch, &left, Some(&mut note)).unwrap();
+        writer.commit_planned(&mark(epoch), &left, Some(&mut note)).unwrap();
         left.retain(|trace| deferred.contains(&trace.trace_id));
         sizes.push(left.len());
         if left.is_empty() {
@@ -222,7 +224,7 @@ fn plan<'a>(
 ) -> Amendment<'a> {
     let found = writer.find(wanted).unwrap();
     let plan = writer.plan_amendment(&[late], &found, Age::Younger, usize::MAX).unwrap();
-    Amendment { plan, late: vec![late], fresh: Vec::new(), found, txn: None }
+    Amendment { plan, late: vec![late], fresh: Vec::new(), found, mark: None, txn: Vec::new() }
 }
 
 /// Scenario: between plan and commit of an amendment another archiver appends, and amends another

@@ -1,6 +1,7 @@
 //! A Delta table of traces: opened through the Delta kernel, created or accepted by us.
 
 mod create;
+mod epochs;
 mod facts;
 mod files;
 mod fingerprints;
@@ -23,6 +24,7 @@ use tokio::runtime::{Handle, Runtime};
 use url::Url;
 
 pub use create::create_or_accept;
+pub use epochs::EpochMark;
 pub use facts::TableFeatures;
 pub use files::{DeletionVector, LiveFile};
 pub(crate) use index::{RowAddress, TraceIndex};

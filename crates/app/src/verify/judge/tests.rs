@@ -15,7 +15,7 @@ fn acknowledged(records: &[DecodedRecord], again: &[usize]) -> Acknowledged {
     for (epoch, record) in records.iter().enumerate() {
         for _ in 0..=usize::from(again.contains(&epoch)) {
             writer.note(record);
-            writer.write(SegmentNumber::new(epoch as u64 + 1), DAY).unwrap();
+            writer.write(SegmentNumber::new(epoch as u64 + 1), DAY, DAY).unwrap();
         }
     }
     let until = newest_mark(folder.path()).unwrap();

@@ -1,7 +1,8 @@
 //! Vacuum: files that no reader can want any more are deleted.
 //!
 //! Compaction and amendments leave the files that they replace, for readers of older versions and
-//! of the change feed. The horizon lies a retention time ago. A file goes when it was last written
+//! of the change feed. The horizon lies a retention time ago, by time that two witnesses agree on
+//! ([`Clock::proven_unix_nano`]): a clock that is ahead deletes nothing. A file goes when it was last written
 //! before the horizon, so that one which a writer is about to commit stays, and when no version
 //! that was the newest one at the horizon or after it refers to it, be it as data, as deletion
 //! vector or as change data. A version is as old as its log file.
@@ -123,7 +124,8 @@ pub fn expired(
         return Err(unclear(table, format!("{RETENTION_PROPERTY} `{text}` is not understood")));
     };
     let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-    let horizon = (clock.now_unix_micro() / 1_000).saturating_sub(retention);
+    let now = i64::try_from(clock.proven_unix_nano() / 1_000_000).unwrap_or(i64::MAX);
+    let horizon = now.saturating_sub(retention);
     // Before the log is read: what a version brings back in between is seen there.
     let mut candidates = old_files(&known, horizon)?;
     if candidates.is_empty() {

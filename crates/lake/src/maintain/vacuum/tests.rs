@@ -1,8 +1,9 @@
 //! Vacuum of tables that archivers write to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tracelake_model::SystemClock;
+use tracelake_model::{SteadyClock, SystemClock, Times};
 
 use super::*;
 use crate::commit::tests::{Fixture, draft};
@@ -214,4 +215,25 @@ fn a_stop_and_a_list_delete_nothing() {
     let orphan = ExpiredFile { path: "orphan.parquet".to_owned(), size_bytes: 4 };
     assert_eq!(listed, Some(vec![orphan]));
     assert_eq!(run(&fixture), VacuumReport { files: 1, bytes: 4, stopped: false });
+}
+
+/// Scenario: a file that is ten days old by the wall clock, which is twenty days ahead of what was proven
+/// before; then a sender confirms the date.
+/// Guarantees: it stays until then.
+#[test]
+fn a_clock_that_is_ahead_deletes_nothing() {
+    let fixture = Fixture::new();
+    let folder = fixture.table.location().folder().to_owned();
+    fixture.writer("one").commit_epoch(1, &[draft(1, 0..1)]).unwrap();
+    std::fs::write(folder.join("orphan.parquet"), b"x").unwrap();
+    age(&folder, 10 * DAY);
+    let now = SystemClock.now_unix_nano();
+    let before = now - u64::try_from((20 * DAY).as_nanos()).unwrap();
+    let floor = Times { given_unix_nano: now, proven_unix_nano: before };
+    let clock = SteadyClock::new(Arc::new(SystemClock), Some(floor));
+    let rules = VacuumRules::default();
+    let run = || vacuum(&fixture.table, &clock, &rules, &mut |_| go_on()).unwrap().files;
+    assert_eq!(run(), 0);
+    clock.witness(now);
+    assert_eq!(run(), 1);
 }
