@@ -25,8 +25,7 @@ def names(row: dict) -> list[str]:
 
 def applications(path: Path) -> set[str]:
     """The names under which epochs were committed."""
-    transactions = [action["txn"]["appId"] for _, action in table.log_actions(path) if "txn" in action]
-    return {name for name in transactions if not name.endswith("-plan")}
+    return {application for application, _ in table.epochs(path)}
 
 
 @pytest.mark.parametrize("copied", ["clean", "with a journal", "after its commit"])

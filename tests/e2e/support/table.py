@@ -32,6 +32,13 @@ def exists(path: Path) -> bool:
     return DeltaTable.is_deltatable(str(path))
 
 
+def epochs(path: Path) -> list[tuple[str, int]]:
+    """The epochs of the JSON commits, in order: who committed, and its number."""
+    transactions = [action["txn"] for _, action in log_actions(path) if "txn" in action]
+    # Beside each epoch is the nonce of its plan.
+    return [(t["appId"], t["version"]) for t in transactions if not t["appId"].endswith("-plan")]
+
+
 def log_actions(path: Path) -> Iterator[tuple[int, dict]]:
     """Every action of the JSON commits as (version, action)."""
     for commit in sorted((path / "_delta_log").glob("*.json")):
