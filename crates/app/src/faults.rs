@@ -17,7 +17,7 @@ use tracelake_journal::{JournalFile, JournalFs, JournalRead, ListedFile, LockOut
 use tracelake_lake::{Fill, LakeError, OpenedFile, PutOutcome, TableFiles};
 
 /// Every step; `torn` leaves half of a write.
-const FAILPOINTS: [&str; 59] = [
+const FAILPOINTS: [&str; 67] = [
     "segment.create.before",
     "segment.create.after",
     "segment.write.before",
@@ -77,6 +77,14 @@ const FAILPOINTS: [&str; 59] = [
     "vector.put.after",
     "log.put.before",
     "log.put.after",
+    "log.sync.before",
+    "log.sync.after",
+    "tables.sync.before",
+    "tables.sync.after",
+    "checkpoint.put.before",
+    "checkpoint.put.after",
+    "checkpoint.replace.before",
+    "checkpoint.replace.after",
 ];
 
 /// Where this process dies.
@@ -292,6 +300,7 @@ impl JournalFile for FaultyFile {
 /// What a file of a table is, by its path.
 fn table_kind(path: &str) -> &'static str {
     match path {
+        _ if path.starts_with("_delta_log/") && path.contains("checkpoint") => "checkpoint",
         _ if path.starts_with("_delta_log/") => "log",
         _ if path.starts_with("_change_data/") => "change",
         _ if path.starts_with("deletion_vector") => "vector",
@@ -313,6 +322,34 @@ impl TableFiles for FaultyTable {
 
     fn put_stream(&self, path: &str, fill: &mut Fill<'_>) -> Result<PutOutcome, LakeError> {
         around(table_kind(path), "put", || self.0.put_stream(path, fill))
+    }
+
+    fn replace(&self, path: &str, fill: &mut Fill<'_>) -> Result<(), LakeError> {
+        around(table_kind(path), "replace", || self.0.replace(path, fill))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), LakeError> {
+        self.0.rename(from, to)
+    }
+
+    fn shows_only_durable(&self) -> bool {
+        self.0.shows_only_durable()
+    }
+
+    fn sync_log(&self) -> Result<(), LakeError> {
+        around("log", "sync", || self.0.sync_log())
+    }
+
+    fn sync_folders(&self) -> Result<(), LakeError> {
+        around("tables", "sync", || self.0.sync_folders())
+    }
+
+    fn sync_files(&self, paths: &[String]) -> Result<(), LakeError> {
+        self.0.sync_files(paths)
+    }
+
+    fn list_log(&self, visit: &mut dyn FnMut(&str)) -> Result<(), LakeError> {
+        self.0.list_log(visit)
     }
 
     fn open(&self, path: &str) -> Result<OpenedFile, LakeError> {

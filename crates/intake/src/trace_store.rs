@@ -25,6 +25,8 @@ pub struct FoundTrace {
     pub info: TraceInfo,
     /// Its spans.
     pub spans: Vec<SpanRecord>,
+    /// Why it cannot be changed any more; `None` when it can.
+    pub fixed: Option<String>,
 }
 
 /// The traces of this archive. Every answer has in it all that was acknowledged before the call.

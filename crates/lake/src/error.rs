@@ -80,6 +80,22 @@ pub enum LakeError {
         /// The feature as the table's protocol names it.
         feature: String,
     },
+    /// A checkpoint cannot be read, and the log before it is gone. Nothing was changed; bring the
+    /// checkpoint back from a backup, or the versions before it.
+    #[error("checkpoint `{checkpoint}` of table `{table}` is damaged, and the log before it is gone")]
+    DamagedCheckpoint {
+        /// Table folder.
+        table: String,
+        /// Name of the file.
+        checkpoint: String,
+    },
+    /// The table takes new rows alone, by its property `delta.appendOnly`. No row was changed; change
+    /// the property, or leave the rows as they are.
+    #[error("table `{table}` is append-only (`delta.appendOnly`): its rows are not changed or deleted")]
+    AppendOnly {
+        /// Table folder.
+        table: String,
+    },
     /// Rows and schema disagree while doing `action`: a defect, retrying cannot help.
     #[error("{action}: {source}")]
     Arrow {
@@ -126,10 +142,12 @@ impl LakeError {
             | Self::EpochTaken { .. }
             | Self::Storage { .. }
             | Self::NotMounted { .. }
+            | Self::DamagedCheckpoint { .. }
             | Self::Kernel { .. } => Retry::AfterBackoff,
             Self::TablesElsewhere { .. }
             | Self::SchemaMismatch { .. }
             | Self::UnsupportedFeature { .. }
+            | Self::AppendOnly { .. }
             | Self::Arrow { .. }
             | Self::Parquet { .. }
             | Self::Row { .. } => Retry::Never,

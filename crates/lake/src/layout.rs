@@ -337,6 +337,46 @@ pub(crate) fn log_file(version: u64) -> String {
     format!("{LOG_FOLDER}/{version:020}.json")
 }
 
+/// Where the log says which checkpoint to begin with.
+pub(crate) const LAST_CHECKPOINT: &str = "_last_checkpoint";
+
+/// How the names of checkpoints begin that cannot be read and were moved aside.
+pub(crate) const DAMAGED_PREFIX: &str = ".damaged-";
+
+/// A file of the log, by its name.
+pub(crate) fn in_log(name: &str) -> String {
+    format!("{LOG_FOLDER}/{name}")
+}
+
+/// The name of the checkpoint of a version, as one file.
+pub(crate) fn checkpoint_name(version: u64) -> String {
+    format!("{version:020}.checkpoint.parquet")
+}
+
+/// What a file of the log's folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogName {
+    /// The commit of this version.
+    Commit(u64),
+    /// A checkpoint of this version, or a part of one.
+    Checkpoint(u64),
+}
+
+/// What a file of the log's folder is; `None` for others than commits and checkpoints.
+pub(crate) fn log_name(name: &str) -> Option<LogName> {
+    let (version, rest) = name.split_once('.')?;
+    if !is_version_file(name) {
+        return None;
+    }
+    let version = version.parse().ok()?;
+    if rest == "json" {
+        return Some(LogName::Commit(version));
+    }
+    let is_checkpoint = rest.starts_with("checkpoint.")
+        && (rest.ends_with(".parquet") || rest.ends_with(".json"));
+    is_checkpoint.then_some(LogName::Checkpoint(version))
+}
+
 /// The path of an action, which the log has percent-encoded, relative to the table's folder.
 pub(crate) fn decode_action_path(path: &str) -> String {
     percent_decode_str(path).decode_utf8_lossy().into_owned()

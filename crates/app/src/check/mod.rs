@@ -21,8 +21,9 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use tracelake_catalog::EmbeddedCatalog;
-use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
+use tracelake_lake::{DamagedCheckpoint, DataFolder, Lake, LakeError, Table, TableSnapshot};
 use tracelake_model::TableName;
+use tracelake_model::names::printable;
 use tracelake_registry::Registry;
 
 use crate::archive::{data_folder, open_registry};
@@ -193,6 +194,15 @@ const WRITABLE: [&str; 13] = [
     "journal",
 ];
 
+/// tracelake reads the table without the checkpoint; other engines may not.
+fn damage_passed_over(damaged: &DamagedCheckpoint) -> Finding {
+    let DamagedCheckpoint { name, reason, .. } = damaged;
+    Finding::failed(
+        format!("checkpoint `{}` cannot be read: {}", printable(name), printable(reason)),
+        "the log before it is there: start `tracelake serve`, whose next commit to the table replaces it",
+    )
+}
+
 impl Checker<'_> {
     async fn judge(&self) -> anyhow::Result<Judged> {
         let mut lines = Judged::default();
@@ -243,16 +253,24 @@ impl Checker<'_> {
         let table = Table::at(&self.lake, self.folder.table(name))?;
         let place = table.location().folder().display().to_string();
         let opened = tokio::task::spawn_blocking(move || {
-            if table.exists()? { table.snapshot(None).map(Some) } else { Ok(None) }
+            if !table.exists()? {
+                return Ok(None);
+            }
+            let snapshot = table.snapshot(None)?;
+            Ok(Some((snapshot, table.damaged_checkpoints()?)))
         });
         Ok(match opened.await.context("read the table's log")? {
-            Ok(Some(snapshot)) => {
+            Ok(Some((snapshot, damaged))) => {
                 let found = format!("version {} at {place}", snapshot.version());
-                (Finding::ok(found), Some(snapshot))
+                (damaged.first().map_or_else(|| Finding::ok(found), damage_passed_over), Some(snapshot))
             }
             Ok(None) => {
                 let found = format!("no table at {place}");
                 (Finding::failed(found, self.no_table_hint()), None)
+            }
+            Err(error @ LakeError::DamagedCheckpoint { .. }) => {
+                let hint = "bring that checkpoint, or the versions before it, back from a backup;                             until then nothing of the table is changed or deleted";
+                (Finding::failed(error.to_string(), hint), None)
             }
             Err(error) => {
                 let hint = "bring the missing or damaged files of `_delta_log` back from a backup";

@@ -34,7 +34,8 @@ pub fn mlflow_traces(answer: &Answer) -> Result<Vec<String>, Fault> {
             let experiment_id =
                 draft.experiment_id.unwrap_or_else(ExperimentId::default_experiment);
             let route = Route { experiment_id, table: table.clone() };
-            traces.push(mlflow_trace_json(&FoundTrace { route, info, spans: draft.spans }));
+            let trace = FoundTrace { route, info, spans: draft.spans, fixed: None };
+            traces.push(mlflow_trace_json(&trace));
         }
     }
     Ok(traces)

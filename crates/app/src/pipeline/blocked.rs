@@ -20,6 +20,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub(super) struct BlockedTables {
     waits: HashMap<TableName, Wait>,
+    /// Tables that take some of what there is for them, and why not all.
+    kept: HashMap<TableName, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -35,9 +37,20 @@ impl BlockedTables {
         self.waits.get(table).is_none_or(|wait| wait.until_nano <= now_nano)
     }
 
-    /// The tables that could not be written the last time they were tried, and why.
+    /// The tables that could not be written the last time they were tried, or not with all that there was
+    /// for them, and why.
     pub(super) fn reasons(&self) -> impl Iterator<Item = (&TableName, &str)> {
-        self.waits.iter().map(|(table, wait)| (table, wait.reason.as_str()))
+        let waits = self.waits.iter().map(|(table, wait)| (table, wait.reason.as_str()));
+        let kept = self.kept.iter().filter(|(table, _)| !self.waits.contains_key(table));
+        waits.chain(kept.map(|(table, reason)| (table, reason.as_str())))
+    }
+
+    /// Notes that a table was written and some of what there is for it stays open, or nothing.
+    pub(super) fn keep(&mut self, table: &TableName, reason: Option<String>) {
+        match reason {
+            Some(reason) => self.kept.insert(table.clone(), reason),
+            None => self.kept.remove(table),
+        };
     }
 
     /// Notes a failure; returns how long the table is left alone.

@@ -38,6 +38,8 @@ pub(crate) struct FlushOutcome {
     pub deleted: usize,
     /// Late pieces that were in already.
     pub unchanged: usize,
+    /// Late pieces that wait because their table takes new rows alone (`delta.appendOnly`).
+    pub kept: usize,
     /// Version of each table that was written.
     pub tables: HashMap<TableName, u64>,
     /// Tables that could not be written, and why; their traces wait in the journal.
@@ -63,6 +65,7 @@ impl FlushOutcome {
         self.amended += later.amended;
         self.deleted += later.deleted;
         self.unchanged += later.unchanged;
+        self.kept = later.kept;
         self.tables.extend(later.tables);
         self.failed.extend(later.failed);
         self

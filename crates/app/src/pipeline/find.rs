@@ -26,6 +26,7 @@ impl Pipeline {
         tables.extend(pieces.values().map(|(table, _)| table.clone()));
         let mut rows: HashMap<TraceId, Vec<(TableName, TraceDraft)>> = HashMap::new();
         let mut unread = None;
+        let mut append_only: HashSet<TableName> = HashSet::new();
         for table in tables {
             let read = match self.writers.existing(&table) {
                 Ok(Some(_)) => self.writers.guarded(&table, |writer| writer.read(&wanted)),
@@ -34,6 +35,9 @@ impl Pipeline {
             };
             match read {
                 Ok(read) => {
+                    if self.writers.get(&table).is_ok_and(|w| w.snapshot().is_append_only()) {
+                        append_only.insert(table.clone());
+                    }
                     for (trace_id, draft) in read {
                         rows.entry(trace_id).or_default().push((table.clone(), draft));
                     }
@@ -54,6 +58,10 @@ impl Pipeline {
             if let (true, None, Some(reason)) = (archived.is_empty(), &piece, &unread) {
                 return Err(reason.clone());
             }
+            let fixed = archived.iter().find(|(table, _)| append_only.contains(table));
+            let fixed = fixed.map(|(table, _)| {
+                format!("table `{table}` takes new rows alone (`delta.appendOnly`)")
+            });
             let table = archived.last().map(|(table, _)| table.clone());
             let Some(table) = table.or_else(|| piece.as_ref().map(|(table, _)| table.clone()))
             else {
@@ -66,7 +74,7 @@ impl Pipeline {
             });
             let rows = archived.into_iter().map(|(_, row)| row).collect();
             if let Some(draft) = current_trace(rows, piece) {
-                found.push(found_trace(table, draft));
+                found.push(FoundTrace { fixed, ..found_trace(table, draft) });
             }
         }
         Ok(found)
@@ -76,5 +84,6 @@ impl Pipeline {
 fn found_trace(table: TableName, draft: TraceDraft) -> FoundTrace {
     let info = draft.full_info();
     let experiment_id = draft.experiment_id.unwrap_or_else(ExperimentId::default_experiment);
-    FoundTrace { route: Route { experiment_id, table }, info, spans: draft.spans }
+    let route = Route { experiment_id, table };
+    FoundTrace { route, info, spans: draft.spans, fixed: None }
 }

@@ -532,9 +532,14 @@ impl Pipeline {
             plans.leave_out(segment, table, left)
         };
         let tried = self.writers.commit_epoch(table, &mark, &traces, &mut defer);
+        let mut kept = false;
         let is_in = match tried {
             Ok(done) => {
                 self.blocked.release(table);
+                kept = 0 < done.kept;
+                if kept || !done.is_append_only {
+                    self.blocked.keep(table, kept.then(|| append_only(done.kept)));
+                }
                 outcome.add(table, &done);
                 Ok(true)
             }
@@ -565,6 +570,8 @@ impl Pipeline {
         let (left, traces): (Vec<_>, Vec<_>) =
             traces.into_iter().partition(|trace| deferred.contains(&trace.trace_id));
         match is_in {
+            // What the table does not take now it does not take in the next epoch either.
+            Ok(true) if kept => outcome.kept += left.len(),
             Ok(true) => outcome.deferred += left.len(),
             Ok(false) => {
                 self.plans.strike(segment, table);
@@ -589,4 +596,13 @@ impl Pipeline {
         }
         outcome.failed.insert(table.clone(), fault.to_string());
     }
+}
+
+/// Why late pieces stay open.
+fn append_only(pieces: usize) -> String {
+    let pieces = match pieces {
+        1 => "1 late piece of an archived trace waits".to_owned(),
+        more => format!("{more} late pieces of archived traces wait"),
+    };
+    format!("the table takes new rows alone (`delta.appendOnly`): {pieces}")
 }

@@ -157,7 +157,13 @@ impl Pipeline {
             one.source,
             others.join(", ")
         );
-        Ok(writer.data_files()?.into())
+        let files = writer.data_files()?;
+        ensure!(
+            !writer.snapshot().is_append_only(),
+            "table `{}` takes new rows alone (`delta.appendOnly`), and a move would delete there",
+            one.source
+        );
+        Ok(files.into())
     }
 
     fn end_move(&mut self, one: &Move) -> anyhow::Result<()> {

@@ -85,7 +85,7 @@ impl Writers {
         table: &TableName,
     ) -> Result<Option<&mut TableWriter>, LakeError> {
         let known = self.open.contains_key(table)
-            || Table::at(&self.lake, self.folder.table(table))?.exists()?;
+            || Table::at(&self.lake, self.folder.table(table))?.durable_exists()?;
         if known { self.get(table).map(Some) } else { Ok(None) }
     }
 
@@ -127,10 +127,10 @@ impl Writers {
     pub(super) fn has_epoch(&self, table: &TableName, mark: &EpochMark) -> Result<bool, LakeError> {
         let look = || {
             let table = Table::at(&self.lake, self.folder.table(table))?;
-            if !table.exists()? {
+            if !table.durable_exists()? {
                 return Ok(false);
             }
-            table.snapshot(None)?.has_epoch(mark)
+            table.durable_snapshot(None)?.has_epoch(mark)
         };
         std::panic::catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(defect(table)))
     }

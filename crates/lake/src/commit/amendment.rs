@@ -18,12 +18,12 @@ use delta_kernel::actions::deletion_vector_writer::{
 use parquet::errors::ParquetError;
 use tracelake_model::TraceId;
 
-use super::actions::{Action, Add, Cdc, Remove};
 use super::merge::{Age, Amended, amend, fold};
 use super::{EpochOutcome, Found, MAX_ATTEMPTS, Step, TableWriter};
 use crate::data_file::{EncodedFile, encode_batches, encode_file, read_rows};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
+use crate::log::actions::{Action, Add, Cdc, Remove};
 use crate::rows::{RebuildError, TraceDraft, conform, encode, rebuild_traces};
 use crate::table::{DeletionVector, EpochMark, LiveFile, RowAddress};
 
@@ -73,12 +73,27 @@ pub(super) struct Plan {
     pub(super) deferred: HashSet<TraceId>,
     /// The live files that the deletions are of.
     pub(super) files: Arc<Vec<LiveFile>>,
+    /// Live files whose rows say that a piece is in already.
+    pub(super) unchanged_in: BTreeSet<usize>,
+    /// Late traces that have a change.
+    changed: Vec<TraceId>,
 }
 
 impl Plan {
     /// True when no row changes.
     pub(super) fn is_empty(&self) -> bool {
         self.deletions.is_empty()
+    }
+
+    /// Leaves all rows as they are: the late pieces with something to say are deferred. Returns how many
+    /// these are.
+    pub(super) fn leave_rows(&mut self) -> usize {
+        let kept = std::mem::take(&mut self.changed);
+        self.deferred.extend(kept.iter().copied());
+        self.traces.clear();
+        self.deleted_traces = 0;
+        self.deletions.clear();
+        kept.len()
     }
 
     /// Both images of each row that changes, one behind the other: most of it stays the same, so that
@@ -198,6 +213,9 @@ impl TableWriter {
         files: &[LiveFile],
         deletions: &Deletions,
     ) -> Result<Step<()>, LakeError> {
+        if self.snapshot.is_append_only() {
+            return Err(LakeError::AppendOnly { table: self.table.name() });
+        }
         let schema = self.snapshot.schema()?;
         let addresses = deletions
             .iter()
@@ -234,7 +252,7 @@ impl TableWriter {
     /// # Errors
     /// [`LakeError`] when the table cannot be read.
     pub fn preview(&mut self, traces: &[TraceDraft]) -> Result<Preview, LakeError> {
-        self.refresh()?;
+        self.look()?;
         let wanted = traces.iter().map(|trace| trace.trace_id).collect();
         let found = self.find(&wanted)?;
         let (late, fresh): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
@@ -287,12 +305,18 @@ impl TableWriter {
         let mut removed: Vec<u32> = Vec::new();
         let mut first_rows: Vec<u32> = Vec::new();
         let mut deletions: Deletions = BTreeMap::new();
+        let mut unchanged_in = BTreeSet::new();
+        let mut changed = Vec::new();
         for piece in late.iter().filter(|piece| !deferred.contains(&piece.trace_id)) {
             let rows = by_trace.get(&piece.trace_id).map(Vec::as_slice).unwrap_or_default();
             let indexes = rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX));
             let drafts = rows.iter().filter_map(|row| archived.get_mut(*row)?.take()).collect();
             match amend(drafts, piece, age, now) {
-                Amended::Unchanged => continue,
+                Amended::Unchanged => {
+                    let places = rows.iter().filter_map(|row| places.get(*row));
+                    unchanged_in.extend(places.map(|(file, _)| *file));
+                    continue;
+                }
                 Amended::Row(row) => {
                     let successor = u32::try_from(traces.len()).unwrap_or(u32::MAX);
                     successors.extend(indexes.clone().map(|_| successor));
@@ -305,6 +329,7 @@ impl TableWriter {
                     removed.extend(indexes);
                 }
             }
+            changed.push(piece.trace_id);
             for (file, row) in rows.iter().filter_map(|row| places.get(*row)) {
                 deletions.entry(*file).or_default().insert(*row);
             }
@@ -326,6 +351,8 @@ impl TableWriter {
             deletions,
             deferred,
             files,
+            unchanged_in,
+            changed,
         })
     }
 
@@ -337,7 +364,7 @@ impl TableWriter {
         &mut self,
         wanted: &HashSet<TraceId>,
     ) -> Result<HashMap<TraceId, TraceDraft>, LakeError> {
-        self.refresh()?;
+        self.look()?;
         let found = self.find(wanted)?;
         let files = self.live_files()?;
         let schema = self.snapshot.schema()?;

@@ -21,13 +21,12 @@
 //! from before. So a client's retry is stored once, through whichever archiver it comes. Moves
 //! ([`TableWriter::absorb`], [`TableWriter::delete_located`]) are in no epoch and rest on this.
 
-pub(crate) mod actions;
 mod amendment;
 pub(crate) mod merge;
 mod rebase;
 mod relocation;
 
-use amendment::Amendment;
+use amendment::{Amendment, Plan};
 pub use amendment::Preview;
 pub(crate) use amendment::loose_bounds;
 use merge::Age;
@@ -45,17 +44,17 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
-use delta_kernel::actions::Protocol as KernelProtocol;
-use delta_kernel::schema::SchemaRef as KernelSchemaRef;
+use delta_kernel::actions::{Metadata as KernelMetadata, Protocol as KernelProtocol};
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{Clock, TraceId};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::commit::actions::{Action, Add, CommitInfo, ENGINE_INFO, to_lines};
 use crate::data_file::{EncodedFile, encode_batches};
 use crate::error::LakeError;
-use crate::layout::{data_file, log_file};
+use crate::layout::data_file;
+use crate::log::actions::{Action, Add, CommitInfo, ENGINE_INFO};
+use crate::log::{checkpoint_if_due, put_version};
 use crate::rows::{RowEncoder, TraceDraft};
 use crate::storage::PutOutcome;
 use crate::table::{
@@ -65,15 +64,15 @@ use crate::table::{
 /// Times that a commit is tried again after another writer won.
 pub(crate) const MAX_ATTEMPTS: usize = 50;
 
-/// Versions between checkpoints.
-pub(crate) const CHECKPOINT_INTERVAL: u64 = 50;
-
 /// Bytes of spans that are encoded into one batch at the most, one trace at the least: so little that what
 /// a batch takes beside its traces hardly counts, and that it is still in the cache when it is compressed.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// `round_bytes` of every writer but those of tests.
 const MAX_ROUND_BYTES: usize = 128 << 20;
+
+/// Files that are known as durable; past it all are forgotten, and synced once more when it comes to that.
+const MAX_SYNCED: usize = 100_000;
 
 /// Traces whose places are kept for as long as a version is the newest.
 const MAX_LOOKED_UP: usize = 100_000;
@@ -97,6 +96,10 @@ pub struct EpochOutcome {
     pub version: u64,
     /// True when an earlier attempt had committed this epoch.
     pub already_committed: bool,
+    /// Late pieces that were left out because the table takes new rows alone.
+    pub kept: usize,
+    /// True when the table takes new rows alone.
+    pub is_append_only: bool,
 }
 
 /// Writes the epochs of one archiver to one table.
@@ -109,11 +112,13 @@ pub struct TableWriter {
     index: TraceIndex,
     /// Live files at a version.
     files: Option<(u64, Arc<Vec<LiveFile>>)>,
-    /// Schema and protocol that were found fit to be written to.
-    checked: (KernelSchemaRef, KernelProtocol),
+    /// What the table asked of its writers when it was found fit to be written to.
+    checked: Requirements,
     /// Bytes of rows, as they are in memory, that one amendment reads.
     round_bytes: usize,
     looked_up: LookedUp,
+    /// Files of the table that were made durable because something rests on their rows.
+    synced: HashSet<String>,
     in_doubt: bool,
 }
 
@@ -161,6 +166,7 @@ impl TableWriter {
             checked,
             round_bytes: MAX_ROUND_BYTES,
             looked_up: LookedUp::default(),
+            synced: HashSet::new(),
             in_doubt: false,
         })
     }
@@ -300,14 +306,19 @@ impl TableWriter {
                 traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
             // Changes to a trace that is nowhere: it was deleted, and they with it.
             fresh.retain(|trace| age == Age::Older || !trace.is_blank());
-            let plan = self.plan_amendment(&late, &found, age, limit)?;
+            let mut plan = self.plan_amendment(&late, &found, age, limit)?;
+            self.sync_rows(&plan)?;
+            let kept = if self.snapshot.is_append_only() { plan.leave_rows() } else { 0 };
+            if 0 < kept && defer.is_none() {
+                return Err(LakeError::AppendOnly { table: self.table.name() });
+            }
             if let Some(defer) = &mut defer
                 && deferred != plan.deferred
             {
                 deferred.clone_from(&plan.deferred);
                 defer(&deferred)?;
             }
-            let outcome = plan.outcome(late.len(), fresh.len());
+            let outcome = EpochOutcome { kept, ..plan.outcome(late.len(), fresh.len()) };
             let txn = mark.map(|mark| mark.actions(self.clock.now_unix_micro() / 1_000));
             let txn = txn.unwrap_or_default();
             if plan.is_empty() && fresh.is_empty() && txn.is_empty() {
@@ -348,25 +359,54 @@ impl TableWriter {
         }
         self.in_doubt = false;
         outcome.version = self.snapshot.version();
+        outcome.is_append_only = self.snapshot.is_append_only();
         info!(
             table = self.table.name(),
             version = outcome.version,
             appended = outcome.appended,
             amended = outcome.amended,
             deleted = outcome.deleted,
+            kept = outcome.kept,
             "committed"
         );
         outcome
     }
 
-    /// Reads the newest version. A table whose schema or protocol another writer changed is
-    /// checked, and mended, as one that is accepted.
+    /// Reads the newest version, durably, so that what is or is not in it may be relied on. A table whose
+    /// columns, features or properties another writer changed is checked, and mended, as one that is accepted.
     fn refresh(&mut self) -> Result<(), LakeError> {
-        self.snapshot = self.table.snapshot(Some(&self.snapshot))?;
+        self.snapshot = self.table.durable_snapshot(Some(&self.snapshot))?;
         if self.checked != requirements(&self.snapshot) {
             self.snapshot = create_or_accept(&self.table, &*self.clock)?;
             self.checked = requirements(&self.snapshot);
         }
+        Ok(())
+    }
+
+    /// Reads the newest version for a question from which nothing is concluded.
+    fn look(&mut self) -> Result<(), LakeError> {
+        self.snapshot = self.table.snapshot(Some(&self.snapshot))?;
+        Ok(())
+    }
+
+    /// Makes the rows durable that say that a late piece is in already: another engine may have put them
+    /// where they are, and need not sync.
+    fn sync_rows(&mut self, plan: &Plan) -> Result<(), LakeError> {
+        let files = plan.unchanged_in.iter().filter_map(|index| plan.files.get(*index));
+        let mut paths = Vec::new();
+        for file in files {
+            paths.push(file.path.clone());
+            paths.extend(file.vector_file(&self.table)?);
+        }
+        paths.retain(|path| !self.synced.contains(path));
+        if paths.is_empty() {
+            return Ok(());
+        }
+        self.table.files.sync_files(&paths)?;
+        if MAX_SYNCED < self.synced.len() {
+            self.synced.clear();
+        }
+        self.synced.extend(paths);
         Ok(())
     }
 
@@ -485,12 +525,8 @@ impl TableWriter {
     /// Writes the version after the snapshot's; lost when another writer was first.
     fn write_version(&mut self, actions: &[Action]) -> Result<Step<()>, LakeError> {
         let version = self.snapshot.version() + 1;
-        let lines = to_lines(actions).map_err(|error| LakeError::Row {
-            path: self.table.name(),
-            reason: error.to_string(),
-        })?;
         self.in_doubt = true;
-        match self.table.files.put_if_absent(&log_file(version), &lines)? {
+        match put_version(&self.table, version, actions)? {
             PutOutcome::Exists => {
                 self.in_doubt = false;
                 debug!(table = self.table.name(), version, "commit conflict, reloading");
@@ -498,22 +534,19 @@ impl TableWriter {
             }
             PutOutcome::Written => {
                 self.snapshot = self.table.snapshot(Some(&self.snapshot))?;
-                if version.is_multiple_of(CHECKPOINT_INTERVAL)
-                    && let Err(error) = self.snapshot.checkpoint()
-                {
-                    // The log alone is enough; the next interval tries again.
-                    warn!(table = self.table.name(), version, %error, "checkpoint not written");
-                }
+                checkpoint_if_due(&self.snapshot);
                 Ok(Step::Done(()))
             }
         }
     }
 }
 
-/// What a version asks of its writers.
-fn requirements(snapshot: &TableSnapshot) -> (KernelSchemaRef, KernelProtocol) {
-    let protocol = snapshot.snapshot.table_configuration().protocol().clone();
-    (snapshot.snapshot.schema(), protocol)
+/// What a version asks of its writers: features, columns, partitions and properties.
+pub(crate) type Requirements = (KernelProtocol, KernelMetadata);
+
+pub(crate) fn requirements(snapshot: &TableSnapshot) -> Requirements {
+    let configuration = snapshot.snapshot.table_configuration();
+    (configuration.protocol().clone(), configuration.metadata().clone())
 }
 
 /// How an attempt to write a version went.

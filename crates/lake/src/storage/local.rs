@@ -13,30 +13,67 @@
 //!
 //! A table's folder is made when the table is, and never to write into a table that is known: a
 //! folder that vanished is a share that is not mounted.
+//!
+//! What is seen in a folder need not be durable: whoever wrote it may have died before the sync, or
+//! never syncs. So there are calls that make durable what was seen.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
 use super::{Fill, OpenedFile, PutOutcome, TableFiles};
 use crate::error::LakeError;
-use crate::layout::{TEMPORARY_PREFIX, TableLocation, has_log};
+use crate::layout::{CHANGE_FOLDER, LOG_FOLDER, TEMPORARY_PREFIX, TableLocation, has_log};
 
 /// Bytes from which on a file is large.
 const LARGE_BYTES: u64 = 4 << 20;
+
+/// Folders above that of a table which are made with it: schema, catalog, the folder of all tables;
+/// and the one that has that.
+const FOLDERS_ABOVE: usize = 4;
 
 /// The files of one table in a folder.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalFiles {
     location: TableLocation,
+    /// Folders of the table that are durable in it.
+    subfolders: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl LocalFiles {
-    pub(crate) const fn new(location: TableLocation) -> Self {
-        Self { location }
+    pub(crate) fn new(location: TableLocation) -> Self {
+        Self { location, subfolders: Arc::default() }
+    }
+
+    /// Makes the folder of `target`, below the table's, durable in that, once: another process may have
+    /// made it a moment ago and not synced it.
+    fn prepare_folder(&self, target: &Path) -> io::Result<()> {
+        let root = self.location.folder();
+        let Some(folder) = target.parent().filter(|folder| *folder != root) else { return Ok(()) };
+        let known = || self.subfolders.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known().contains(folder) {
+            make_subfolder(folder)?;
+            known().insert(folder.to_owned());
+        }
+        Ok(())
+    }
+
+    fn put(
+        &self,
+        path: &str,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+        name: impl FnOnce(&Path, &Path) -> io::Result<()>,
+    ) -> Result<PutOutcome, LakeError> {
+        self.location.check()?;
+        let target = self.full_path(path);
+        self.prepare_folder(&target)
+            .and_then(|()| put(&target, fill, name))
+            .map_err(|source| self.fault("write", &target, source))
     }
 
     /// The file system's path of `path`, which is relative to the table's folder.
@@ -53,28 +90,102 @@ impl LocalFiles {
 }
 
 impl TableFiles for LocalFiles {
-    /// Makes the table's folder with its parents.
+    /// Makes the table's folder with its parents, and that of the log.
     fn create(&self) -> Result<(), LakeError> {
         self.location.check()?;
         let folder = self.location.folder();
-        create_folder(folder).map_err(|source| self.fault("create", folder, source))
+        let log = folder.join(LOG_FOLDER);
+        std::fs::create_dir_all(&log).map_err(|source| self.fault("create", folder, source))?;
+        self.sync_folders()
     }
 
     /// The table's folder must be there, one below it is made.
     fn put_if_absent(&self, path: &str, bytes: &[u8]) -> Result<PutOutcome, LakeError> {
-        self.location.check()?;
-        let target = self.full_path(path);
-        let fill = |file: &mut File| file.write_all(bytes);
-        put(self.location.folder(), &target, fill, |from, to| std::fs::hard_link(from, to))
-            .map_err(|source| self.fault("write", &target, source))
+        self.put(path, |file| file.write_all(bytes), |from, to| std::fs::hard_link(from, to))
     }
 
     fn put_stream(&self, path: &str, fill: &mut Fill<'_>) -> Result<PutOutcome, LakeError> {
+        self.put(path, |file| fill(file), |from, to| std::fs::hard_link(from, to))
+    }
+
+    fn replace(&self, path: &str, fill: &mut Fill<'_>) -> Result<(), LakeError> {
+        self.put(path, |file| fill(file), |from, to| std::fs::rename(from, to)).map(|_| ())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), LakeError> {
         self.location.check()?;
-        let target = self.full_path(path);
-        let fill = |file: &mut File| fill(file);
-        put(self.location.folder(), &target, fill, |from, to| std::fs::hard_link(from, to))
-            .map_err(|source| self.fault("write", &target, source))
+        let (from, to) = (self.full_path(from), self.full_path(to));
+        let folder = to.parent().unwrap_or(&to);
+        std::fs::rename(&from, &to)
+            .and_then(|()| sync(folder))
+            .map_err(|source| self.fault("rename", &from, source))
+    }
+
+    fn shows_only_durable(&self) -> bool {
+        false
+    }
+
+    fn sync_log(&self) -> Result<(), LakeError> {
+        self.location.check()?;
+        let log = self.full_path(LOG_FOLDER);
+        sync(&log).map_err(|source| self.fault("sync", &log, source))
+    }
+
+    /// A folder above the table's that may not be read was made by someone else.
+    fn sync_folders(&self) -> Result<(), LakeError> {
+        self.location.check()?;
+        let folder = self.location.folder();
+        let fault = |path: &Path, source| Err(self.fault("sync", path, source));
+        let above = folder.ancestors().take(1 + FOLDERS_ABOVE).collect::<Vec<_>>();
+        for (depth, path) in above.into_iter().enumerate().rev() {
+            match sync(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if 0 < depth && error.kind() == io::ErrorKind::PermissionDenied => {}
+                Err(error) => return fault(path, error),
+                Ok(()) => {}
+            }
+        }
+        for path in [LOG_FOLDER, CHANGE_FOLDER].map(|name| folder.join(name)) {
+            match sync(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return fault(&path, error);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_files(&self, paths: &[String]) -> Result<(), LakeError> {
+        self.location.check()?;
+        let mut folders = BTreeSet::new();
+        for path in paths.iter().map(|path| self.full_path(path)) {
+            match sync(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.fault("sync", &path, error)),
+                Ok(()) => folders.extend(path.parent().map(Path::to_owned)),
+            }
+        }
+        for folder in folders {
+            sync(&folder).map_err(|source| self.fault("sync", &folder, source))?;
+        }
+        Ok(())
+    }
+
+    fn list_log(&self, visit: &mut dyn FnMut(&str)) -> Result<(), LakeError> {
+        self.location.check()?;
+        let log = self.full_path(LOG_FOLDER);
+        let fault = |source| self.fault("list", &log, source);
+        let entries = match std::fs::read_dir(&log) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(fault)?,
+        };
+        for entry in entries {
+            if let Some(name) = entry.map_err(fault)?.file_name().to_str() {
+                visit(name);
+            }
+        }
+        Ok(())
     }
 
     fn open(&self, path: &str) -> Result<OpenedFile, LakeError> {
@@ -91,24 +202,21 @@ impl TableFiles for LocalFiles {
     }
 }
 
-/// `link` is the system's call, or in tests one whose answer is lost.
+/// Writes a file under a temporary name, and gives it its own by `name`: the system's link or rename,
+/// or in tests one whose answer is lost.
 fn put(
-    root: &Path,
     target: &Path,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
-    link: impl FnOnce(&Path, &Path) -> io::Result<()>,
+    name: impl FnOnce(&Path, &Path) -> io::Result<()>,
 ) -> io::Result<PutOutcome> {
     let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    if folder != root && !folder.try_exists()? {
-        create_subfolder(folder)?;
-    }
     let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}", Uuid::new_v4()));
     let written = (|| {
         let mut file = File::create_new(&temporary)?;
         fill(&mut file)?;
         file.sync_all()?;
         leave_memory(&file);
-        link(&temporary, target)
+        name(&temporary, target)
             .or_else(|error| if is_same_file(&temporary, target) { Ok(()) } else { Err(error) })
     })();
     // A temporary file that stays behind is unreferenced; vacuum may take it.
@@ -117,10 +225,15 @@ fn put(
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(PutOutcome::Exists),
         Err(error) => Err(error),
         Ok(()) => {
-            File::open(folder)?.sync_all()?;
+            sync(folder)?;
             Ok(PutOutcome::Written)
         }
     }
+}
+
+/// Makes a file's content durable, or the names in a folder.
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Gives back the memory that the system holds a large file in, for the next one to be written through:
@@ -140,24 +253,12 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Creates `folder` and its missing parents, each durable in its own parent.
-fn create_folder(folder: &Path) -> io::Result<()> {
-    if folder.try_exists()? {
-        return Ok(());
-    }
-    if let Some(parent) = folder.parent() {
-        create_folder(parent)?;
-        create_subfolder(folder)?;
-    }
-    Ok(())
-}
-
-/// Creates `folder`, durable in its parent, which must be there.
-fn create_subfolder(folder: &Path) -> io::Result<()> {
+/// Makes `folder` unless it is there, durable in its parent, which must be there.
+fn make_subfolder(folder: &Path) -> io::Result<()> {
     let parent = folder.parent().ok_or(io::ErrorKind::InvalidInput)?;
     match std::fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => File::open(parent)?.sync_all(),
+        _ => sync(parent),
     }
 }
 
@@ -204,12 +305,11 @@ mod tests {
                 Err(kind.into())
             };
             assert_eq!(
-                put(root, &target, |file| file.write_all(b"mine"), lost).unwrap(),
+                put(&target, |file| file.write_all(b"mine"), lost).unwrap(),
                 PutOutcome::Written
             );
             assert_eq!(std::fs::read(&target).unwrap(), b"mine");
             let again = put(
-                root,
                 &target,
                 |file| file.write_all(b"other"),
                 |from, to| std::fs::hard_link(from, to).or(Err(kind.into())),
@@ -239,7 +339,6 @@ mod tests {
             }
         };
         let lost = put(
-            root,
             &target,
             |file| file.write_all(b"mine"),
             elsewhere("one", io::ErrorKind::AlreadyExists),
@@ -248,7 +347,6 @@ mod tests {
         assert_eq!(std::fs::read(&target).unwrap(), b"theirs");
         let free = root.join("free");
         let failed = put(
-            root,
             &free,
             |file| file.write_all(b"mine"),
             elsewhere("two", io::ErrorKind::TimedOut),

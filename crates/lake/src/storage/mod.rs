@@ -41,7 +41,7 @@ pub trait TableFiles: Debug + Send + Sync {
     fn create(&self) -> Result<(), LakeError>;
 
     /// Writes `bytes` to `path` unless it exists; durable when this returns. After an error it may
-    /// be written all the same, also later.
+    /// be written all the same, also later, and be there without being durable.
     ///
     /// # Errors
     /// [`LakeError::Storage`], or [`LakeError::NotMounted`].
@@ -53,6 +53,50 @@ pub trait TableFiles: Debug + Send + Sync {
     /// # Errors
     /// [`LakeError::Storage`], also when `fill` fails, or [`LakeError::NotMounted`].
     fn put_stream(&self, path: &str, fill: &mut Fill<'_>) -> Result<PutOutcome, LakeError>;
+
+    /// Writes what `fill` writes to `path` in the place of what is there: whoever looks sees the
+    /// one or the other, whole. Durable when this returns.
+    ///
+    /// # Errors
+    /// [`LakeError::Storage`], also when `fill` fails, or [`LakeError::NotMounted`].
+    fn replace(&self, path: &str, fill: &mut Fill<'_>) -> Result<(), LakeError>;
+
+    /// Gives a file another name in its folder; durable when this returns.
+    ///
+    /// # Errors
+    /// [`LakeError::Storage`], or [`LakeError::NotMounted`].
+    fn rename(&self, from: &str, to: &str) -> Result<(), LakeError>;
+
+    /// True when whatever is seen in the store is durable, as in an object store; then nothing needs
+    /// a sync.
+    fn shows_only_durable(&self) -> bool;
+
+    /// Makes the names durable that the log's folder has, and those that it no longer has.
+    ///
+    /// # Errors
+    /// [`LakeError::Storage`] when the folder cannot be synced: what was seen in it may be gone after
+    /// a power cut. [`LakeError::NotMounted`].
+    fn sync_log(&self) -> Result<(), LakeError>;
+
+    /// Makes the table's folders durable, each in its parent, from the folder of all tables on; so too
+    /// that they are not there.
+    ///
+    /// # Errors
+    /// As [`Self::sync_log`].
+    fn sync_folders(&self) -> Result<(), LakeError>;
+
+    /// Makes files durable that others may have written without a sync, by content and name. One that
+    /// is not there is passed over.
+    ///
+    /// # Errors
+    /// As [`Self::sync_log`].
+    fn sync_files(&self, paths: &[String]) -> Result<(), LakeError>;
+
+    /// Visits the names in the log's folder, in no order; none when it is not there.
+    ///
+    /// # Errors
+    /// [`LakeError::Storage`], or [`LakeError::NotMounted`].
+    fn list_log(&self, visit: &mut dyn FnMut(&str)) -> Result<(), LakeError>;
 
     /// Opens a file for reading.
     ///

@@ -84,6 +84,52 @@ impl TableFiles for ObjectFiles {
         self.put_if_absent(path, &bytes)
     }
 
+    fn replace(&self, path: &str, fill: &mut Fill<'_>) -> Result<(), LakeError> {
+        let object = self.object(path);
+        let mut bytes = Vec::new();
+        fill(&mut bytes).map_err(|source| LakeError::Storage {
+            action: "write",
+            path: object.to_string(),
+            source,
+        })?;
+        let (store, target) = (Arc::clone(&self.store), object.clone());
+        let payload = PutPayload::from(bytes);
+        let put = self.executor.block_on(async move { store.put(&target, payload).await });
+        put.map(|_| ()).map_err(|source| fault("write", &object, source))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), LakeError> {
+        let (old, new) = (self.object(from), self.object(to));
+        let (store, source, target) = (Arc::clone(&self.store), old.clone(), new);
+        let done = self.executor.block_on(async move { store.rename(&source, &target).await });
+        done.map_err(|source| fault("rename", &old, source))
+    }
+
+    fn shows_only_durable(&self) -> bool {
+        true
+    }
+
+    fn sync_log(&self) -> Result<(), LakeError> {
+        Ok(())
+    }
+
+    fn sync_folders(&self) -> Result<(), LakeError> {
+        Ok(())
+    }
+
+    fn sync_files(&self, _paths: &[String]) -> Result<(), LakeError> {
+        Ok(())
+    }
+
+    fn list_log(&self, visit: &mut dyn FnMut(&str)) -> Result<(), LakeError> {
+        let log = self.object(LOG_FOLDER);
+        let (store, folder) = (Arc::clone(&self.store), log.clone());
+        let list = async move { store.list_with_delimiter(Some(&folder)).await };
+        let listed = self.executor.block_on(list).map_err(|source| fault("list", &log, source))?;
+        listed.objects.iter().filter_map(|file| file.location.filename()).for_each(visit);
+        Ok(())
+    }
+
     fn open(&self, path: &str) -> Result<OpenedFile, LakeError> {
         let object = self.object(path);
         self.get(&object).map(OpenedFile::Fetched).map_err(|source| fault("open", &object, source))

@@ -21,11 +21,11 @@ use super::protocol::{
     LegacyUses, OUR_READER_FEATURES, OUR_WRITER_FEATURES, Protocol, check_writable,
 };
 use super::{Table, TableSnapshot};
-use crate::commit::actions::{
-    Action, CommitInfo, DomainMetadata, ENGINE_INFO, Format, MetaData, ProtocolAction, to_lines,
-};
 use crate::error::LakeError;
-use crate::layout::log_file;
+use crate::log::actions::{
+    Action, CommitInfo, DomainMetadata, ENGINE_INFO, Format, MetaData, ProtocolAction,
+};
+use crate::log::put_version;
 use crate::storage::PutOutcome;
 
 const CLUSTERING_DOMAIN: &str = "delta.clustering";
@@ -38,8 +38,8 @@ const CLUSTERING_DOMAIN: &str = "delta.clustering";
 /// ours to write; nothing was written then.
 pub fn create_or_accept(table: &Table, clock: &dyn Clock) -> Result<TableSnapshot, LakeError> {
     for _ in 0..MAX_ATTEMPTS {
-        let (version, actions) = if table.exists()? {
-            let snapshot = table.snapshot(None)?;
+        let (version, actions) = if table.durable_exists()? {
+            let snapshot = table.durable_snapshot(None)?;
             match plan_acceptance(&snapshot, clock)? {
                 None => return Ok(snapshot),
                 Some(actions) => (snapshot.version() + 1, actions),
@@ -48,9 +48,8 @@ pub fn create_or_accept(table: &Table, clock: &dyn Clock) -> Result<TableSnapsho
             table.files.create()?;
             (0, plan_creation(table, clock)?)
         };
-        let lines = to_lines(&actions).map_err(|error| row_error(table, &error))?;
-        if table.files.put_if_absent(&log_file(version), &lines)? == PutOutcome::Written {
-            return table.snapshot(None);
+        if put_version(table, version, &actions)? == PutOutcome::Written {
+            return table.durable_snapshot(None);
         }
     }
     Err(LakeError::CommitConflict { table: table.name(), version: 0 })
@@ -71,7 +70,7 @@ fn plan_creation(table: &Table, clock: &dyn Clock) -> Result<Vec<Action>, LakeEr
             schema_string: schema_string(table, &traces_schema())?,
             partition_columns: Vec::new(),
             created_time: Some(now),
-            configuration: our_properties(),
+            configuration: properties_of_new_tables(),
         }),
         clustering(),
     ])
@@ -101,7 +100,7 @@ fn plan_acceptance(
     }
     let merged = merge_schema(&existing, &traces_schema(), &table.name())?;
     let mut wanted = properties.clone();
-    wanted.extend(our_properties());
+    wanted.extend(needed_properties());
     let complete =
         merged.as_ref() == existing.as_ref() && wanted == properties && protocol.has_all_of_ours();
     if complete {
@@ -132,16 +131,19 @@ fn plan_acceptance(
     Ok(Some(actions))
 }
 
-fn our_properties() -> BTreeMap<String, String> {
-    [
-        ("delta.enableChangeDataFeed", "true"),
-        ("delta.enableDeletionVectors", "true"),
-        // Thirty days of undo and change feed by default; log cleanup honours it.
-        ("delta.logRetentionDuration", "interval 30 days"),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .collect()
+/// What our commits need, in each table.
+fn needed_properties() -> BTreeMap<String, String> {
+    let needed = ["delta.enableChangeDataFeed", "delta.enableDeletionVectors"];
+    needed.into_iter().map(|key| (key.to_owned(), "true".to_owned())).collect()
+}
+
+/// What a new table has; the rest of it is the operator's from then on, and never set back.
+fn properties_of_new_tables() -> BTreeMap<String, String> {
+    let mut properties = needed_properties();
+    // Thirty days of undo and change feed by default; log cleanup honours it.
+    let retention = ("delta.logRetentionDuration", "interval 30 days");
+    properties.insert(retention.0.to_owned(), retention.1.to_owned());
+    properties
 }
 
 fn protocol(also_writer: &[String], also_reader: &[String]) -> ProtocolAction {

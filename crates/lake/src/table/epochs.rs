@@ -6,15 +6,10 @@
 //! not. So an epoch is in when the version that took its number has its nonce. Both survive in
 //! checkpoints for the newest epoch; the others are read from the log's versions, as far as they are there.
 
-use std::io::{BufRead as _, BufReader, ErrorKind};
-
-use parquet::file::reader::ChunkReader as _;
-use serde::Deserialize;
-
 use super::TableSnapshot;
-use crate::commit::actions::{Action, Txn};
 use crate::error::LakeError;
-use crate::layout::log_file;
+use crate::log::actions::{Action, Txn};
+use crate::log::{LoggedTxn, version_lines};
 
 /// An epoch as its archiver planned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,42 +74,11 @@ impl TableSnapshot {
 
     /// The `txn` actions of a version; `None` when its file is gone.
     fn transactions(&self, version: u64) -> Result<Option<Vec<LoggedTxn>>, LakeError> {
-        let path = log_file(version);
-        let unread = |source: std::io::Error| LakeError::Storage {
-            action: "read",
-            path: path.clone(),
-            source,
-        };
-        let file = match self.table().files.open(&path) {
-            Err(LakeError::Storage { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            file => file?,
-        };
-        let reader = file.get_read(0).map_err(|error| unread(std::io::Error::other(error)))?;
         let mut found = Vec::new();
-        for line in BufReader::new(reader).lines() {
-            let line = line.map_err(unread)?;
-            if line.contains("\"txn\"") {
-                let line: Line = serde_json::from_str(&line)
-                    .map_err(|error| unread(std::io::Error::other(error)))?;
-                found.extend(line.txn);
-            }
-        }
-        Ok(Some(found))
+        let is_there = version_lines(self.table(), version, &mut |line| {
+            found.extend(line.txn);
+            Ok(true)
+        })?;
+        Ok(is_there.then_some(found))
     }
-}
-
-/// What of a line of the log says which epochs are in.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Line {
-    txn: Option<LoggedTxn>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LoggedTxn {
-    app_id: String,
-    version: i64,
 }

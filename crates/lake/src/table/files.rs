@@ -11,7 +11,7 @@ use delta_kernel::expressions::{Expression, Predicate, Scalar};
 use serde::{Deserialize, Serialize};
 use tracelake_model::TraceId;
 
-use super::TableSnapshot;
+use super::{Table, TableSnapshot};
 use crate::data_file::{read_rows, read_trace_ids};
 use crate::error::LakeError;
 use crate::layout::decode_action_path;
@@ -55,6 +55,17 @@ pub struct LiveFile {
     pub tags: BTreeMap<String, Option<String>>,
     /// Who clustered it.
     pub clustering_provider: Option<String>,
+}
+
+impl LiveFile {
+    /// The file of its deletion vector, relative to the table's folder; `None` for one that has none, or
+    /// whose vector is within the log or elsewhere.
+    pub(crate) fn vector_file(&self, table: &Table) -> Result<Option<String>, LakeError> {
+        match &self.deletion_vector {
+            Some(vector) => crate::log::vector_file(table, vector),
+            None => Ok(None),
+        }
+    }
 }
 
 impl TableSnapshot {

@@ -31,6 +31,7 @@ pub(crate) use index::{RowAddress, TraceIndex};
 
 use crate::error::LakeError;
 use crate::layout::TableLocation;
+use crate::log::{CHECKPOINT_INTERVAL, DurableLogs, PassOver};
 use crate::storage::{LocalFiles, ObjectFiles, TableFiles};
 
 /// What all tables of a process share: the Delta kernel's engine and the store below it.
@@ -38,17 +39,25 @@ use crate::storage::{LocalFiles, ObjectFiles, TableFiles};
 pub struct Lake {
     engine: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
     executor: Arc<TokioMultiThreadExecutor>,
-    store: Arc<dyn ObjectStore>,
+    /// Passes over what is known to be damaged.
+    store: Arc<PassOver>,
+    /// What of the tables' logs is known to be durable.
+    pub(crate) durable: Arc<DurableLogs>,
     /// URL of the store's root; none for folders.
     root: Option<Url>,
     #[cfg(debug_assertions)]
     around_files: Option<AroundFiles>,
+    #[cfg(debug_assertions)]
+    checkpoint_every: Option<u64>,
     _threads: Option<Arc<Threads>>,
 }
 
 /// Puts something around the files of a table.
 #[cfg(debug_assertions)]
 pub type AroundFiles = fn(Arc<dyn TableFiles>) -> Arc<dyn TableFiles>;
+
+/// The property by which transaction ids expire.
+const TRANSACTION_RETENTION: &str = "delta.setTransactionRetentionDuration";
 
 /// Files that are read at once in a local folder: a read is a thread's work, and without a bound each of a
 /// hundred log files would start one of its own. None of them waits for another.
@@ -98,16 +107,20 @@ impl Lake {
 
     fn build(store: Arc<dyn ObjectStore>, root: Option<Url>, runtime: &Handle) -> Self {
         let executor = Arc::new(TokioMultiThreadExecutor::new(runtime.clone()));
-        let engine = DefaultEngineBuilder::new(Arc::clone(&store))
+        let store = Arc::new(PassOver::new(store));
+        let engine = DefaultEngineBuilder::new(Arc::clone(&store) as Arc<dyn ObjectStore>)
             .with_task_executor(Arc::clone(&executor))
             .build();
         Self {
             engine: Arc::new(engine),
             executor,
             store,
+            durable: Arc::default(),
             root,
             #[cfg(debug_assertions)]
             around_files: None,
+            #[cfg(debug_assertions)]
+            checkpoint_every: None,
             _threads: None,
         }
     }
@@ -120,6 +133,23 @@ impl Lake {
         Self { around_files: Some(around), ..self }
     }
 
+    /// The same tables with a checkpoint after so many versions, for harnesses whose tables have few. Not
+    /// in release builds.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn with_checkpoint_every(self, versions: u64) -> Self {
+        Self { checkpoint_every: Some(versions), ..self }
+    }
+
+    /// Versions between checkpoints of tables that do not say.
+    pub(crate) fn checkpoint_every(&self) -> u64 {
+        #[cfg(debug_assertions)]
+        if let Some(versions) = self.checkpoint_every {
+            return versions.max(1);
+        }
+        CHECKPOINT_INTERVAL
+    }
+
     /// Where a table is, and its files; `None` for a relative folder.
     fn place(&self, location: &TableLocation) -> Option<(Url, Arc<dyn TableFiles>)> {
         let mut url = location.url()?;
@@ -128,7 +158,7 @@ impl Lake {
             url = store_root.clone();
             url.set_path(folder.path());
             let root = ObjectPath::from_url_path(url.path()).ok()?;
-            let (store, executor) = (Arc::clone(&self.store), Arc::clone(&self.executor));
+            let (store, executor) = (self.store.whole(), Arc::clone(&self.executor));
             Arc::new(ObjectFiles::new(store, executor, root))
         } else {
             Arc::new(LocalFiles::new(location.clone()))
@@ -187,7 +217,26 @@ impl Table {
     /// The store that the table's files are read from.
     #[must_use]
     pub fn object_store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.lake.store)
+        Arc::clone(&self.lake.store) as Arc<dyn ObjectStore>
+    }
+
+    /// The store that the kernel reads the table's files from.
+    pub(crate) fn pass_over(&self) -> &PassOver {
+        &self.lake.store
+    }
+
+    /// The table's folder in that store.
+    pub(crate) fn store_path(&self) -> Option<ObjectPath> {
+        ObjectPath::from_url_path(self.url.path()).ok()
+    }
+
+    pub(crate) const fn lake(&self) -> &Lake {
+        &self.lake
+    }
+
+    /// What of the logs of this process's tables is known to be durable.
+    pub(crate) fn durable_logs(&self) -> &DurableLogs {
+        &self.lake.durable
     }
 
     /// True when there is a version.
@@ -199,29 +248,36 @@ impl Table {
         self.files.has_log()
     }
 
-    /// The newest version; reads only the log's end when `known` is given.
+    /// The newest version, for questions; reads only the log's end when `known` is given. What it shows
+    /// may be gone after a power cut: writers take [`Self::durable_snapshot`]. A checkpoint that
+    /// cannot be read is passed over where the log before it is there.
     ///
     /// # Errors
-    /// [`LakeError::Kernel`] when there is no readable log.
+    /// [`LakeError::Kernel`] when there is no readable log, [`LakeError::DamagedCheckpoint`] when that
+    /// is why.
     pub fn snapshot(&self, known: Option<&TableSnapshot>) -> Result<TableSnapshot, LakeError> {
-        let snapshot = match known {
-            Some(known) => Snapshot::builder_from(Arc::clone(&known.snapshot)).build(self.engine()),
-            None => Snapshot::builder_for(self.url.as_str()).build(self.engine()),
-        }
-        .map_err(|source| self.kernel("read snapshot", source))?;
-        Ok(TableSnapshot { table: self.clone(), snapshot })
+        self.passing_over(|| {
+            let snapshot = match known {
+                Some(known) => Snapshot::builder_from(Arc::clone(&known.snapshot)).build(self.engine()),
+                None => Snapshot::builder_for(self.url.as_str()).build(self.engine()),
+            }
+            .map_err(|source| self.kernel("read snapshot", source))?;
+            Ok(TableSnapshot { table: self.clone(), snapshot })
+        })
     }
 
     /// The table as it was at `version`.
     ///
     /// # Errors
-    /// [`LakeError::Kernel`] when there is no such version, or no longer.
+    /// As [`Self::snapshot`], also when there is no such version, or no longer.
     pub fn snapshot_at(&self, version: u64) -> Result<TableSnapshot, LakeError> {
-        let snapshot = Snapshot::builder_for(self.url.as_str())
-            .at_version(version)
-            .build(self.engine())
-            .map_err(|source| self.kernel("read snapshot", source))?;
-        Ok(TableSnapshot { table: self.clone(), snapshot })
+        self.passing_over(|| {
+            let snapshot = Snapshot::builder_for(self.url.as_str())
+                .at_version(version)
+                .build(self.engine())
+                .map_err(|source| self.kernel("read snapshot", source))?;
+            Ok(TableSnapshot { table: self.clone(), snapshot })
+        })
     }
 
     pub(crate) fn engine(&self) -> &DefaultEngine<TokioMultiThreadExecutor> {
@@ -303,25 +359,33 @@ impl TableSnapshot {
 
     /// The last epoch that `application` committed, if it ever did.
     ///
+    /// An operator may let transaction ids expire (`delta.setTransactionRetentionDuration`): then what
+    /// readers of the log are not told any more is looked up in the commits that are still there. One
+    /// whose commit is gone as well is not known, and answered as none: whoever hands its traces over
+    /// again finds them by their content.
+    ///
     /// # Errors
     /// [`LakeError::Kernel`] when the log cannot be read.
     pub fn committed_epoch(&self, application: &str) -> Result<Option<i64>, LakeError> {
-        self.snapshot
+        let known = self
+            .snapshot
             .get_app_id_version(application, self.table.engine())
-            .map_err(|source| self.table.kernel("read transaction id", source))
+            .map_err(|source| self.table.kernel("read transaction id", source))?;
+        if known.is_some() || self.property(TRANSACTION_RETENTION).is_none() {
+            return Ok(known);
+        }
+        crate::log::epoch_in_commits(self, application)
     }
 
-    /// Writes a checkpoint of this version, so that readers need not replay the log before it.
-    ///
-    /// # Errors
-    /// [`LakeError::NotMounted`] when the share that the table is on is not there,
-    /// [`LakeError::Kernel`] when it cannot be written; the table is as good as before.
-    pub fn checkpoint(&self) -> Result<(), LakeError> {
-        // The kernel makes folders that are missing, also in an empty mount point.
-        self.table.location.check()?;
-        self.snapshot
-            .checkpoint(self.table.engine(), None)
-            .map(|_| ())
-            .map_err(|source| self.table.kernel("write checkpoint", source))
+    /// Whether the table takes new rows alone, as another engine may ask of all writers.
+    #[must_use]
+    pub fn is_append_only(&self) -> bool {
+        self.property("delta.appendOnly").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// A property of the table.
+    pub(crate) fn property(&self, key: &str) -> Option<&str> {
+        let metadata = self.snapshot.table_configuration().metadata();
+        metadata.configuration().get(key).map(String::as_str)
     }
 }

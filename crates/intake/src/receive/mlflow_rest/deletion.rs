@@ -8,7 +8,7 @@ use tracelake_model::{ExperimentId, TraceChange, TraceChanges, TraceId};
 
 use super::parameters::Parameters;
 use super::reply::{Answer, MlflowError, Reply};
-use super::trace_path::parse_trace_id;
+use super::trace_path::{check_changeable, parse_trace_id};
 use crate::intake::Intake;
 
 /// Traces deleted in one step. Each step is durable by itself.
@@ -105,10 +105,11 @@ async fn delete_step(
         return Ok(0);
     }
     let held = intake.lock_traces(ids).await;
-    let found = intake.traces().find(ids).await?;
+    let mut found = intake.traces().find(ids).await?;
+    found.retain(|trace| trace.route.experiment_id == *experiment_id);
+    found.iter().try_for_each(check_changeable)?;
     let changes: Vec<_> = found
         .into_iter()
-        .filter(|trace| trace.route.experiment_id == *experiment_id)
         .map(|trace| {
             let trace_id = trace.info.trace_id;
             (trace.route, TraceChanges { trace_id, changes: vec![TraceChange::Delete] })

@@ -8,7 +8,7 @@ use tracelake_model::{TraceChange, TraceChanges, TraceId};
 
 use super::parameters::{Parameters, missing};
 use super::reply::{Answer, MlflowError, Reply};
-use super::trace_path::parse_trace_id;
+use super::trace_path::{check_changeable, parse_trace_id};
 use crate::intake::Intake;
 
 const MAX_TRACES: usize = 100;
@@ -47,7 +47,9 @@ pub(super) async fn link_to_run(
         let changes = vec![TraceChange::LinkRun { run_id: run_id.clone() }];
         (trace.route, TraceChanges { trace_id: trace.info.trace_id, changes })
     };
-    let changes = intake.traces().find(&ids).await?.into_iter().map(link).collect();
+    let found = intake.traces().find(&ids).await?;
+    found.iter().try_for_each(check_changeable)?;
+    let changes = found.into_iter().map(link).collect();
     intake.submit_changes(changes).await?;
     drop(held);
     Ok(Answer::empty())

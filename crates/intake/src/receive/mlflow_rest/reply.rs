@@ -72,6 +72,16 @@ impl MlflowError {
         }
     }
 
+    /// What the call would change is not to be changed.
+    pub(super) fn permission_denied(message: String) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            error_code: "PERMISSION_DENIED",
+            message,
+            retry_after: None,
+        }
+    }
+
     /// What the call would make is there already.
     pub(super) fn already_exists(message: String) -> Self {
         Self {

@@ -70,12 +70,25 @@ pub(super) async fn find(intake: &Intake, id: TraceId) -> Result<FoundTrace, Mlf
         .ok_or_else(|| unknown(&id.to_mlflow()))
 }
 
+/// Refuses to change a trace that its table keeps as it is: what could never be done is not acknowledged.
+pub(super) fn check_changeable(trace: &FoundTrace) -> Result<(), MlflowError> {
+    match &trace.fixed {
+        None => Ok(()),
+        Some(reason) => Err(MlflowError::permission_denied(format!(
+            "Trace with ID '{}' cannot be changed: {}.",
+            trace.info.trace_id.to_mlflow(),
+            printable(reason)
+        ))),
+    }
+}
+
 /// Makes changes to one trace durable.
 pub(super) async fn change(
     intake: &Intake,
     trace: &FoundTrace,
     changes: Vec<TraceChange>,
 ) -> Result<(), MlflowError> {
+    check_changeable(trace)?;
     let changes = TraceChanges { trace_id: trace.info.trace_id, changes };
     intake.submit_changes(vec![(trace.route.clone(), changes)]).await?;
     Ok(())

@@ -6,16 +6,17 @@ use delta_kernel::actions::deletion_vector_writer::{
     KernelDeletionVector, StreamingDeletionVectorWriter,
 };
 use tracelake_model::Clock;
-use tracing::{debug, warn};
+use tracing::debug;
 use uuid::Uuid;
 
 use super::CompactionGroup;
 use super::plan::{FORM, FORM_TAG};
 use super::rewrite::{NOWHERE, Rewritten};
-use crate::commit::actions::{Action, Add, CommitInfo, ENGINE_INFO, Remove, to_lines};
-use crate::commit::{CHECKPOINT_INTERVAL, MAX_ATTEMPTS, loose_bounds};
+use crate::commit::{MAX_ATTEMPTS, loose_bounds, requirements};
 use crate::error::LakeError;
-use crate::layout::{deletion_vector_file, log_file};
+use crate::layout::deletion_vector_file;
+use crate::log::actions::{Action, Add, CommitInfo, ENGINE_INFO, Remove};
+use crate::log::{checkpoint_if_due, put_version};
 use crate::storage::PutOutcome;
 use crate::table::{DeletionVector, LiveFile, Table, TableSnapshot};
 
@@ -38,7 +39,7 @@ pub(super) fn replace(
 ) -> Result<Option<TableSnapshot>, LakeError> {
     let mut snapshot = planned.clone();
     for _ in 0..MAX_ATTEMPTS {
-        snapshot = table.snapshot(Some(&snapshot))?;
+        snapshot = table.durable_snapshot(Some(&snapshot))?;
         if !asks_the_same(planned, &snapshot) {
             return Ok(None);
         }
@@ -47,18 +48,12 @@ pub(super) fn replace(
         };
         let actions = actions(table, clock, &inputs, rewritten)?;
         let version = snapshot.version() + 1;
-        let lines = to_lines(&actions)
-            .map_err(|error| LakeError::Row { path: table.name(), reason: error.to_string() })?;
-        if table.files.put_if_absent(&log_file(version), &lines)? == PutOutcome::Exists {
+        if put_version(table, version, &actions)? == PutOutcome::Exists {
             debug!(table = table.name(), version, "compaction comes second, looking again");
             continue;
         }
         let snapshot = table.snapshot(Some(&snapshot))?;
-        if version.is_multiple_of(CHECKPOINT_INTERVAL)
-            && let Err(error) = snapshot.checkpoint()
-        {
-            warn!(table = table.name(), version, %error, "checkpoint not written");
-        }
+        checkpoint_if_due(&snapshot);
         return Ok(Some(snapshot));
     }
     Ok(None)
@@ -66,9 +61,7 @@ pub(super) fn replace(
 
 /// Whether the rows that were written for one version are fit for the other.
 fn asks_the_same(planned: &TableSnapshot, snapshot: &TableSnapshot) -> bool {
-    planned.snapshot.schema() == snapshot.snapshot.schema()
-        && planned.snapshot.table_configuration().protocol()
-            == snapshot.snapshot.table_configuration().protocol()
+    requirements(planned) == requirements(snapshot)
 }
 
 /// The group's files by now; `None` when one is gone, or has rows that were deleted before.

@@ -89,7 +89,7 @@ pub fn compact(
     rules: &CompactionRules,
     pace: Pace<'_>,
 ) -> Result<CompactionReport, LakeError> {
-    let mut snapshot = table.snapshot(None)?;
+    let mut snapshot = table.durable_snapshot(None)?;
     check_writable(&snapshot)?;
     let groups = plan_compaction(snapshot.live_files((None, None))?, rules);
     let mut report = CompactionReport::default();

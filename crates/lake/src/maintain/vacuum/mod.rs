@@ -18,14 +18,12 @@ mod plan;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, Metadata};
-use std::io::{self, BufRead as _, BufReader};
+use std::fs::Metadata;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
-use serde::Deserialize;
 use tracelake_model::Clock;
 use tracing::info;
 
@@ -35,6 +33,7 @@ use plan::{Candidates, RETENTION_PROPERTY, may_go};
 use super::compact::{Pace, check_writable};
 use crate::error::LakeError;
 use crate::layout::{CHANGE_FOLDER, LOG_FOLDER, log_file};
+use crate::log::{vector_path, version_lines};
 use crate::table::{DeletionVector, Table, TableSnapshot};
 
 /// Most files of one round; what is more goes in the next one.
@@ -116,7 +115,7 @@ pub fn expired(
     pace: Pace<'_>,
 ) -> Result<Option<Vec<ExpiredFile>>, LakeError> {
     table.location().check()?;
-    let known = table.snapshot(None)?;
+    let known = table.durable_snapshot(None)?;
     check_writable(&known)?;
     let property = known.properties().remove(RETENTION_PROPERTY);
     let Some(retention) = rules.retention(property.as_deref()) else {
@@ -132,7 +131,8 @@ pub fn expired(
         return Ok(Some(Vec::new()));
     }
     let log = LogFiles::of(table, horizon)?;
-    let newest = table.snapshot(Some(&known))?;
+    // A version that a power cut takes back must not be why a file goes.
+    let newest = table.durable_snapshot(Some(&known))?;
     let base = log.base(known.version());
     for snapshot in [&newest, &table.snapshot_at(base)?] {
         keep_live(snapshot, &mut candidates)?;
@@ -163,36 +163,12 @@ fn keep(
     candidates: &mut Candidates,
 ) -> Result<(), LakeError> {
     candidates.keep(action_path);
-    if let Some(vector) = vector {
-        let fault = |source| table.kernel("find deletion vector", source);
-        let descriptor = DeletionVectorDescriptor {
-            storage_type: vector.storage_type.parse().map_err(fault)?,
-            path_or_inline_dv: vector.path_or_inline_dv.clone(),
-            offset: vector.offset,
-            size_in_bytes: vector.size_in_bytes,
-            cardinality: vector.cardinality,
-        };
-        if let Some(url) = descriptor.absolute_path(table.url()).map_err(fault)? {
-            candidates.keep(url.path());
-        }
+    if let Some(vector) = vector
+        && let Some(path) = vector_path(table, vector)?
+    {
+        candidates.keep(&path);
     }
     Ok(())
-}
-
-/// What of a commit names files.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Line {
-    add: Option<Named>,
-    remove: Option<Named>,
-    cdc: Option<Named>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Named {
-    path: String,
-    deletion_vector: Option<DeletionVector>,
 }
 
 /// Keeps what the commit of a version adds, removes or has as change data.
@@ -202,18 +178,14 @@ fn keep_named(
     must_exist: bool,
     candidates: &mut Candidates,
 ) -> Result<(), LakeError> {
-    let path = log_file(version);
-    let file = match File::open(table.location().folder().join(&path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(()),
-        file => file.map_err(|error| fault(table, "open", &path, error))?,
-    };
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(|error| fault(table, "read", &path, error))?;
-        let line: Line = serde_json::from_str(&line)
-            .map_err(|error| unclear(table, format!("`{path}`: {error}")))?;
+    let is_there = version_lines(table, version, &mut |line| {
         for named in [line.add, line.remove, line.cdc].into_iter().flatten() {
             keep(table, &named.path, named.deletion_vector.as_ref(), candidates)?;
         }
+        Ok(true)
+    })?;
+    if must_exist && !is_there {
+        return Err(fault(table, "open", &log_file(version), io::ErrorKind::NotFound.into()));
     }
     Ok(())
 }
