@@ -45,12 +45,18 @@ impl BlockedTables {
         waits.chain(kept.map(|(table, reason)| (table, reason.as_str())))
     }
 
-    /// Notes that a table was written and some of what there is for it stays open, or nothing.
-    pub(super) fn keep(&mut self, table: &TableName, reason: Option<String>) {
-        match reason {
-            Some(reason) => self.kept.insert(table.clone(), reason),
-            None => self.kept.remove(table),
+    /// Notes that a table was written, and how many late pieces it does not take.
+    pub(super) fn keep(&mut self, table: &TableName, pieces: usize) {
+        let pieces = match pieces {
+            0 => {
+                self.kept.remove(table);
+                return;
+            }
+            1 => "1 late piece of an archived trace waits".to_owned(),
+            more => format!("{more} late pieces of archived traces wait"),
         };
+        let reason = format!("the table takes new rows alone (`delta.appendOnly`): {pieces}");
+        self.kept.insert(table.clone(), reason);
     }
 
     /// Notes a failure; returns how long the table is left alone.

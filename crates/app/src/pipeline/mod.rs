@@ -538,7 +538,7 @@ impl Pipeline {
                 self.blocked.release(table);
                 kept = 0 < done.kept;
                 if kept || !done.is_append_only {
-                    self.blocked.keep(table, kept.then(|| append_only(done.kept)));
+                    self.blocked.keep(table, done.kept);
                 }
                 outcome.add(table, &done);
                 Ok(true)
@@ -596,13 +596,4 @@ impl Pipeline {
         }
         outcome.failed.insert(table.clone(), fault.to_string());
     }
-}
-
-/// Why late pieces stay open.
-fn append_only(pieces: usize) -> String {
-    let pieces = match pieces {
-        1 => "1 late piece of an archived trace waits".to_owned(),
-        more => format!("{more} late pieces of archived traces wait"),
-    };
-    format!("the table takes new rows alone (`delta.appendOnly`): {pieces}")
 }

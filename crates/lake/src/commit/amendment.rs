@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::iter::once;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::{concat_batches, interleave_record_batch, take};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::compute::{concat_batches, interleave_record_batch};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use delta_kernel::actions::deletion_vector_writer::{
     KernelDeletionVector, StreamingDeletionVectorWriter,
@@ -18,6 +18,7 @@ use delta_kernel::actions::deletion_vector_writer::{
 use parquet::errors::ParquetError;
 use tracelake_model::TraceId;
 
+use super::batches::{take_rows, with_change_type, with_other_columns};
 use super::merge::{Age, Amended, amend, fold};
 use super::{EpochOutcome, Found, MAX_ATTEMPTS, Step, TableWriter};
 use crate::data_file::{EncodedFile, encode_batches, encode_file, read_rows};
@@ -577,40 +578,4 @@ pub(crate) fn loose_bounds(stats: &str) -> String {
 
 const fn change_data(source: ArrowError) -> LakeError {
     LakeError::Arrow { action: "write change data", source }
-}
-
-fn take_rows(batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, ArrowError> {
-    let indexes = UInt32Array::from(rows.to_vec());
-    let columns = batch
-        .columns()
-        .iter()
-        .map(|column| take(column, &indexes, None))
-        .collect::<Result<Vec<ArrayRef>, _>>()?;
-    RecordBatch::try_new(batch.schema(), columns)
-}
-
-/// `ours` in the table's schema: columns that are not ours keep the old rows' values.
-fn with_other_columns(
-    ours: &RecordBatch,
-    old: &RecordBatch,
-    schema: &SchemaRef,
-) -> Result<RecordBatch, ArrowError> {
-    let mut columns: Vec<ArrayRef> = ours.columns().to_vec();
-    let mut fields: Vec<Arc<Field>> = ours.schema().fields().iter().cloned().collect();
-    for (field, column) in old.schema().fields().iter().zip(old.columns()) {
-        if ours.column_by_name(field.name()).is_none() {
-            fields.push(Arc::clone(field));
-            columns.push(Arc::clone(column));
-        }
-    }
-    let whole = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-    conform(&whole, schema)
-}
-
-fn with_change_type(batch: &RecordBatch, change: &str) -> Result<RecordBatch, ArrowError> {
-    let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
-    fields.push(Arc::new(Field::new("_change_type", DataType::Utf8, true)));
-    let mut columns = batch.columns().to_vec();
-    columns.push(Arc::new(StringArray::from(vec![change; batch.num_rows()])) as Arc<dyn Array>);
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }

@@ -22,6 +22,7 @@
 //! ([`TableWriter::absorb`], [`TableWriter::delete_located`]) are in no epoch and rest on this.
 
 mod amendment;
+mod batches;
 pub(crate) mod merge;
 mod rebase;
 mod relocation;

@@ -3,9 +3,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tracelake_model::TraceChange;
+
 use super::tests::{Fixture, changes, draft};
 use super::*;
-use tracelake_model::TraceChange;
+use crate::layout::log_file;
 
 type Act = Box<dyn FnOnce() + Send>;
 

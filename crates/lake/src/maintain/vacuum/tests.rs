@@ -1,5 +1,6 @@
 //! Vacuum of tables that archivers write to.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
