@@ -322,7 +322,8 @@ impl TableWriter {
             let outcome = EpochOutcome { kept, ..plan.outcome(late.len(), fresh.len()) };
             let txn = mark.map(|mark| mark.actions(self.clock.now_unix_micro() / 1_000));
             let txn = txn.unwrap_or_default();
-            if plan.is_empty() && fresh.is_empty() && txn.is_empty() {
+            // Pieces that wait for an operator must not make a version each time that they are tried.
+            if plan.is_empty() && fresh.is_empty() && (txn.is_empty() || 0 < kept) {
                 return Ok(self.finish(outcome));
             }
             let step = if plan.is_empty() {

@@ -8,6 +8,7 @@ use super::checkpoint::{Named, named};
 use crate::commit::tests::{Fixture, changes, draft};
 use crate::error::LakeError;
 use crate::layout::{DAMAGED_PREFIX, LAST_CHECKPOINT, checkpoint_name, in_log, log_file};
+use crate::maintain::vacuum::{VacuumRules, expired, vacuum};
 use crate::storage::{Fill, OpenedFile, PutOutcome, TableFiles};
 use crate::table::Table;
 use crate::{Lake, create_or_accept};
@@ -278,6 +279,29 @@ fn absence_is_a_lookup_too() {
     assert!(!nowhere.durable_exists().unwrap());
     watched.fail(Some("sync folders"));
     assert!(nowhere.durable_exists().is_err());
+}
+
+/// Scenario: a file that compaction replaced has expired, and the log cannot be synced; then it can.
+/// Guarantees: it stays until the version that replaced it is durable; a list of what would go asks nothing.
+#[test]
+fn vacuum_deletes_nothing_for_a_version_that_may_go_back() {
+    let fixture = fixture_at(2);
+    let orphan = fixture.table.location().folder().join("orphan.parquet");
+    std::fs::write(&orphan, b"x").unwrap();
+    let file = std::fs::File::options().write(true).open(&orphan).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let clock = tracelake_model::SystemClock;
+    let mut table = fresh(&fixture);
+    let watched = Watched::around(&mut table);
+    watched.fail(Some("sync"));
+    let rules = VacuumRules::default();
+    let go_on = &mut |_| std::ops::ControlFlow::Continue(());
+    assert_eq!(expired(&table, &clock, &rules, go_on).unwrap().unwrap().len(), 1);
+    assert!(vacuum(&table, &clock, &rules, go_on).is_err());
+    assert!(orphan.is_file());
+    watched.fail(None);
+    assert_eq!(vacuum(&table, &clock, &rules, go_on).unwrap().files, 1);
+    assert!(!orphan.is_file());
 }
 
 /// Scenario: a checkpoint is due; before it, that its file or its name cannot be written.

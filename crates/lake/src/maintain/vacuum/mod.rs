@@ -65,8 +65,8 @@ pub struct ExpiredFile {
 /// Deletes what [`expired`] finds.
 ///
 /// # Errors
-/// As [`expired`], and then nothing was deleted; [`LakeError::Storage`] when a file cannot be
-/// deleted, and then all others were.
+/// As [`expired`], and then nothing was deleted, or when what it saw of the log cannot be made durable;
+/// [`LakeError::Storage`] when a file cannot be deleted, and then all others were.
 pub fn vacuum(
     table: &Table,
     clock: &dyn Clock,
@@ -78,6 +78,10 @@ pub fn vacuum(
         report.stopped = true;
         return Ok(report);
     };
+    if !files.is_empty() {
+        // A version that a power cut takes back must not be why a file goes.
+        table.durable_snapshot(None)?;
+    }
     let mut failed = None;
     for files in files.chunks(STEP) {
         if pace(0).is_break() {
@@ -115,7 +119,7 @@ pub fn expired(
     pace: Pace<'_>,
 ) -> Result<Option<Vec<ExpiredFile>>, LakeError> {
     table.location().check()?;
-    let known = table.durable_snapshot(None)?;
+    let known = table.snapshot(None)?;
     check_writable(&known)?;
     let property = known.properties().remove(RETENTION_PROPERTY);
     let Some(retention) = rules.retention(property.as_deref()) else {
@@ -131,8 +135,7 @@ pub fn expired(
         return Ok(Some(Vec::new()));
     }
     let log = LogFiles::of(table, horizon)?;
-    // A version that a power cut takes back must not be why a file goes.
-    let newest = table.durable_snapshot(Some(&known))?;
+    let newest = table.snapshot(Some(&known))?;
     let base = log.base(known.version());
     for snapshot in [&newest, &table.snapshot_at(base)?] {
         keep_live(snapshot, &mut candidates)?;
