@@ -82,7 +82,9 @@ pub enum LakeError {
     },
     /// A checkpoint cannot be read, and the log before it is gone. Nothing was changed; bring the
     /// checkpoint back from a backup, or the versions before it.
-    #[error("checkpoint `{checkpoint}` of table `{table}` is damaged, and the log before it is gone")]
+    #[error(
+        "checkpoint `{checkpoint}` of table `{table}` is damaged, and the log before it is gone"
+    )]
     DamagedCheckpoint {
         /// Table folder.
         table: String,
@@ -91,7 +93,9 @@ pub enum LakeError {
     },
     /// The table takes new rows alone, by its property `delta.appendOnly`. No row was changed; change
     /// the property, or leave the rows as they are.
-    #[error("table `{table}` is append-only (`delta.appendOnly`): its rows are not changed or deleted")]
+    #[error(
+        "table `{table}` is append-only (`delta.appendOnly`): its rows are not changed or deleted"
+    )]
     AppendOnly {
         /// Table folder.
         table: String,

@@ -372,8 +372,8 @@ pub(crate) fn log_name(name: &str) -> Option<LogName> {
     if rest == "json" {
         return Some(LogName::Commit(version));
     }
-    let is_checkpoint = rest.starts_with("checkpoint.")
-        && (rest.ends_with(".parquet") || rest.ends_with(".json"));
+    let is_checkpoint =
+        rest.starts_with("checkpoint.") && (rest.ends_with(".parquet") || rest.ends_with(".json"));
     is_checkpoint.then_some(LogName::Checkpoint(version))
 }
 

@@ -262,7 +262,10 @@ impl Checker<'_> {
         Ok(match opened.await.context("read the table's log")? {
             Ok(Some((snapshot, damaged))) => {
                 let found = format!("version {} at {place}", snapshot.version());
-                (damaged.first().map_or_else(|| Finding::ok(found), damage_passed_over), Some(snapshot))
+                (
+                    damaged.first().map_or_else(|| Finding::ok(found), damage_passed_over),
+                    Some(snapshot),
+                )
             }
             Ok(None) => {
                 let found = format!("no table at {place}");

@@ -39,7 +39,10 @@ pub(super) fn with_other_columns(
 }
 
 /// A batch as change data has it.
-pub(super) fn with_change_type(batch: &RecordBatch, change: &str) -> Result<RecordBatch, ArrowError> {
+pub(super) fn with_change_type(
+    batch: &RecordBatch,
+    change: &str,
+) -> Result<RecordBatch, ArrowError> {
     let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("_change_type", DataType::Utf8, true)));
     let mut columns = batch.columns().to_vec();

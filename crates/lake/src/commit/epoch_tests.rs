@@ -2,6 +2,7 @@
 
 use super::tests::{Fixture, draft};
 use super::*;
+use crate::layout::log_file;
 
 fn mark(number: i64, nonce: i64) -> EpochMark {
     EpochMark { application: "one".to_owned(), number, nonce: Some(nonce) }

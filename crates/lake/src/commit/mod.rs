@@ -27,9 +27,9 @@ pub(crate) mod merge;
 mod rebase;
 mod relocation;
 
-use amendment::{Amendment, Plan};
 pub use amendment::Preview;
 pub(crate) use amendment::loose_bounds;
+use amendment::{Amendment, Plan};
 use merge::Age;
 pub use relocation::LocatedTraces;
 

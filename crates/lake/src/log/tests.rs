@@ -10,7 +10,7 @@ use crate::error::LakeError;
 use crate::layout::{DAMAGED_PREFIX, LAST_CHECKPOINT, checkpoint_name, in_log, log_file};
 use crate::maintain::vacuum::{VacuumRules, expired, vacuum};
 use crate::storage::{Fill, OpenedFile, PutOutcome, TableFiles};
-use crate::table::Table;
+use crate::table::{EpochMark, Table};
 use crate::{Lake, create_or_accept};
 
 /// Files of a table that note what is asked of them, and refuse what they are told to.
@@ -129,8 +129,7 @@ fn actions(fixture: &Fixture, kind: &str) -> Vec<Value> {
 fn commit_as_another(fixture: &Fixture, lines: &[Value]) {
     let version = fixture.table.snapshot(None).unwrap().version() + 1;
     let by = json!({ "commitInfo": { "engineInfo": "Apache-Spark/4.0.1 Delta-Lake/4.0.1" } });
-    let text: String =
-        std::iter::once(&by).chain(lines).map(|line| format!("{line}\n")).collect();
+    let text: String = std::iter::once(&by).chain(lines).map(|line| format!("{line}\n")).collect();
     let path = fixture.table.location().folder().join(log_file(version));
     std::fs::write(path, text).unwrap();
 }
@@ -403,7 +402,10 @@ fn a_damaged_checkpoint_is_passed_over_and_replaced() {
         let without_care = delta_kernel::Snapshot::builder_for(opened.table.url().as_str())
             .build(fresh(&opened).engine())
             .unwrap();
-        assert_eq!((without_care.version(), without_care.log_segment().checkpoint_version), (4, Some(3)));
+        assert_eq!(
+            (without_care.version(), without_care.log_segment().checkpoint_version),
+            (4, Some(3))
+        );
     }
 }
 
@@ -466,17 +468,25 @@ fn an_append_only_table_takes_new_traces_alone() {
     alter(&fixture, |metadata| metadata["configuration"]["delta.appendOnly"] = json!("true"));
     let late = [draft(1, 1..3), draft(2, 0..1), draft(3, 0..1)];
     let mut kept = std::collections::HashSet::new();
+    let mark = EpochMark { application: "one".to_owned(), number: 3, nonce: Some(77) };
     let outcome = writer
-        .commit_epoch_within(3, &late, Some(&mut |left| {
-            kept.clone_from(left);
-            Ok(())
-        }))
+        .commit_planned(
+            &mark,
+            &late,
+            Some(&mut |left| {
+                kept.clone_from(left);
+                Ok(())
+            }),
+        )
         .unwrap();
     assert_eq!((outcome.appended, outcome.amended, outcome.unchanged), (1, 0, 1));
     assert_eq!(outcome.kept, 1);
     assert_eq!(kept, std::collections::HashSet::from([draft(1, 0..1).trace_id]));
     assert_eq!(fixture.rows(), [(1, 1, 1), (2, 1, 1), (3, 1, 1)]);
     let before = fixture.table.snapshot(None).unwrap().version();
+    let again = EpochMark { number: 4, nonce: Some(78), ..mark };
+    let outcome = writer.commit_planned(&again, &late[..1], Some(&mut |_| Ok(()))).unwrap();
+    assert_eq!((outcome.kept, outcome.version), (1, before), "nothing to say, no version");
     for refused in [
         writer.delete_traces(&kept).unwrap_err(),
         writer.absorb(&[draft(1, 1..3)]).unwrap_err(),

@@ -346,11 +346,8 @@ mod tests {
         assert_eq!(lost.unwrap(), PutOutcome::Exists);
         assert_eq!(std::fs::read(&target).unwrap(), b"theirs");
         let free = root.join("free");
-        let failed = put(
-            &free,
-            |file| file.write_all(b"mine"),
-            elsewhere("two", io::ErrorKind::TimedOut),
-        );
+        let failed =
+            put(&free, |file| file.write_all(b"mine"), elsewhere("two", io::ErrorKind::TimedOut));
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(!free.try_exists().unwrap());
     }

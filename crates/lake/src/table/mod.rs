@@ -258,7 +258,9 @@ impl Table {
     pub fn snapshot(&self, known: Option<&TableSnapshot>) -> Result<TableSnapshot, LakeError> {
         self.passing_over(|| {
             let snapshot = match known {
-                Some(known) => Snapshot::builder_from(Arc::clone(&known.snapshot)).build(self.engine()),
+                Some(known) => {
+                    Snapshot::builder_from(Arc::clone(&known.snapshot)).build(self.engine())
+                }
                 None => Snapshot::builder_for(self.url.as_str()).build(self.engine()),
             }
             .map_err(|source| self.kernel("read snapshot", source))?;
