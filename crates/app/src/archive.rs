@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tracelake_catalog::EmbeddedCatalog;
-use tracelake_journal::RealFs;
+use tracelake_journal::{RealFs, create_folders};
 use tracelake_lake::{
     DataFolder, Lake, LakeError, TABLES_MARKER, Table, TableSnapshot, create_or_accept,
 };
@@ -43,7 +43,7 @@ impl Archive {
         tables_dir: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let mut folder = data_folder(data_dir)?;
-        std::fs::create_dir_all(folder.root())
+        create_folders(&RealFs, folder.root())
             .with_context(|| format!("create data folder `{}`", folder.root().display()))?;
         if let Some(tables_dir) = tables_dir {
             folder = folder.with_tables(tables_dir).map_err(|error| no_such_tables(&error))?;

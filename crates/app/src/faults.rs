@@ -16,8 +16,47 @@ use anyhow::Context as _;
 use tracelake_journal::{JournalFile, JournalFs, JournalRead, ListedFile, LockOutcome};
 use tracelake_lake::{Fill, LakeError, OpenedFile, PutOutcome, TableFiles};
 
+/// A record whose bytes contain this ends whoever takes it in, as one does that makes the process
+/// run out of memory: `TRACELAKE_POISON`, for the tests of what becomes of such a record.
+pub(crate) fn die_of_poison(payload: &[u8]) {
+    static POISON: OnceLock<Option<String>> = OnceLock::new();
+    let poison = POISON.get_or_init(|| std::env::var("TRACELAKE_POISON").ok());
+    if poison.as_deref().is_some_and(|poison| contains(payload, poison)) {
+        std::process::abort();
+    }
+    #[cfg(test)]
+    poison_of_tests::panic_of(payload);
+}
+
+fn contains(payload: &[u8], poison: &str) -> bool {
+    payload.windows(poison.len().max(1)).any(|window| window == poison.as_bytes())
+}
+
+/// A poison within a process of tests: it ends the thread that takes it in.
+#[cfg(test)]
+pub(crate) mod poison_of_tests {
+    use std::sync::{Mutex, PoisonError};
+
+    static POISONS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    /// Records that contain `text`, which is that of one test alone, are poison from now on, or are
+    /// not.
+    pub(crate) fn set(text: &str, is_poison: bool) {
+        let mut poisons = POISONS.lock().unwrap_or_else(PoisonError::into_inner);
+        poisons.retain(|poison| poison != text);
+        if is_poison {
+            poisons.push(text.to_owned());
+        }
+    }
+
+    pub(super) fn panic_of(payload: &[u8]) {
+        let poisons = POISONS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert!(!poisons.iter().any(|poison| super::contains(payload, poison)), "poison");
+    }
+}
+
 /// Every step; `torn` leaves half of a write.
-const FAILPOINTS: [&str; 67] = [
+const FAILPOINTS: [&str; 80] = [
     "segment.create.before",
     "segment.create.after",
     "segment.write.before",
@@ -60,6 +99,17 @@ const FAILPOINTS: [&str; 67] = [
     "plan.rename.after",
     "plan.remove.before",
     "plan.remove.after",
+    "mark.create.before",
+    "mark.create.after",
+    "mark.write.before",
+    "mark.write.torn",
+    "mark.write.after",
+    "mark.sync.before",
+    "mark.sync.after",
+    "mark.rename.before",
+    "mark.rename.after",
+    "mark.remove.before",
+    "mark.remove.after",
     "ledger.create.before",
     "ledger.create.after",
     "ledger.write.before",
@@ -67,6 +117,8 @@ const FAILPOINTS: [&str; 67] = [
     "ledger.write.after",
     "ledger.sync.before",
     "ledger.sync.after",
+    "folder.create.before",
+    "folder.create.after",
     "folder.sync.before",
     "folder.sync.after",
     "data.put.before",
@@ -161,6 +213,7 @@ fn kind(path: &Path) -> &'static str {
         _ if name.starts_with("segment-") => "segment",
         _ if name.starts_with("carry-") => "carry",
         _ if name.starts_with("EPOCH") => "epoch",
+        _ if name.starts_with("REPLAY") => "mark",
         _ if name.ends_with(".ledger") => "ledger",
         // Under another name first, as all that is renamed.
         _ if name.ends_with(".plan") || name.starts_with(|first: char| first.is_ascii_digit()) => {
@@ -171,8 +224,8 @@ fn kind(path: &Path) -> &'static str {
 }
 
 impl JournalFs for FaultyFs {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.fs.create_dir_all(dir)
+    fn create_dir(&self, dir: &Path) -> io::Result<bool> {
+        around("folder", "create", || self.fs.create_dir(dir))
     }
 
     fn lock(&self, path: &Path) -> io::Result<LockOutcome> {
@@ -191,6 +244,10 @@ impl JournalFs for FaultyFs {
         let file = around(kind, "reuse", || self.fs.reuse(path))?;
         let unsynced = self.is_volatile.then(Vec::new);
         Ok(Box::new(FaultyFile { file, kind, synced_bytes: 0, unsynced }))
+    }
+
+    fn boot(&self) -> String {
+        self.fs.boot()
     }
 
     fn random(&self) -> u64 {

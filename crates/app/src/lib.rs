@@ -19,11 +19,13 @@ mod engine;
 mod fault;
 #[cfg(debug_assertions)]
 mod faults;
+mod health;
 mod import;
 mod ledger;
 mod lookup;
 mod maintenance;
 mod moves;
+mod parked;
 mod pipeline;
 mod relocation;
 mod service;
@@ -46,7 +48,7 @@ pub use archive::TableOutcome;
 pub use fault::{Fault, FaultKind};
 
 /// Parses the arguments of this process, runs the command, and maps the outcome to an exit code: 0
-/// done, 1 failed, 2 wrong arguments, 130 broken off by the user.
+/// done, 1 failed, 2 wrong arguments, 70 a service ended by itself, 130 broken off by the user.
 #[must_use]
 pub fn run_command_line() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
@@ -67,6 +69,10 @@ pub fn run_command_line() -> ExitCode {
         Err(error) if is_interrupted(&error) => {
             fail(&error);
             ExitCode::from(130)
+        }
+        Err(error) if error.is::<service::EndedByItself>() => {
+            fail(&error);
+            ExitCode::from(70)
         }
         Err(error) => fail(&error),
     }

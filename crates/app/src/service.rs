@@ -19,14 +19,25 @@ use crate::config::Settings;
 use crate::fault::{Fault, FaultKind};
 #[cfg(debug_assertions)]
 use crate::faults;
+use crate::health::{Health, HealthParts};
 use crate::maintenance::{Ground, MaintenanceParts, MaintenanceState, MaintenanceThread};
+use crate::parked::routes::ParkedParts;
 use crate::pipeline::{
     Command, FlushOutcome, Identity, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule,
+    Stopper, check_carry,
 };
 use crate::trace_store::ServiceTraces;
 
 /// Bytes beyond the body that a journal record may need.
 const RECORD_OVERHEAD_BYTES: u64 = 1 << 20;
+
+/// A service that ended without being asked to. Start it again.
+#[derive(Debug, thiserror::Error)]
+#[error("the service ended by itself; what was acknowledged is in the journal: {reason}")]
+pub(crate) struct EndedByItself {
+    /// What its pipeline said.
+    pub reason: String,
+}
 
 /// The parts of a service that run without a network.
 #[derive(Debug)]
@@ -34,6 +45,9 @@ pub(crate) struct Service {
     pub archive: Archive,
     pub intake: Arc<Intake>,
     pub commands: mpsc::UnboundedSender<Command>,
+    journal: Arc<Journal<DecodedRecord>>,
+    health: Arc<Health>,
+    stopper: Stopper,
     pipeline: JoinHandle<anyhow::Result<()>>,
     maintenance: Option<MaintenanceThread>,
 }
@@ -63,7 +77,9 @@ impl Service {
             opened.await?.map_err(|error| in_use(data_dir, error))?;
         archive.follow_folder().await?;
         archive.register_default_table(&settings.default_table).await?;
+        check_carry(fs.as_ref(), &archive.folder, &recovered, settings.accept_lost_carry)?;
         let journal = Arc::new(journal);
+        let health = Arc::<Health>::default();
         let (commands, receiver) = mpsc::unbounded_channel();
         let mut intake_settings = IntakeSettings::new(settings.default_table.clone());
         intake_settings.default_experiment = settings.default_experiment.clone();
@@ -101,7 +117,7 @@ impl Service {
         let pipeline = Pipeline::new(
             tokio::runtime::Handle::current(),
             PipelineParts {
-                journal,
+                journal: Arc::clone(&journal),
                 events,
                 commands: receiver,
                 archive: archive.clone(),
@@ -112,16 +128,38 @@ impl Service {
                 default_table: settings.default_table.clone(),
                 open_bytes,
                 maintenance,
+                health: Arc::clone(&health),
                 ledger_retention: settings.ledger_retention,
                 broken,
             },
         );
+        let stopper = pipeline.stopper();
         let pipeline = std::thread::Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || pipeline.run(&recovered))
             .context("start the pipeline")?;
         let maintenance = MaintenanceThread::start(parts).context("start maintenance")?;
-        Ok(Self { archive, intake, commands, pipeline, maintenance })
+        Ok(Self { archive, intake, commands, journal, health, stopper, pipeline, maintenance })
+    }
+
+    /// Whom the health of the service is asked of.
+    pub(crate) fn health_parts(&self) -> HealthParts {
+        HealthParts {
+            health: Arc::clone(&self.health),
+            journal: Arc::clone(&self.journal),
+            commands: self.commands.clone(),
+            registry: Arc::clone(&self.archive.registry),
+        }
+    }
+
+    /// What puts back what was set aside.
+    pub(crate) fn parked_parts(&self) -> ParkedParts {
+        ParkedParts {
+            folder: self.archive.folder.clone(),
+            journal: Arc::clone(&self.journal),
+            commands: self.commands.clone(),
+            one: Arc::default(),
+        }
     }
 
     /// Settles and commits all that was acknowledged.
@@ -155,6 +193,17 @@ impl Service {
         traces.await.map_err(|_| gone())
     }
 
+    /// Has a table that is set apart opened again; false when it was not.
+    pub(crate) async fn release_table(
+        commands: &mpsc::UnboundedSender<Command>,
+        table: &TableName,
+    ) -> Result<bool, String> {
+        let (reply, released) = oneshot::channel();
+        let gone = || "the pipeline has ended".to_owned();
+        commands.send(Command::ReleaseTable(table.clone(), reply)).map_err(|_| gone())?;
+        released.await.map_err(|_| gone())?
+    }
+
     /// How the pipeline goes.
     pub(crate) async fn status(
         commands: &mpsc::UnboundedSender<Command>,
@@ -165,15 +214,26 @@ impl Service {
         status.await.map_err(|_| gone())
     }
 
-    /// True when the pipeline has ended by itself, which it does only when the journal failed.
+    /// Notes that the process was asked to stop, so that a kill from now on says nothing of what it is
+    /// at. Blocks for a write to the disk.
+    pub(crate) fn expect_stop(&self) {
+        // One that has ended by itself may have died of what it was at.
+        if !self.commands.is_closed() {
+            self.stopper.expect_stop();
+        }
+    }
+
+    /// True when the pipeline has ended by itself: by a defect, or because the journal cannot be read
+    /// or has no writer.
     pub(crate) fn has_ended(&self) -> bool {
         self.pipeline.is_finished()
     }
 
     /// Ends the pipeline: what has settled is committed, the rest stays in the journal.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        let Self { archive, intake, commands, pipeline, maintenance } = self;
-        drop(intake);
+        self.expect_stop();
+        let Self { archive, intake, commands, journal, pipeline, maintenance, .. } = self;
+        drop((intake, journal));
         // An error means that the pipeline has ended already; joining tells why.
         commands.send(Command::Stop).ok();
         let ended = tokio::task::spawn_blocking(move || {

@@ -18,6 +18,8 @@ use crate::api;
 use crate::api::guard::{refuse_foreign_names, refuse_foreign_pages};
 use crate::config::Settings;
 use crate::control::{self, ServerFile};
+use crate::health;
+use crate::parked;
 use crate::service::Service;
 use crate::tasks;
 
@@ -49,9 +51,11 @@ impl Serving {
         let stop = CancellationToken::new();
         let own = control::router(service.commands.clone())
             .merge(api::router(&service, data_dir, settings)?)
+            .merge(parked::routes::router(service.parked_parts()))
             .layer(from_fn(refuse_foreign_names));
         let router = http_router(Arc::clone(&service.intake))
             .merge(own)
+            .merge(health::router(service.health_parts()))
             .merge(Arc::clone(&service.archive.catalog).router())
             .layer(from_fn(refuse_foreign_pages));
         let http_stop = stop.clone();
@@ -80,15 +84,16 @@ impl Serving {
         Ok(Self { server, service, stop, http, grpc, filling })
     }
 
-    /// True when the pipeline has ended by itself, which it does only when the journal failed.
+    /// True when the pipeline or a door has ended by itself.
     pub(crate) fn has_ended(&self) -> bool {
-        self.service.has_ended()
+        self.service.has_ended() || self.http.is_finished() || self.grpc.is_finished()
     }
 
     /// Closes the doors, commits what has settled, and gives the folder back.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         info!("stopping: no more requests, committing what has settled");
         let file = self.service.archive.folder.server_file();
+        self.service.expect_stop();
         self.stop.cancel();
         // It changes nothing that the next start would not do again.
         self.filling.abort();

@@ -48,6 +48,7 @@ pub(crate) fn write_carry(
         base_sequence,
         max_body_bytes: u32::MAX,
         is_reused: false,
+        predecessor: None,
     };
     let written = folder
         .fs

@@ -81,15 +81,24 @@ pub enum JournalError {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// The file was written by another version of the format. Use a program that knows it.
-    #[error("`{}` has format version {found}, supported is {supported}", path.display())]
+    /// The file was written by a later version of the format. Use a program that knows it.
+    #[error("`{}` has format version {found}, supported is {supported} at most", path.display())]
     UnsupportedVersion {
         /// The file.
         path: PathBuf,
         /// The version that its header names.
         found: u32,
-        /// The only version that this build reads.
+        /// The highest version that this build reads.
         supported: u32,
+    },
+    /// Numbers or positions have run out, as a file with absurd ones makes them. Move that file
+    /// away: nothing that the journal writes comes near.
+    #[error("no numbers left after segment {segment} and position {position}")]
+    OutOfNumbers {
+        /// The segment that was to be made or written.
+        segment: SegmentNumber,
+        /// The sequence number that it was to go on with.
+        position: u64,
     },
     /// A whole header names another number than the file name: somebody renamed or copied it.
     #[error("`{}` is by its header the file of segment {found}", path.display())]
@@ -107,8 +116,9 @@ pub enum JournalError {
         /// The segment that takes records now.
         active: SegmentNumber,
     },
-    /// The journal could not open a segment after it gave one up. Only a restart helps.
-    #[error("journal failed for good: {reason}")]
+    /// The journal could not open a segment after it gave one up, so it takes no records until
+    /// [`Journal::heal`](crate::Journal::heal) has made one.
+    #[error("journal takes no records: {reason}")]
     Failed {
         /// What happened.
         reason: String,
@@ -128,7 +138,11 @@ impl JournalError {
     /// Whether the same call may succeed later, on this same journal.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        self.is_at_capacity() || matches!(self, Self::SyncFailed { .. } | Self::WriteFailed { .. })
+        self.is_at_capacity()
+            || matches!(
+                self,
+                Self::SyncFailed { .. } | Self::WriteFailed { .. } | Self::Failed { .. }
+            )
     }
 
     /// Sorts a failure of `action` on `path`: a full device is told apart from all else.

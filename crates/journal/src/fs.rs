@@ -68,11 +68,12 @@ pub struct ListedFile {
 
 /// The file system under a journal.
 pub trait JournalFs: Debug + Send + Sync + 'static {
-    /// Creates `dir` and its parents, durably, unless present.
+    /// Creates the folder `dir` unless it is there; true when it was made. Its name is durable
+    /// after [`JournalFs::sync_dir`] of its parent.
     ///
     /// # Errors
-    /// What the file system says.
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// What the file system says, [`io::ErrorKind::NotFound`] when the parent is not there.
+    fn create_dir(&self, dir: &Path) -> io::Result<bool>;
 
     /// Tries to own the lock file `path`, without waiting.
     ///
@@ -135,11 +136,83 @@ pub trait JournalFs: Debug + Send + Sync + 'static {
     /// What the file system says.
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedFile>>;
 
+    /// Which start of the machine this is; empty where the system does not say.
+    fn boot(&self) -> String {
+        let told = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        told.map(|text| text.trim().to_owned()).unwrap_or_default()
+    }
+
     /// A number that nobody outside of this process can foresee.
     fn random(&self) -> u64 {
         // The keys of each are of their own, and come from the operating system.
         RandomState::new().build_hasher().finish()
     }
+}
+
+/// Makes `dir` and the folders above it that are missing. When this returns each of them, and each
+/// that was there before, is durable under its name: a process that made one may have died before
+/// it synced the folder above.
+///
+/// A folder above one that was there already may belong to somebody else: one that may not be
+/// opened, or knows no sync, is passed over with a notice in the log.
+///
+/// # Errors
+/// What the file system says.
+pub fn create_folders(fs: &dyn JournalFs, dir: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    let mut at = dir;
+    // The lowest one that is there, or that could be made.
+    let lowest_made = loop {
+        match (fs.create_dir(at), parent_of(at)) {
+            (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+                missing.push(at);
+                at = parent;
+            }
+            (made, _) => break made?,
+        }
+    };
+    let mut made: Vec<&Path> = if lowest_made { vec![at] } else { Vec::new() };
+    for dir in missing.into_iter().rev() {
+        if fs.create_dir(dir)? {
+            made.push(dir);
+        }
+    }
+    let mut folder = dir;
+    while let Some(parent) = parent_of(folder) {
+        match fs.sync_dir(parent) {
+            Err(error) if !made.contains(&folder) && is_none_of_ours(&error) => {
+                tracing::info!(folder = %parent.display(), %error, "folder above not synced");
+            }
+            synced => synced?,
+        }
+        folder = parent;
+    }
+    Ok(())
+}
+
+/// Makes the folder `dir` unless it is there, durably; the one above is there and durable itself.
+///
+/// # Errors
+/// What the file system says.
+pub fn create_folder(fs: &dyn JournalFs, dir: &Path) -> io::Result<()> {
+    fs.create_dir(dir)?;
+    match parent_of(dir) {
+        Some(parent) => fs.sync_dir(parent),
+        None => Ok(()),
+    }
+}
+
+fn parent_of(dir: &Path) -> Option<&Path> {
+    // The parent of a relative path of one part is the folder at hand.
+    let here = Path::new(".");
+    let parent = dir.parent().filter(|_| dir != here)?;
+    Some(if parent.as_os_str().is_empty() { here } else { parent })
+}
+
+/// Whether a folder cannot be synced by whoever may only pass through it.
+fn is_none_of_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | Unsupported | InvalidInput)
 }
 
 /// The operating system's files.
@@ -186,11 +259,14 @@ impl JournalFile for File {
 }
 
 impl JournalFs for RealFs {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(dir)?;
-        match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
-            _ => Ok(()),
+    fn create_dir(&self, dir: &Path) -> io::Result<bool> {
+        match std::fs::create_dir(dir) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let is_folder = std::fs::metadata(dir)?.is_dir();
+                if is_folder { Ok(false) } else { Err(io::ErrorKind::NotADirectory.into()) }
+            }
+            Err(error) => Err(error),
         }
     }
 

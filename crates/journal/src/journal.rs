@@ -11,7 +11,7 @@ use crate::capacity::Capacity;
 use crate::carry;
 use crate::error::JournalError;
 use crate::events::{self, Receiver};
-use crate::fs::{JournalFs, LockOutcome, RealFs};
+use crate::fs::{JournalFs, LockOutcome, RealFs, create_folders};
 use crate::recover::{LOCK_NAME, Recovered, remove_garbage, take_stock};
 use crate::replay::RecordReader;
 use crate::segment::{FileKind, RecordBytes, SegmentNumber, Sequence};
@@ -86,7 +86,7 @@ impl<T> fmt::Debug for Journal<T> {
             .field("dir", &self.options.dir)
             .field("active", &self.shared.active_number())
             .field("used_bytes", &self.shared.capacity.used_bytes())
-            .field("failed", &self.shared.failed.get())
+            .field("failed", &self.shared.queue().failed)
             .finish_non_exhaustive()
     }
 }
@@ -113,7 +113,8 @@ impl<T: Send + 'static> Journal<T> {
         options: JournalOptions,
     ) -> Result<(Self, Receiver<T>, Recovered), JournalError> {
         let dir = options.dir.clone();
-        fs.create_dir_all(&dir).map_err(|error| JournalError::io("create", &dir, error))?;
+        let made = create_folders(fs.as_ref(), &dir);
+        made.map_err(|error| JournalError::io("create", &dir, error))?;
         let lock_path = dir.join(LOCK_NAME);
         let locked = fs.lock(&lock_path);
         let lock = match locked.map_err(|error| JournalError::io("lock", &lock_path, error))? {
@@ -125,7 +126,7 @@ impl<T: Send + 'static> Journal<T> {
         let max_body_bytes = u32::try_from(options.max_record_bytes).unwrap_or(u32::MAX);
         let spares = Arc::new(Spares::new(options.budget_bytes / SPARE_SHARE));
         let folder = Folder { fs, dir, capacity: Arc::clone(&capacity), max_body_bytes, spares };
-        let active = folder.create_segment(stock.next_number, stock.next_sequence)?;
+        let active = folder.create_segment(stock.next_number, stock.next_sequence, stock.newest)?;
         capacity.shrink_disk(remove_garbage(folder.fs.as_ref(), &folder.dir, &stock.garbage));
 
         let (sender, receiver) = events::channel(&capacity);
@@ -223,7 +224,7 @@ impl<T: Send + 'static> Journal<T> {
     ///
     /// # Errors
     /// When no new segment could be made; the active one then stays active, and a later call may
-    /// succeed unless [`Journal::is_failed`].
+    /// succeed, after [`Journal::heal`] where [`Journal::is_failed`].
     pub async fn rotate(&self) -> Result<SegmentNumber, JournalError> {
         let (reply, answer) = oneshot::channel();
         {
@@ -234,6 +235,24 @@ impl<T: Send + 'static> Journal<T> {
                 return Err(self.busy(&queue));
             }
             queue.requests.push(Request::Rotate(reply));
+        }
+        self.shared.wake.notify_one();
+        answer.await.unwrap_or_else(|_| Err(self.shared.stopped()))
+    }
+
+    /// Makes a segment where one was given up and no other could be made, so that records are taken
+    /// again; does nothing where they are. Waits and repetitions are the caller's.
+    ///
+    /// # Errors
+    /// Why there is still none, or [`JournalError::Closed`].
+    pub async fn heal(&self) -> Result<(), JournalError> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut queue = self.shared.queue();
+            if queue.closed {
+                return Err(queue.stopped());
+            }
+            queue.requests.push(Request::Heal(reply));
         }
         self.shared.wake.notify_one();
         answer.await.unwrap_or_else(|_| Err(self.shared.stopped()))
@@ -266,8 +285,21 @@ impl<T: Send + 'static> Journal<T> {
     /// # Errors
     /// [`JournalError::NotSealed`], or what the file system says.
     pub fn delete_through(&self, segment: SegmentNumber) -> Result<(), JournalError> {
+        self.delete_done(segment, segment.next())
+    }
+
+    /// As [`Journal::delete_through`], where segments from `first_left` on are still needed beside
+    /// carry `carry`: the consumer has done a part of what lies before the carry's number.
+    ///
+    /// # Errors
+    /// As [`Journal::delete_through`].
+    pub fn delete_done(
+        &self,
+        carry: SegmentNumber,
+        first_left: SegmentNumber,
+    ) -> Result<(), JournalError> {
         let _files = self.lock_files()?;
-        self.check_sealed(segment)?;
+        self.check_sealed(carry)?;
         let Folder { fs, dir, .. } = &self.folder;
         let files = fs.list(dir).map_err(|error| JournalError::io("list", dir, error))?;
         let numbered = |kind: FileKind| {
@@ -280,7 +312,7 @@ impl<T: Send + 'static> Journal<T> {
         };
         let mut deleted = 0;
         for (number, len) in numbered(FileKind::Segment) {
-            if number <= segment {
+            if number <= carry && number < first_left {
                 self.retire(number, len)?;
                 deleted += 1;
             }
@@ -290,7 +322,7 @@ impl<T: Send + 'static> Journal<T> {
             self.folder.release_spares(deleted);
         }
         for (number, len) in numbered(FileKind::Carry) {
-            if number < segment {
+            if number < carry {
                 self.remove(FileKind::Carry, number, len)?;
             }
         }
@@ -304,7 +336,7 @@ impl<T: Send + 'static> Journal<T> {
     pub fn read_segment(&self, segment: SegmentNumber) -> Result<RecordReader, JournalError> {
         self.check_sealed(segment)?;
         let Folder { fs, dir, .. } = &self.folder;
-        RecordReader::open(fs.as_ref(), dir, FileKind::Segment, segment)
+        RecordReader::open_sealed(fs.as_ref(), dir, segment)
     }
 
     /// Opens the carry file of `segment` for reading.
@@ -359,10 +391,10 @@ impl<T: Send + 'static> Journal<T> {
             && fits(waiting, self.options.undelivered_bytes)
     }
 
-    /// Why the journal takes no more records until it is opened again, once that is so.
+    /// Why the journal takes no records now, while that is so: see [`Journal::heal`].
     #[must_use]
     pub fn is_failed(&self) -> Option<String> {
-        self.shared.failed.get().cloned()
+        self.shared.queue().failed.clone()
     }
 
     fn check_length(&self, record: &RecordBytes) -> Result<(), JournalError> {
@@ -405,8 +437,8 @@ impl<T: Send + 'static> Journal<T> {
     }
 
     fn check_open(&self, queue: &Queue<T>) -> Result<(), JournalError> {
-        if queue.closed || self.shared.failed.get().is_some() {
-            return Err(self.shared.stopped());
+        if queue.closed || queue.failed.is_some() {
+            return Err(queue.stopped());
         }
         Ok(())
     }
@@ -482,9 +514,9 @@ impl<T> Journal<T> {
         let panicked = thread.is_some_and(|thread| thread.join().is_err());
         self.folder.spares.close();
         self.folder.release_spares(0);
-        if panicked || self.shared.failed.get().is_some() {
-            let reason = "writer thread stopped".to_owned();
-            let reason = self.shared.failed.get().cloned().unwrap_or(reason);
+        let failed = self.shared.queue().failed.clone();
+        if panicked || failed.is_some() {
+            let reason = failed.unwrap_or_else(|| "writer thread stopped".to_owned());
             return Err(JournalError::Failed { reason });
         }
         Ok(())

@@ -39,19 +39,26 @@
 //!
 //! Opening starts a new segment, whose number is above that of all files, and leaves the earlier
 //! ones for replay. There is always at least the active segment, durable before anything is told
-//! of it, so numbers are never given twice. They may have gaps.
+//! of it, so numbers are never given twice. They may have gaps. Each folder on the way to the
+//! journal's is synced into the one above it when the journal is opened.
 //!
 //! All integers are little endian. CRC is CRC32C.
 //!
 //! | file header: offset | bytes | |
 //! |---|---|---|
 //! | 0 | 8 | `TLSEGMNT` or `TLCARRY1` |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 4 | format version, 2 |
 //! | 12 | 4 | no body in this file is longer than this |
 //! | 16 | 8 | segment number, as in the name |
 //! | 24 | 8 | base: the sequence number of offset 0 of this file |
 //! | 32 | 4 | 1 if the file had another content before, else 0 |
 //! | 36 | 4 | CRC of the 36 bytes before |
+//! | 40 | 8 | number of the segment that took records before this one, 0 where none did |
+//! | 48 | 8 | the end of that segment: its acknowledged records fill it up to here at the least |
+//! | 56 | 4 | CRC of the 56 bytes before |
+//!
+//! The first 40 bytes are the same in every version, so a build names a version that it does not
+//! know instead of taking the file for damaged. Version 1 has these alone; it is read as well.
 //!
 //! Records follow without gaps, each a frame and a body. The payload is stored raw: it is
 //! compressed already, or will be when it becomes a table.
@@ -81,6 +88,16 @@
 //! given. A client could hide a frame in a payload with the number that it foresees, so this base is
 //! also beyond the last one by a random distance below 2^36.
 //!
+//! # The end of a segment
+//!
+//! A segment has nothing at its end. The header of the next one states it: synced before that one
+//! is known to anybody, so before anything in it is acknowledged, at no cost of its own. That holds
+//! for a segment that was given up as well, and for the newest one when a journal is opened, after
+//! its tail was cut and the rest synced. What is stated is what is durable at least: a segment goes
+//! on when its successor could not be made, and of several that name it the furthest counts. Damage
+//! before the stated end is [`DamageKind::CorruptEnd`] where no record follows it, also in a file
+//! that was written over.
+//!
 //! A carry file ends with a footer, whose body is the count of records before it and the sum of
 //! their body lengths, 8 bytes each. Its base only serves to go on numbering. It is written under
 //! another name, synced, renamed, and the folder synced.
@@ -95,7 +112,10 @@
 //!   [`JournalError::DiskFull`], and the journal goes on.
 //! - Any error of a sync, or a write error of another kind: nobody in the group is acknowledged,
 //!   the segment is sealed, and a new one is opened. No acknowledgement is ever based on a file
-//!   whose sync has failed. If there cannot be a new one, the journal has failed for good.
+//!   whose sync has failed. While there cannot be a new one, the journal takes nothing; its consumer
+//!   asks it from time to time to try again ([`Journal::heal`]).
+//! - A position beyond 2^63 or a number beyond 2^62: refused, with
+//!   [`JournalError::OutOfNumbers`].
 //!
 //! A record that was *not* acknowledged may turn up in a replay all the same, when the machine
 //! stops before the device has forgotten it. So may a record whose acknowledgement was lost.
@@ -128,6 +148,7 @@ mod capacity;
 mod events;
 mod spares;
 mod writer;
+mod writing;
 
 mod journal;
 
@@ -138,7 +159,10 @@ mod tests;
 
 pub use error::JournalError;
 pub use events::{Event, Receiver};
-pub use fs::{JournalFile, JournalFs, JournalRead, ListedFile, LockGuard, LockOutcome, RealFs};
+pub use fs::{
+    JournalFile, JournalFs, JournalRead, ListedFile, LockGuard, LockOutcome, RealFs, create_folder,
+    create_folders,
+};
 pub use journal::{Journal, JournalOptions};
 pub use recover::Recovered;
 pub use replay::{Damage, DamageKind, RecordReader, read_carry, read_segment};

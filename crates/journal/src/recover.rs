@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::JournalError;
 use crate::fs::JournalFs;
 use crate::replay::{Damage, DamageKind, RecordReader, carry_is_complete};
-use crate::segment::{FileKind, SegmentNumber, is_temporary_name};
+use crate::segment::{FileKind, Predecessor, SegmentNumber, is_temporary_name};
 
 /// Name of the file whose lock says who owns the folder.
 pub(crate) const LOCK_NAME: &str = "LOCK";
@@ -44,6 +44,8 @@ pub(crate) struct Stock {
     pub(crate) next_number: SegmentNumber,
     /// Above the sequence number of every record.
     pub(crate) next_sequence: u64,
+    /// The newest segment, whose end is durable.
+    pub(crate) newest: Option<Predecessor>,
     pub(crate) used_bytes: u64,
     /// Files without a use, with their lengths.
     pub(crate) garbage: Vec<(PathBuf, u64)>,
@@ -74,8 +76,11 @@ pub(crate) fn take_stock(fs: &dyn JournalFs, dir: &Path) -> Result<Stock, Journa
     let highest = segments.last().copied().max(carries.last().map(|(number, _)| *number));
     let next_number = highest.map_or(SegmentNumber::new(1), SegmentNumber::next);
     let mut recovered = Recovered { segments, ..Recovered::default() };
-    if let Some(newest) = recovered.segments.last() {
-        used_bytes = used_bytes.saturating_sub(repair(fs, dir, *newest, &mut recovered.damage)?);
+    let mut newest = None;
+    if let Some(number) = recovered.segments.last().copied() {
+        let (end, cut) = repair(fs, dir, number, &mut recovered.damage)?;
+        used_bytes = used_bytes.saturating_sub(cut);
+        newest = Some(Predecessor { number, end });
     }
     sort_carries(fs, dir, &carries, &mut recovered)?;
 
@@ -85,7 +90,7 @@ pub(crate) fn take_stock(fs: &dyn JournalFs, dir: &Path) -> Result<Stock, Journa
         garbage.extend(older.map(|(number, len)| (FileKind::Carry.path(dir, *number), *len)));
         recovered.carries.retain(|number| base <= *number);
     }
-    Ok(Stock { recovered, next_number, next_sequence, used_bytes, garbage })
+    Ok(Stock { recovered, next_number, next_sequence, newest, used_bytes, garbage })
 }
 
 /// Removes files without a use. That they stay is no reason not to start.
@@ -134,22 +139,24 @@ fn find_next_sequence(
     Ok(known.saturating_add(unknown))
 }
 
-/// Reads the newest segment through, notes its damage, and cuts its tail. Returns the bytes cut.
+/// Reads the newest segment through, notes its damage, and cuts its tail. Returns its end, which is
+/// durable then, and the bytes cut: a process that died between write and sync leaves records that
+/// are read now and may be gone after a power cut.
 fn repair(
     fs: &dyn JournalFs,
     dir: &Path,
     newest: SegmentNumber,
     damage: &mut Vec<Damage>,
-) -> Result<u64, JournalError> {
+) -> Result<(u64, u64), JournalError> {
     let mut reader = RecordReader::open(fs, dir, FileKind::Segment, newest)?;
     for record in reader.by_ref() {
         record?;
     }
     damage.extend_from_slice(reader.damage());
-    let Some(tail) = reader.tail() else { return Ok(0) };
+    let end = reader.end_of_records();
     let path = FileKind::Segment.path(dir, newest);
-    fs.truncate(&path, tail).map_err(|error| JournalError::io("cut", &path, error))?;
-    Ok(reader.file_len() - tail)
+    fs.truncate(&path, end).map_err(|error| JournalError::io("cut", &path, error))?;
+    Ok((end, reader.file_len() - end))
 }
 
 fn sort_carries(

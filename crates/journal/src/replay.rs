@@ -1,6 +1,6 @@
 //! Reads journal files back, record by record, past whatever damage lies between.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::iter::FusedIterator;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::error::JournalError;
 use crate::fs::{JournalFs, JournalRead, RealFs};
 use crate::segment::{
     FILE_HEADER_LEN, FORMAT_VERSION, FRAME_LEN, FRAME_MAGIC, FileHeader, FileKind, Footer, Frame,
-    FrameKind, HeaderFault, RecordBytes, SegmentNumber, Sequence, len_u64,
+    FrameKind, HeaderFault, Predecessor, RecordBytes, SegmentNumber, Sequence, len_u64,
 };
 
 /// How much is read ahead, and searched at once after damage.
@@ -40,6 +40,9 @@ pub enum DamageKind {
     /// Unreadable bytes with readable records behind them: the device altered synced bytes, or a
     /// group that was being written when the machine stopped reached the device in part.
     CorruptMiddle,
+    /// A segment ends, or its records do, before the position up to which the next one says that it
+    /// was filled: the device lost or altered acknowledged records.
+    CorruptEnd,
     /// A carry file without its footer, or with fewer records than that announces.
     IncompleteCarry,
 }
@@ -51,7 +54,7 @@ pub enum DamageKind {
 /// # Errors
 /// When the file cannot be read, or is of another format version or number.
 pub fn read_segment(dir: &Path, segment: SegmentNumber) -> Result<RecordReader, JournalError> {
-    RecordReader::open(&RealFs, dir, FileKind::Segment, segment)
+    RecordReader::open_sealed(&RealFs, dir, segment)
 }
 
 /// Opens the carry file of `segment` of the journal in `dir` for reading. As [`read_segment`].
@@ -77,6 +80,8 @@ pub struct RecordReader {
     max_body_bytes: u64,
     header_readable: bool,
     is_reused: bool,
+    /// Up to where acknowledged records fill the file, as far as a later one says so.
+    stated_end: u64,
     records: u64,
     body_bytes: u64,
     last_sequence: Option<Sequence>,
@@ -126,6 +131,7 @@ impl RecordReader {
             max_body_bytes: u64::from(u32::MAX),
             header_readable: false,
             is_reused: false,
+            stated_end: 0,
             records: 0,
             body_bytes: 0,
             last_sequence: None,
@@ -135,6 +141,17 @@ impl RecordReader {
             path,
         };
         reader.read_header(number)?;
+        Ok(reader)
+    }
+
+    /// Opens a segment that others followed, and heeds what they say of its end.
+    pub(crate) fn open_sealed(
+        fs: &dyn JournalFs,
+        dir: &Path,
+        number: SegmentNumber,
+    ) -> Result<Self, JournalError> {
+        let mut reader = Self::open(fs, dir, FileKind::Segment, number)?;
+        reader.stated_end = stated_end(fs, dir, number)?;
         Ok(reader)
     }
 
@@ -156,10 +173,10 @@ impl RecordReader {
         self.len
     }
 
-    /// Where the unusable tail begins, if one was found: what an unfinished write left, or what the
-    /// file held before it became this segment.
-    pub(crate) const fn tail(&self) -> Option<u64> {
-        self.tail
+    /// Where the records end once the iteration has: what is behind is what an unfinished write
+    /// left, or what the file held before it became this segment.
+    pub(crate) fn end_of_records(&self) -> u64 {
+        self.tail.unwrap_or(self.len)
     }
 
     /// Sequence number of offset 0, as far as known: from the file header, or else a record.
@@ -173,23 +190,22 @@ impl RecordReader {
 
     fn read_header(&mut self, number: SegmentNumber) -> Result<(), JournalError> {
         let mut bytes = [0; FILE_HEADER_LEN];
-        if self.len < len_u64(FILE_HEADER_LEN) {
-            // Created and never finished: such a file never took a record.
-            return Ok(());
-        }
-        self.read_exact(&mut bytes)?;
-        match FileHeader::decode(self.kind, &bytes) {
-            Ok(header) if header.number != number => {
+        let within = usize::try_from(self.len).unwrap_or(usize::MAX).min(FILE_HEADER_LEN);
+        let bytes = &mut bytes[..within];
+        self.read_exact(bytes)?;
+        match FileHeader::decode(self.kind, bytes) {
+            Ok(Some((header, _))) if header.number != number => {
                 Err(JournalError::Mislabelled { path: self.path.clone(), found: header.number })
             }
-            Ok(header) => {
+            Ok(Some((header, header_len))) => {
                 self.base_sequence = Some(header.base_sequence);
                 self.max_body_bytes = u64::from(header.max_body_bytes);
                 self.header_readable = true;
                 self.is_reused = header.is_reused;
-                self.position = len_u64(FILE_HEADER_LEN);
-                Ok(())
+                self.seek(len_u64(header_len))
             }
+            // Created and never finished: such a file never took a record.
+            Ok(None) => self.seek(0),
             Err(HeaderFault::Version(found)) => Err(JournalError::UnsupportedVersion {
                 path: self.path.clone(),
                 found,
@@ -203,19 +219,19 @@ impl RecordReader {
     fn advance(&mut self) -> Result<Option<RecordBytes>, JournalError> {
         while !self.done {
             if self.position == self.len {
-                self.finish_without_footer();
+                self.finish_at_end();
                 break;
             }
             let offset = self.position;
             let (frame, body) = match self.read_at_position()? {
                 Found::Record(frame, body) => (frame, body),
                 Found::BadBody { end } if self.len < end => {
-                    self.end_in_tail(offset)?;
+                    self.end_in_tail(offset, false)?;
                     break;
                 }
                 Found::BadBody { end } => {
                     if !self.resync(offset, end)? {
-                        self.end_in_tail(offset)?;
+                        self.end_in_tail(offset, false)?;
                     }
                     continue;
                 }
@@ -223,13 +239,7 @@ impl RecordReader {
                     if self.resync(offset, offset + 1)? {
                         continue;
                     }
-                    if self.is_reused {
-                        // What the file held before it became this segment.
-                        self.tail = Some(offset);
-                        self.done = true;
-                    } else {
-                        self.end_in_tail(offset)?;
-                    }
+                    self.end_in_tail(offset, self.is_reused)?;
                     continue;
                 }
             };
@@ -325,33 +335,55 @@ impl RecordReader {
         Ok(None)
     }
 
-    /// Nothing behind `offset` is a record: tells a zeroed tail from a torn one.
-    fn end_in_tail(&mut self, offset: u64) -> Result<(), JournalError> {
-        self.seek(offset)?;
-        let mut window = vec![0; READ_AHEAD_BYTES];
-        let mut left = self.len - offset;
-        let mut zero = true;
-        while 0 < left && zero {
-            let filled = usize::try_from(left).unwrap_or(usize::MAX).min(window.len());
-            let bytes = &mut window[..filled];
-            self.read_exact(bytes)?;
-            zero = bytes.iter().all(|byte| *byte == 0);
-            left -= len_u64(filled);
+    /// Nothing behind `offset` is a record. What lies before the stated end is damage; behind that,
+    /// a zeroed tail is told from a torn one, unless it is what the file held before.
+    fn end_in_tail(&mut self, offset: u64, held_before: bool) -> Result<(), JournalError> {
+        self.done = true;
+        let held_before = held_before || (self.is_reused && offset < self.stated_end);
+        let offset = self.note_missing_end(offset).min(self.len);
+        self.tail = Some(offset);
+        if held_before || offset == self.len {
+            return Ok(());
         }
-        let kind = match (self.kind, zero) {
+        let kind = match (self.kind, self.is_zero_from(offset)?) {
             (FileKind::Carry, _) => DamageKind::IncompleteCarry,
             (FileKind::Segment, true) => DamageKind::ZeroTail,
             (FileKind::Segment, false) => DamageKind::TornTail,
         };
         self.note(offset, self.len - offset, kind);
-        self.tail = Some(offset);
-        self.done = true;
         Ok(())
     }
 
-    fn finish_without_footer(&mut self) {
-        if self.kind == FileKind::Carry {
-            self.note(self.len, 0, DamageKind::IncompleteCarry);
+    /// Notes what the stated end says is missing behind `offset`, where the records end. Returns
+    /// where the file is explained up to.
+    fn note_missing_end(&mut self, offset: u64) -> u64 {
+        if self.stated_end <= offset {
+            return offset;
+        }
+        self.note(offset, self.stated_end - offset, DamageKind::CorruptEnd);
+        self.stated_end
+    }
+
+    fn is_zero_from(&mut self, offset: u64) -> Result<bool, JournalError> {
+        self.seek(offset)?;
+        let mut window = vec![0; READ_AHEAD_BYTES];
+        let mut left = self.len - offset;
+        while 0 < left {
+            let filled = usize::try_from(left).unwrap_or(usize::MAX).min(window.len());
+            let bytes = &mut window[..filled];
+            self.read_exact(bytes)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            left -= len_u64(filled);
+        }
+        Ok(true)
+    }
+
+    fn finish_at_end(&mut self) {
+        match self.kind {
+            FileKind::Carry => self.note(self.len, 0, DamageKind::IncompleteCarry),
+            FileKind::Segment => drop(self.note_missing_end(self.len)),
         }
         self.done = true;
     }
@@ -397,6 +429,45 @@ impl Iterator for RecordReader {
 
 impl FusedIterator for RecordReader {}
 
+/// Up to where `segment` was filled when the next one began, by the word of the files after it; 0
+/// where none says so. Of several, such as when a segment could not be made at the first attempt,
+/// the furthest counts: each was right when it was written.
+fn stated_end(fs: &dyn JournalFs, dir: &Path, segment: SegmentNumber) -> Result<u64, JournalError> {
+    let listed = fs.list(dir).map_err(|error| JournalError::io("list", dir, error))?;
+    let mut later: Vec<SegmentNumber> = listed
+        .iter()
+        .filter_map(|file| FileKind::Segment.parse_name(&file.name))
+        .filter(|number| segment < *number)
+        .collect();
+    later.sort_unstable();
+    let mut furthest = 0;
+    for number in later {
+        match read_predecessor(fs, &FileKind::Segment.path(dir, number))? {
+            Some(predecessor) if predecessor.number == segment => {
+                furthest = furthest.max(predecessor.end);
+            }
+            Some(predecessor) if segment < predecessor.number => break,
+            _ => {}
+        }
+    }
+    Ok(furthest)
+}
+
+/// What the header of a segment says of the one before it, as far as it can be read.
+fn read_predecessor(fs: &dyn JournalFs, path: &Path) -> Result<Option<Predecessor>, JournalError> {
+    let mut bytes = Vec::with_capacity(FILE_HEADER_LEN);
+    let read = fs
+        .open_read(path)
+        .and_then(|file| file.take(len_u64(FILE_HEADER_LEN)).read_to_end(&mut bytes));
+    match read {
+        // Deleted since the folder was listed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|error| JournalError::io("read", path, error))?,
+    };
+    let header = FileHeader::decode(FileKind::Segment, &bytes).ok().flatten();
+    Ok(header.and_then(|(header, _)| header.predecessor))
+}
+
 /// Whether a carry file ends in a footer that fits its length. Reads its two ends only.
 ///
 /// A carry takes its name after it is synced, so this finds what a crash can do to one; bytes
@@ -408,7 +479,7 @@ pub(crate) fn carry_is_complete(
 ) -> Result<bool, JournalError> {
     let mut reader = RecordReader::open(fs, dir, FileKind::Carry, number)?;
     let footer_len = len_u64(FRAME_LEN + crate::segment::FOOTER_BODY_LEN);
-    if !reader.header_readable || reader.len < len_u64(FILE_HEADER_LEN) + footer_len {
+    if !reader.header_readable || reader.len < reader.position + footer_len {
         return Ok(false);
     }
     reader.seek(reader.len - footer_len)?;

@@ -9,18 +9,22 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 /// Length of a file header in bytes.
-pub(crate) const FILE_HEADER_LEN: usize = 40;
+pub(crate) const FILE_HEADER_LEN: usize = 60;
+/// Length of what every version begins with, and all that version 1 has.
+pub(crate) const COMMON_HEADER_LEN: usize = 40;
 /// Length of a record frame (what precedes header and payload) in bytes.
 pub(crate) const FRAME_LEN: usize = 32;
 /// Length of the body of a footer in bytes.
 pub(crate) const FOOTER_BODY_LEN: usize = 16;
-/// The only format version that this build writes and reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The format version that this build writes, and the highest that it reads.
+pub(crate) const FORMAT_VERSION: u32 = 2;
 /// First bytes of every record frame; not ASCII, so that text never looks like one.
 pub(crate) const FRAME_MAGIC: [u8; 4] = [0xf7, b'T', b'L', 0xa9];
 
-/// A file with a higher number is not ours: it would leave no numbers to go on with.
-const MAX_NUMBER: u64 = u64::MAX >> 2;
+/// No segment gets a higher number; a file with one is not ours.
+pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 2;
+/// No record gets a higher sequence number, so sums of a position and a length never overflow.
+pub(crate) const MAX_SEQUENCE: u64 = u64::MAX >> 1;
 const SEGMENT_MAGIC: [u8; 8] = *b"TLSEGMNT";
 const CARRY_MAGIC: [u8; 8] = *b"TLCARRY1";
 
@@ -168,6 +172,16 @@ pub(crate) struct FileHeader {
     pub(crate) max_body_bytes: u32,
     /// Whether the file had another content before: behind the last record may be the rest of it.
     pub(crate) is_reused: bool,
+    /// What a segment says of the one before it.
+    pub(crate) predecessor: Option<Predecessor>,
+}
+
+/// The segment that took records before another one did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Predecessor {
+    pub(crate) number: SegmentNumber,
+    /// What is durable of it, in bytes, at the least: acknowledged records fill it up to here.
+    pub(crate) end: u64,
 }
 
 /// Why bytes are no file header.
@@ -188,29 +202,49 @@ impl FileHeader {
         put(&mut out, 32, &u32::from(self.is_reused).to_le_bytes());
         let crc = crc32c::crc32c(&out[..36]);
         put(&mut out, 36, &crc.to_le_bytes());
+        // No segment has the number 0.
+        let none = Predecessor { number: SegmentNumber::new(0), end: 0 };
+        let predecessor = self.predecessor.unwrap_or(none);
+        put(&mut out, 40, &predecessor.number.get().to_le_bytes());
+        put(&mut out, 48, &predecessor.end.to_le_bytes());
+        let crc = crc32c::crc32c(&out[..56]);
+        put(&mut out, 56, &crc.to_le_bytes());
         out
     }
 
+    /// The header that `bytes` begin with, and its length. `None` where the file ends within it:
+    /// then it was never finished.
     pub(crate) fn decode(
         kind: FileKind,
-        bytes: &[u8; FILE_HEADER_LEN],
-    ) -> Result<Self, HeaderFault> {
-        let magic_and_crc =
-            bytes.starts_with(&kind.magic()) && u32_at(bytes, 36) == crc32c::crc32c(&bytes[..36]);
+        bytes: &[u8],
+    ) -> Result<Option<(Self, usize)>, HeaderFault> {
+        let Some(common) = bytes.first_chunk::<COMMON_HEADER_LEN>() else { return Ok(None) };
+        let magic_and_crc = common.starts_with(&kind.magic())
+            && u32_at(common, 36) == crc32c::crc32c(&common[..36]);
         if !magic_and_crc {
             return Err(HeaderFault::Damaged);
         }
-        let version = u32_at(bytes, 8);
-        if version != FORMAT_VERSION {
-            return Err(HeaderFault::Version(version));
-        }
-        Ok(Self {
+        let header = Self {
             kind,
-            number: SegmentNumber(u64_at(bytes, 16)),
-            base_sequence: u64_at(bytes, 24),
-            max_body_bytes: u32_at(bytes, 12),
-            is_reused: u32_at(bytes, 32) == 1,
-        })
+            number: SegmentNumber(u64_at(common, 16)),
+            base_sequence: u64_at(common, 24),
+            max_body_bytes: u32_at(common, 12),
+            is_reused: u32_at(common, 32) == 1,
+            predecessor: None,
+        };
+        match u32_at(common, 8) {
+            1 => Ok(Some((header, COMMON_HEADER_LEN))),
+            FORMAT_VERSION => {
+                let Some(whole) = bytes.first_chunk::<FILE_HEADER_LEN>() else { return Ok(None) };
+                if u32_at(whole, 56) != crc32c::crc32c(&whole[..56]) {
+                    return Err(HeaderFault::Damaged);
+                }
+                let (number, end) = (SegmentNumber(u64_at(whole, 40)), u64_at(whole, 48));
+                let predecessor = (number.get() != 0).then_some(Predecessor { number, end });
+                Ok(Some((Self { predecessor, ..header }, FILE_HEADER_LEN)))
+            }
+            version => Err(HeaderFault::Version(version)),
+        }
     }
 }
 
@@ -250,7 +284,8 @@ impl Frame {
         out
     }
 
-    /// `None` unless magic, CRC and kind are right. Lengths are still to be bounded.
+    /// `None` unless magic, CRC, kind and the range of the sequence number are right. Lengths are
+    /// still to be bounded.
     pub(crate) fn decode(bytes: &[u8; FRAME_LEN]) -> Option<Self> {
         if !bytes.starts_with(&FRAME_MAGIC) || u32_at(bytes, 28) != crc32c::crc32c(&bytes[..28]) {
             return None;
@@ -260,6 +295,9 @@ impl Frame {
             2 => FrameKind::Footer,
             _ => return None,
         };
+        if MAX_SEQUENCE < u64_at(bytes, 16) {
+            return None;
+        }
         Some(Self {
             kind,
             header_bytes: u32_at(bytes, 8),
@@ -360,9 +398,11 @@ mod tests {
             base_sequence: 77,
             max_body_bytes: 1 << 20,
             is_reused: true,
+            predecessor: Some(Predecessor { number: SegmentNumber::new(11), end: 4096 }),
         };
         assert_eq!(Frame::decode(&frame.encode()), Some(frame));
-        assert_eq!(FileHeader::decode(FileKind::Segment, &header.encode()), Ok(header));
+        let decoded = FileHeader::decode(FileKind::Segment, &header.encode());
+        assert_eq!(decoded, Ok(Some((header, FILE_HEADER_LEN))));
         for bit in 0..FRAME_LEN * 8 {
             let mut bytes = frame.encode();
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -374,6 +414,36 @@ mod tests {
             let decoded = FileHeader::decode(FileKind::Segment, &bytes);
             assert_eq!(decoded, Err(HeaderFault::Damaged), "bit {bit}");
         }
+    }
+
+    /// Scenario: a header of version 1; headers of version 2 that end early, and one of version 3.
+    /// Guarantees: the first is read; a part is no header; a later version is named as such by its
+    /// first bytes, which no version changes.
+    #[test]
+    fn versions_are_told_by_the_first_bytes() {
+        let header = FileHeader {
+            kind: FileKind::Segment,
+            number: SegmentNumber::new(12),
+            base_sequence: 77,
+            max_body_bytes: 1 << 20,
+            is_reused: false,
+            predecessor: Some(Predecessor { number: SegmentNumber::new(11), end: 4096 }),
+        };
+        let with_version = |version: u32| {
+            let mut bytes = header.encode();
+            bytes[8..12].copy_from_slice(&version.to_le_bytes());
+            let crc = crc32c::crc32c(&bytes[..36]);
+            bytes[36..40].copy_from_slice(&crc.to_le_bytes());
+            bytes
+        };
+        let decode = |bytes: &[u8]| FileHeader::decode(FileKind::Segment, bytes);
+        let first = FileHeader { predecessor: None, ..header };
+        assert_eq!(decode(&with_version(1)[..40]), Ok(Some((first, 40))));
+        for len in 0..FILE_HEADER_LEN {
+            assert_eq!(decode(&header.encode()[..len]), Ok(None), "length {len}");
+        }
+        assert_eq!(decode(&with_version(3)), Err(HeaderFault::Version(3)));
+        assert_eq!(decode(&with_version(3)[..40]), Err(HeaderFault::Version(3)));
     }
 
     /// Scenario: names as the journal writes them, and near misses.

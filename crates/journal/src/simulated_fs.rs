@@ -5,7 +5,7 @@
 //! unsynced bytes are lost, while later syncs of the file succeed, as Linux does it. One seed
 //! gives one history, as long as its users are deterministic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Cursor, IoSlice};
 use std::ops::Range;
@@ -43,6 +43,8 @@ struct State {
     random: u64,
     /// What a reader sees.
     names: BTreeMap<PathBuf, usize>,
+    /// Folders that were made.
+    folders: BTreeSet<PathBuf>,
     /// What a crash leaves at least.
     durable_names: BTreeMap<PathBuf, usize>,
     unsynced: Vec<NameChange>,
@@ -422,8 +424,8 @@ impl SimulatedFs {
 }
 
 impl JournalFs for SimulatedFs {
-    fn create_dir_all(&self, _dir: &Path) -> io::Result<()> {
-        self.change(|_| Ok(()))
+    fn create_dir(&self, dir: &Path) -> io::Result<bool> {
+        self.change(|state| Ok(state.folders.insert(dir.to_path_buf())))
     }
 
     fn lock(&self, _path: &Path) -> io::Result<LockOutcome> {
@@ -459,6 +461,10 @@ impl JournalFs for SimulatedFs {
             let file = SimulatedFile { fs: self.clone(), file, boot: state.boot, position: 0 };
             Ok(Box::new(file) as Box<dyn JournalFile>)
         })
+    }
+
+    fn boot(&self) -> String {
+        self.state().boot.to_string()
     }
 
     fn random(&self) -> u64 {

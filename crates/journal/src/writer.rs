@@ -1,10 +1,9 @@
 //! The one thread that writes: takes all that waits, writes it, syncs once, answers everybody.
 
 use std::io::{self, IoSlice};
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -13,14 +12,11 @@ use crate::error::{JournalError, is_disk_full};
 use crate::events::{Event, Sender};
 use crate::fs::{JournalFile, JournalFs, LockGuard};
 use crate::segment::{
-    FILE_HEADER_LEN, FileHeader, FileKind, RecordBytes, SegmentNumber, Sequence, frame_record,
-    len_u64,
+    FILE_HEADER_LEN, FileHeader, FileKind, MAX_NUMBER, MAX_SEQUENCE, Predecessor, RecordBytes,
+    SegmentNumber, Sequence, len_u64,
 };
 use crate::spares::{Spare, Spares};
-
-/// Parts shorter than this are copied beside their frames; longer ones are written from where
-/// they are. About where one more slice per system call costs as much as the copy.
-const COPY_BELOW_BYTES: usize = 4 << 10;
+use crate::writing::{plan_write, write_all};
 
 /// How far the base of a file that is written over lies beyond what went before, at most: too far
 /// to be guessed, and not so far that positions would run out within years of it.
@@ -39,15 +35,27 @@ pub(crate) struct Pending<T> {
 pub(crate) enum Request<T> {
     Append(Pending<T>),
     Rotate(oneshot::Sender<Result<SegmentNumber, JournalError>>),
+    Heal(oneshot::Sender<Result<(), JournalError>>),
 }
 
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     pub(crate) requests: Vec<Request<T>>,
     pub(crate) closed: bool,
+    /// Why no records are taken, while that is so.
+    pub(crate) failed: Option<String>,
     /// Whether the writer waits, having touched the file system for the last time.
     #[cfg(debug_assertions)]
     pub(crate) idle: bool,
+}
+
+impl<T> Queue<T> {
+    /// Why the journal takes no work, once it does not.
+    pub(crate) fn stopped(&self) -> JournalError {
+        self.failed
+            .as_ref()
+            .map_or(JournalError::Closed, |reason| JournalError::Failed { reason: reason.clone() })
+    }
 }
 
 /// What callers and the writer thread share.
@@ -58,7 +66,6 @@ pub(crate) struct Shared<T> {
     #[cfg(debug_assertions)]
     pub(crate) idle: Condvar,
     pub(crate) capacity: Arc<Capacity>,
-    pub(crate) failed: OnceLock<String>,
     active_number: AtomicU64,
     /// At or above the sequence number of all that was ever written.
     next_sequence: AtomicU64,
@@ -70,6 +77,7 @@ impl<T> Shared<T> {
             queue: Mutex::new(Queue {
                 requests: Vec::new(),
                 closed: false,
+                failed: None,
                 #[cfg(debug_assertions)]
                 idle: false,
             }),
@@ -77,7 +85,6 @@ impl<T> Shared<T> {
             #[cfg(debug_assertions)]
             idle: Condvar::new(),
             capacity,
-            failed: OnceLock::new(),
             active_number: AtomicU64::new(active.number.get()),
             next_sequence: AtomicU64::new(active.next_base()),
         }
@@ -98,9 +105,7 @@ impl<T> Shared<T> {
 
     /// Why the journal takes no work, once it does not.
     pub(crate) fn stopped(&self) -> JournalError {
-        self.failed
-            .get()
-            .map_or(JournalError::Closed, |reason| JournalError::Failed { reason: reason.clone() })
+        self.queue().stopped()
     }
 
     /// Waits for requests and swaps them into `taken`; false once closed and nothing is left.
@@ -157,6 +162,11 @@ impl ActiveSegment {
     fn next_base(&self) -> u64 {
         self.base_sequence.saturating_add(self.reach)
     }
+
+    /// What the next segment says of this one.
+    const fn as_predecessor(&self) -> Predecessor {
+        Predecessor { number: self.number, end: self.len }
+    }
 }
 
 /// Where segments are made.
@@ -170,14 +180,28 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// Creates an empty segment; when this returns it is there for good.
+    /// Creates an empty segment, which says up to where the one before it is filled; when this
+    /// returns it is there for good.
     pub(crate) fn create_segment(
         &self,
         number: SegmentNumber,
         base_sequence: u64,
+        predecessor: Option<Predecessor>,
     ) -> Result<ActiveSegment, JournalError> {
+        if MAX_NUMBER < number.get() || MAX_SEQUENCE - BASE_GAP_MASK <= base_sequence {
+            return Err(JournalError::OutOfNumbers { segment: number, position: base_sequence });
+        }
+        let max_body_bytes = self.max_body_bytes;
+        let header = FileHeader {
+            kind: FileKind::Segment,
+            number,
+            base_sequence,
+            max_body_bytes,
+            is_reused: false,
+            predecessor,
+        };
         if let Some(spare) = self.spares.take() {
-            match self.reuse_segment(&spare, number, base_sequence) {
+            match self.reuse_segment(&spare, &header) {
                 Ok(active) => return Ok(active),
                 Err(error) => tracing::warn!(%error, "segment file not written over"),
             }
@@ -186,7 +210,6 @@ impl Folder {
             self.remove_spare(&spare);
         }
         let path = FileKind::Segment.path(&self.dir, number);
-        let header = self.segment_header(number, base_sequence, false);
         let len = len_u64(FILE_HEADER_LEN);
         let created = self.fs.create(&path).and_then(|mut file| {
             write_all(file.as_mut(), &mut [IoSlice::new(&header.encode())])?;
@@ -201,23 +224,16 @@ impl Folder {
             }
             Err(error) => {
                 // Left behind it is read as an empty segment, so removing it is only tidiness.
-                if let Err(kept) = self.fs.remove(&path) {
-                    tracing::debug!(path = %path.display(), error = %kept, "segment not removed");
-                    self.capacity.grow_disk(len);
+                match self.fs.remove(&path) {
+                    Err(kept) if kept.kind() != io::ErrorKind::NotFound => {
+                        tracing::debug!(path = %path.display(), error = %kept, "segment not removed");
+                        self.capacity.grow_disk(len);
+                    }
+                    _ => {}
                 }
                 Err(JournalError::io("create segment", &path, error))
             }
         }
-    }
-
-    fn segment_header(
-        &self,
-        number: SegmentNumber,
-        base_sequence: u64,
-        is_reused: bool,
-    ) -> FileHeader {
-        let max_body_bytes = self.max_body_bytes;
-        FileHeader { kind: FileKind::Segment, number, base_sequence, max_body_bytes, is_reused }
     }
 
     /// Makes a spare file an empty segment. It takes the name when its header is durable, so that
@@ -225,13 +241,14 @@ impl Folder {
     fn reuse_segment(
         &self,
         spare: &Spare,
-        number: SegmentNumber,
-        next_base: u64,
+        header: &FileHeader,
     ) -> Result<ActiveSegment, JournalError> {
+        let number = header.number;
         let path = FileKind::Segment.path(&self.dir, number);
         // What a client hid in a payload at the right offset would be a record if it knew the base.
-        let base_sequence = next_base.saturating_add(1 + (self.fs.random() & BASE_GAP_MASK));
-        let header = self.segment_header(number, base_sequence, true);
+        let gap = 1 + (self.fs.random() & BASE_GAP_MASK);
+        let base_sequence = header.base_sequence.saturating_add(gap);
+        let header = FileHeader { base_sequence, is_reused: true, ..*header };
         let reused = self.fs.reuse(&spare.path).and_then(|mut file| {
             write_all(file.as_mut(), &mut [IoSlice::new(&header.encode())])?;
             file.sync_data()?;
@@ -274,6 +291,8 @@ pub(crate) struct Writer<T> {
     active: ActiveSegment,
     next_number: SegmentNumber,
     segment_bytes: u64,
+    /// Whether the active segment was given up and has no successor yet.
+    failed: bool,
     #[cfg(debug_assertions)]
     leave_out_sync: bool,
     frames: Vec<u8>,
@@ -299,6 +318,7 @@ impl<T> Writer<T> {
             active,
             next_number,
             segment_bytes,
+            failed: false,
             #[cfg(debug_assertions)]
             leave_out_sync: false,
             frames,
@@ -326,6 +346,7 @@ impl<T> Writer<T> {
                         // Whoever asked may have gone; the segment is sealed all the same.
                         drop(reply.send(self.rotate()));
                     }
+                    Request::Heal(reply) => drop(reply.send(self.heal())),
                 }
             }
             self.append_group(&mut group);
@@ -339,10 +360,8 @@ impl<T> Writer<T> {
             return;
         }
         let bytes = group.iter().map(|pending| pending.record.stored_len()).sum();
-        let written = match self.shared.failed.get() {
-            Some(_) => Err(self.shared.stopped()),
-            None => self.write_group(group, bytes),
-        };
+        let written =
+            if self.failed { Err(self.shared.stopped()) } else { self.write_group(group, bytes) };
         match written {
             Ok(()) => {
                 let end = self.active.len.saturating_add(bytes);
@@ -372,7 +391,12 @@ impl<T> Writer<T> {
     }
 
     fn write_group(&mut self, group: &[Pending<T>], bytes: u64) -> Result<(), JournalError> {
-        self.active.reach = self.active.reach.max(self.active.len.saturating_add(bytes));
+        let end = self.active.len.saturating_add(bytes);
+        if MAX_SEQUENCE - self.active.base_sequence < end {
+            let (segment, position) = (self.active.number, self.active.base_sequence);
+            return Err(JournalError::OutOfNumbers { segment, position });
+        }
+        self.active.reach = self.active.reach.max(end);
         self.shared.next_sequence.store(self.active.next_base(), Ordering::SeqCst);
         self.frames.clear();
         let first = self.active.base_sequence.saturating_add(self.active.len);
@@ -436,13 +460,28 @@ impl<T> Writer<T> {
                 self.folder.capacity.grow_disk(grown);
             }
         }
-        self.open_next().map_err(|error| {
-            let reason =
-                format!("open a segment after {} was given up: {error}", self.active.number);
-            tracing::error!(reason, "journal failed for good");
-            let reason = self.shared.failed.get_or_init(|| reason).clone();
-            JournalError::Failed { reason }
-        })
+        self.open_next().map_err(|error| self.fail(&error))
+    }
+
+    /// Notes that nothing can be taken until there is another segment, and why.
+    fn fail(&mut self, error: &JournalError) -> JournalError {
+        let reason = format!("open a segment after {} was given up: {error}", self.active.number);
+        tracing::error!(reason, "journal takes no records until a segment can be made");
+        self.failed = true;
+        self.shared.queue().failed = Some(reason.clone());
+        JournalError::Failed { reason }
+    }
+
+    /// Makes another segment where one was given up and none could be made.
+    fn heal(&mut self) -> Result<(), JournalError> {
+        if !self.failed {
+            return Ok(());
+        }
+        self.open_next().map_err(|error| self.fail(&error))?;
+        self.failed = false;
+        self.shared.queue().failed = None;
+        tracing::info!(segment = %self.active.number, "journal takes records again");
+        Ok(())
     }
 
     /// The file of the active segment ends where its durable part does.
@@ -452,7 +491,7 @@ impl<T> Writer<T> {
     }
 
     fn rotate(&mut self) -> Result<SegmentNumber, JournalError> {
-        if self.shared.failed.get().is_some() {
+        if self.failed {
             return Err(self.shared.stopped());
         }
         if self.active.cut
@@ -467,7 +506,7 @@ impl<T> Writer<T> {
     }
 
     fn rotate_when_full(&mut self) {
-        if self.active.len < self.segment_bytes || self.shared.failed.get().is_some() {
+        if self.active.len < self.segment_bytes || self.failed {
             return;
         }
         if let Err(error) = self.rotate() {
@@ -482,7 +521,8 @@ impl<T> Writer<T> {
     fn open_next(&mut self) -> Result<(), JournalError> {
         let number = self.next_number;
         self.next_number = number.next();
-        let next = self.folder.create_segment(number, self.active.next_base())?;
+        let predecessor = Some(self.active.as_predecessor());
+        let next = self.folder.create_segment(number, self.active.next_base(), predecessor)?;
         let segment = self.active.number;
         self.active = next;
         self.shared.active_number.store(number.get(), Ordering::SeqCst);
@@ -502,72 +542,9 @@ impl<T> Drop for Writer<T> {
         }
         if !queue.closed {
             queue.closed = true;
-            drop(self.shared.failed.set("writer thread stopped".to_owned()));
+            queue.failed = Some("writer thread stopped".to_owned());
         }
         // Dropping the reply ends of whatever came last answers it with `stopped`.
         queue.requests.clear();
     }
-}
-
-/// A stretch of bytes to write.
-#[derive(Debug)]
-enum Part<'a> {
-    /// In the buffer of frames.
-    Buffered(Range<usize>),
-    /// Where the caller has it.
-    InPlace(&'a [u8]),
-}
-
-impl Part<'_> {
-    fn bytes<'a>(&'a self, frames: &'a [u8]) -> &'a [u8] {
-        match self {
-            Self::Buffered(range) => frames.get(range.clone()).unwrap_or_default(),
-            Self::InPlace(bytes) => bytes,
-        }
-    }
-}
-
-/// Lays out `group` as it goes into the file, the first record at sequence number `first`.
-fn plan_write<'a, T>(
-    group: &'a [Pending<T>],
-    first: u64,
-    frames: &mut Vec<u8>,
-) -> Result<Vec<Part<'a>>, JournalError> {
-    let mut parts = Vec::new();
-    let mut buffered_from = 0;
-    let mut sequence = first;
-    for Pending { record, body_crc, .. } in group {
-        let Some(frame) = frame_record(record, *body_crc, sequence) else {
-            // `append` refuses such records.
-            let (bytes, limit) = (record.body_len(), u64::from(u32::MAX));
-            return Err(JournalError::RecordTooLarge { bytes, limit });
-        };
-        frames.extend_from_slice(&frame.encode());
-        for part in [&record.header, &record.payload] {
-            if part.len() < COPY_BELOW_BYTES {
-                frames.extend_from_slice(part);
-                continue;
-            }
-            parts.push(Part::Buffered(buffered_from..frames.len()));
-            parts.push(Part::InPlace(part));
-            buffered_from = frames.len();
-        }
-        sequence = sequence.saturating_add(record.stored_len());
-    }
-    parts.push(Part::Buffered(buffered_from..frames.len()));
-    parts.retain(|part| !part.bytes(frames).is_empty());
-    Ok(parts)
-}
-
-/// Writes all of `slices`, none of which is empty, however little each call takes.
-fn write_all(file: &mut dyn JournalFile, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    while !slices.is_empty() {
-        match file.write_vectored(slices) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(taken) => IoSlice::advance_slices(&mut slices, taken),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

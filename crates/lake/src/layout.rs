@@ -123,6 +123,12 @@ impl DataFolder {
         self.journal().join("EPOCH")
     }
 
+    /// Where a start notes what it is at, of what an earlier process left.
+    #[must_use]
+    pub fn replay_mark(&self) -> PathBuf {
+        self.journal().join("REPLAY")
+    }
+
     /// Where it is noted what an epoch brings to which table: beside the segments as well.
     #[must_use]
     pub fn epoch_plan(&self, epoch: u64) -> PathBuf {
@@ -149,7 +155,7 @@ impl DataFolder {
         self.root.join("ledger")
     }
 
-    /// Where records lie that were acknowledged and cannot be read any more.
+    /// Where records lie that were acknowledged and cannot be read, or that ended the process.
     #[must_use]
     pub fn parked(&self) -> PathBuf {
         self.root.join("parked")

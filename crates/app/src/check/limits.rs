@@ -49,12 +49,22 @@ impl Checker<'_> {
                  or raise `journal_budget`",
             );
         }
-        let parked = std::fs::read_dir(self.folder.parked()).map_or(0, Iterator::count);
-        if 0 < parked {
-            return Finding::note(
-                format!("{found}; {} in `parked`", units::count(parked, "file")),
-                "acknowledged records that could not be read again: keep them, and report it",
-            );
+        match crate::parked::list(&self.folder.parked()) {
+            Ok(parked) if parked.is_empty() => {}
+            Ok(parked) => {
+                let names: Vec<&str> = parked.iter().map(|entry| entry.name.as_str()).collect();
+                return Finding::failed(
+                    format!("{found}; set aside: {}", names.join(", ")),
+                    "they were acknowledged and are in no table: `tracelake parked list` says why, \
+                     `tracelake parked retry` puts them back",
+                );
+            }
+            Err(error) => {
+                return Finding::failed(
+                    format!("`{}`: {error}", self.folder.parked().display()),
+                    "look at that folder",
+                );
+            }
         }
         Finding::ok(found)
     }

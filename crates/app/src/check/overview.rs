@@ -56,8 +56,10 @@ pub(crate) struct ServiceOverview {
 pub(crate) struct JournalOverview {
     pub bytes: u64,
     pub budget_bytes: u64,
-    /// Files of records that could not be read again.
+    /// Files of what is set aside.
     pub parked_files: usize,
+    /// What is set aside: records that were acknowledged and are in no table, damage of the journal.
+    pub parked: Vec<crate::parked::Entry>,
 }
 
 /// Room on the disk, and what takes it.
@@ -146,6 +148,7 @@ pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Re
         bytes: 0,
         budget_bytes: settings.journal_budget_bytes,
         parked_files: std::fs::read_dir(folder.parked()).map_or(0, Iterator::count),
+        parked: crate::parked::list(&folder.parked())?,
     };
     let (mut service, mut service_fault, mut maintenance) = (None, None, None);
     match &state {

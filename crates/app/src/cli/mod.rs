@@ -7,6 +7,7 @@ mod import;
 mod maintain;
 mod man;
 mod output;
+mod parked;
 mod query;
 mod rebuild;
 mod serve;
@@ -60,6 +61,7 @@ enum Command {
     Sql(query::SqlArgs),
     Show(show::ShowArgs),
     Flush(flush::FlushArgs),
+    Parked(parked::ParkedArgs),
     Import(Box<import::ImportArgs>),
     Maintain(Box<maintain::MaintainArgs>),
     Rebuild(rebuild::RebuildArgs),
@@ -80,6 +82,7 @@ Exit codes:
   0    done; also when the reader of a pipe, such as head, has seen enough
   1    failed; the message says what and, on a line `hint:`, what to do
   2    wrong arguments
+  70   a service ended by itself: a defect, or a journal that cannot be read; start it again
   130  broken off with Ctrl-C";
 
 impl Cli {
@@ -112,6 +115,7 @@ impl Cli {
             Command::Show(args) => show::run(&data_dir, &args).await,
             Command::Man(args) => man::run(<Self as clap::CommandFactory>::command(), &args),
             Command::Flush(args) => flush::run(&data_dir, args).await,
+            Command::Parked(args) => parked::run(&data_dir, args).await,
             Command::Import(args) => import::run(&data_dir, *args).await,
             Command::Maintain(args) => maintain::run(&data_dir, *args).await,
             Command::Rebuild(args) => rebuild::run(&data_dir, &args).await,

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Overrides, Settings};
+use crate::service::EndedByItself;
 use crate::serving::Serving;
 
 /// Runs the archive service until Ctrl-C or SIGTERM.
@@ -21,18 +22,27 @@ pub(crate) struct ServeArgs {
     /// Settings file [default: tracelake.toml, if it is there]
     #[arg(long, env = "TRACELAKE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Start without the carry file of this epoch, which is lost, and with it the acknowledged traces
+    /// that it held
+    #[arg(long, value_name = "EPOCH")]
+    accept_lost_carry: Option<u64>,
     #[command(flatten)]
     overrides: Overrides,
 }
 
 pub(crate) async fn run(data_dir: &Path, args: ServeArgs) -> anyhow::Result<()> {
+    let accept_lost_carry = args.accept_lost_carry;
     let settings = Settings::load(args.config.as_deref(), args.overrides)?;
+    let settings = Settings { accept_lost_carry, ..settings };
     // Before anyone can know of this process: the first signal is a stop, not an end.
     let signals = StopSignals::listen()?;
     let serving = Serving::start(data_dir, &settings).await?;
-    let asked = wait_for_stop(&serving, signals).await;
+    let by_itself = wait_for_stop(&serving, signals).await;
     let ended = serving.stop().await;
-    asked?;
+    if by_itself {
+        let reason = ended.err().map_or_else(|| "no reason given".to_owned(), |e| format!("{e:#}"));
+        return Err(EndedByItself { reason }.into());
+    }
     ended
 }
 
@@ -52,15 +62,15 @@ impl StopSignals {
     }
 }
 
-/// Returns on Ctrl-C, SIGTERM, or when the pipeline has ended by itself.
-async fn wait_for_stop(serving: &Serving, mut signals: StopSignals) -> anyhow::Result<()> {
+/// Returns on Ctrl-C or SIGTERM, or with true when a part of the service has ended by itself.
+async fn wait_for_stop(serving: &Serving, mut signals: StopSignals) -> bool {
     let mut tick = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
-            _ = signals.interrupt.recv() => return Ok(()),
-            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return false,
+            _ = signals.terminate.recv() => return false,
             _ = tick.tick() => if serving.has_ended() {
-                anyhow::bail!("the pipeline has ended; what was acknowledged is in the journal");
+                return true;
             }
         }
     }

@@ -86,9 +86,9 @@ fn page(seen: &Overview, out: &mut dyn Write, options: &RenderOptions) -> anyhow
         (None, None) => "none runs on this data folder".to_owned(),
     };
     let journal = &seen.journal;
-    let parked = match journal.parked_files {
+    let parked = match journal.parked.len() {
         0 => String::new(),
-        many => format!(", {} in `parked`", units::count(many, "file")),
+        many => format!(", {} set aside", units::count(many, "record")),
     };
     let free = seen.disk.free_bytes.map_or("unknown".to_owned(), units::bytes);
     writeln!(out, "Data folder  {}", printable_lines(&seen.data_dir))?;
@@ -119,6 +119,11 @@ fn page(seen: &Overview, out: &mut dyn Write, options: &RenderOptions) -> anyhow
     section("Experiments with a table of their own", &bindings_of(seen)?, out, options)?;
     if !seen.moves.is_empty() {
         section("Earlier traces on their way", &moves_of(seen)?, out, options)?;
+    }
+    for entry in &journal.parked {
+        let reason = entry.reason.as_deref().unwrap_or("reason not known");
+        let (name, reason) = (printable(&entry.name), printable_lines(reason));
+        writeln!(out, "\nSet aside: {name}: {reason}")?;
     }
     for (table, done) in seen.maintenance.iter().flat_map(|maintenance| &maintenance.tables) {
         if let Some(reason) = &done.fault {

@@ -147,6 +147,8 @@ pub(crate) struct Settings {
     pub index_limit: usize,
     pub ledger_retention: Duration,
     pub services: BTreeMap<String, ExperimentId>,
+    /// The carry file that the operator gave up: asked for by a flag, never set.
+    pub accept_lost_carry: Option<u64>,
 }
 
 impl Settings {
@@ -222,6 +224,7 @@ impl Settings {
             index_limit: pick!(index_limit, 4_000_000_usize),
             ledger_retention: pick!(ledger_retention, Span(LEDGER_RETENTION)).0,
             services: flags.services.or(file.services).unwrap_or_default(),
+            accept_lost_carry: None,
         };
         settings.validate()?;
         Ok(settings)

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tracelake_decode::{DecodedRecord, Fingerprinter, RecordContent, RecordHeader};
-use tracelake_journal::{JournalFile, JournalFs, SegmentNumber};
+use tracelake_journal::{JournalFile, JournalFs, SegmentNumber, create_folder};
 use tracelake_model::{TraceChange, TraceId};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -320,7 +320,7 @@ impl Ledger {
     }
 
     fn begin(&self, day: u64) -> io::Result<Open> {
-        self.fs.create_dir_all(&self.folder)?;
+        create_folder(self.fs.as_ref(), &self.folder)?;
         let number =
             files(self.fs.as_ref(), &self.folder)?.last().map_or(1, |last| last.number + 1);
         let path = self.folder.join(read::file_name(number, day));

@@ -7,8 +7,9 @@ use tokio::sync::oneshot;
 use tracelake_intake::FoundTrace;
 use tracelake_lake::{EpochOutcome, Preview};
 use tracelake_model::{TableName, TraceId};
+use tracing::debug;
 
-use super::PipelineStatus;
+use super::{Pipeline, PipelineStatus, Scope};
 
 /// What the pipeline is told.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Find(Vec<TraceId>, oneshot::Sender<Result<Vec<FoundTrace>, String>>),
     /// Answer with the traces that are not wholly in their table yet.
     OpenTraces(oneshot::Sender<Vec<TraceId>>),
+    /// Have a table that is set apart opened again; answer whether it was.
+    ReleaseTable(TableName, oneshot::Sender<Result<bool, String>>),
     /// Answer with how it goes.
     Status(oneshot::Sender<PipelineStatus>),
     /// Commit what has settled and end.
@@ -79,5 +82,80 @@ impl FlushOutcome {
         let failed: Vec<String> =
             self.failed.iter().map(|(table, fault)| format!("table `{table}`: {fault}")).collect();
         Err(failed.join("; "))
+    }
+}
+
+impl Pipeline {
+    /// Does what it is told, and answers.
+    pub(super) fn answer(&mut self, command: Command) {
+        match command {
+            Command::Flush(reply) => {
+                if reply.send(self.flush()).is_err() {
+                    debug!("flush was not waited for");
+                }
+            }
+            Command::Preview(table, reply) => {
+                self.take_waiting();
+                if reply.send(self.preview(&table)).is_err() {
+                    debug!("uncommitted rows were not waited for");
+                }
+            }
+            Command::Find(traces, reply) => {
+                self.take_waiting();
+                if reply.send(self.find(&traces)).is_err() {
+                    debug!("traces were not waited for");
+                }
+            }
+            Command::OpenTraces(reply) => {
+                self.take_waiting();
+                let open = self.assembler.open_trace_ids().chain(self.doubts.traces());
+                if reply.send(open.collect()).is_err() {
+                    debug!("open traces were not waited for");
+                }
+            }
+            Command::ReleaseTable(table, reply) => {
+                let released = self.writers.release(&table).map_err(|error| format!("{error:#}"));
+                self.blocked.release(&table);
+                if reply.send(released).is_err() {
+                    debug!("the release of a table was not waited for");
+                }
+            }
+            Command::Status(reply) => {
+                self.take_waiting();
+                if reply.send(self.status()).is_err() {
+                    debug!("status was not waited for");
+                }
+            }
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    /// The rows of `table` that are not committed yet.
+    fn preview(&mut self, table: &TableName) -> Result<Option<Preview>, String> {
+        self.resolve_doubts(&|_| true);
+        let Some(table) = self.assembler.table_named(table) else { return Ok(None) };
+        let mut traces = self.assembler.peek(&table);
+        let now = self.clock.now_unix_micro();
+        for trace in &mut traces {
+            trace.created_at_micros = now;
+            trace.updated_at_micros = now;
+        }
+        self.writers
+            .guarded(&table, |writer| writer.preview(&traces))
+            .map(Some)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Settles and commits everything, in as many epochs as memory asks for.
+    fn flush(&mut self) -> Result<FlushOutcome, String> {
+        let mut whole = FlushOutcome::default();
+        loop {
+            let done = self.run_epoch(Scope::Everything).map_err(|error| format!("{error:#}"))?;
+            let is_rest = done.deferred == 0;
+            whole = whole.then(done);
+            if is_rest {
+                return whole.complete();
+            }
+        }
     }
 }

@@ -80,7 +80,7 @@ fn remove(fs: &dyn JournalFs, path: &Path) -> io::Result<()> {
 }
 
 /// Creates a file of these bytes, which are durable when this returns; its name is not yet.
-pub(super) fn write_file(fs: &dyn JournalFs, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_file(fs: &dyn JournalFs, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs.create(path)?;
     let mut rest = bytes;
     while !rest.is_empty() {

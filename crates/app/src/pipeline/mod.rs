@@ -20,16 +20,23 @@
 //! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
 
 mod arrival;
+mod batches;
 mod blocked;
+mod careful;
+#[cfg(all(test, debug_assertions))]
+mod careful_tests;
 mod command;
 mod doubts;
 mod epoch_file;
 mod find;
+mod finish;
+mod healing;
 mod homes;
 mod identity;
 mod moves;
 mod plans;
 mod recover;
+mod replay_mark;
 mod status;
 mod writers;
 
@@ -41,27 +48,33 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tracelake_decode::DecodedRecord;
 use tracelake_journal::{
-    Event, Journal, JournalError, JournalFs, Receiver, RecordBytes, Recovered, SegmentNumber,
+    Event, Journal, JournalError, JournalFs, Receiver, Recovered, SegmentNumber,
 };
 use tracelake_lake::assemble::{Assembler, SettleRules, Take};
-use tracelake_lake::{LakeError, Preview, Retry, TraceDraft};
+use tracelake_lake::{LakeError, Retry, TraceDraft};
 use tracelake_model::{Clock, TableName, TraceId};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use crate::archive::Archive;
 use crate::broken::Broken;
+use crate::health::Health;
 use crate::ledger::Ledger;
 use crate::maintenance::MaintenanceState;
 use blocked::BlockedTables;
+use careful::Undone;
 use doubts::{Doubt, Doubts};
+use healing::Healing;
 use moves::Mover;
 use plans::EpochPlans;
+use replay_mark::{ReplayMark, Stage};
 use writers::{FailedCommit, Writers};
 
 pub(crate) use blocked::OpenBytes;
 pub(crate) use command::{Command, FlushOutcome};
-pub(crate) use epoch_file::read_epoch;
+pub(crate) use epoch_file::{read_epoch, write_file};
 pub(crate) use identity::Identity;
+pub(crate) use recover::check_carry;
+pub(crate) use replay_mark::Stopper;
 pub(crate) use status::{PipelineStatus, TableStatus};
 
 /// How often the pipeline looks whether something has settled.
@@ -115,6 +128,17 @@ pub(crate) struct Pipeline {
     maintenance: Arc<MaintenanceState>,
     mover: Mover,
     ledger: Ledger,
+    /// What a start is at, of what an earlier process left.
+    mark: ReplayMark,
+    /// What the epochs of a replay by parts leave undone; `None` once an ordinary one was noted.
+    undone: Option<Undone>,
+    /// The last epoch that was noted, and how many records it carried over.
+    noted: Option<SegmentNumber>,
+    carried: u64,
+    /// Traces that were replayed and are not committed, while that matters.
+    replayed: Option<HashSet<TraceId>>,
+    health: Arc<Health>,
+    healing: Healing,
     broken: Broken,
     stopping: bool,
 }
@@ -143,6 +167,8 @@ pub(crate) struct PipelineParts {
     pub default_table: TableName,
     pub open_bytes: Arc<OpenBytes>,
     pub maintenance: Arc<MaintenanceState>,
+    /// Told what is wrong.
+    pub health: Arc<Health>,
     /// How long it is kept what was acknowledged.
     pub ledger_retention: Duration,
     pub broken: Broken,
@@ -169,14 +195,17 @@ impl Pipeline {
             default_table,
             open_bytes,
             maintenance,
+            health,
             ledger_retention,
             broken,
         } = parts;
+        let mark = ReplayMark::new(Arc::clone(&fs), &archive.folder);
         let journal_id = identity.journal();
         let ledger =
             Ledger::open(Arc::clone(&fs), archive.folder.ledger(), journal_id, ledger_retention);
         let clock = Arc::clone(&archive.clock);
-        let writers = Writers::new(&archive, identity, journal.active_segment(), index_limit);
+        let active = journal.active_segment();
+        let writers = Writers::new(&archive, identity, active, index_limit, mark.clone());
         Self {
             handle,
             journal,
@@ -197,6 +226,13 @@ impl Pipeline {
             maintenance,
             mover: Mover::default(),
             ledger,
+            mark,
+            undone: None,
+            noted: None,
+            carried: 0,
+            replayed: None,
+            health,
+            healing: Healing::default(),
             clock,
             broken,
             stopping: false,
@@ -219,6 +255,11 @@ impl Pipeline {
         self.end()
     }
 
+    /// For who is told to stop this process.
+    pub(crate) fn stopper(&self) -> Stopper {
+        Stopper::new(self.mark.clone())
+    }
+
     /// Commits what has settled and closes the journal.
     ///
     /// # Errors
@@ -229,6 +270,8 @@ impl Pipeline {
             // Everything is in the journal: the next start goes on from there.
             warn!(error = format!("{error:#}"), "last epoch left in the journal");
         }
+        // A stop that was asked for is no death.
+        self.lay_mark_down();
         self.journal.close()?;
         Ok(())
     }
@@ -244,6 +287,7 @@ impl Pipeline {
             Wake::Command(Some(command)) => self.answer(command),
             Wake::Tick => {}
         }
+        self.heal_journal();
         if !self.stopping
             && self.is_due()
             && let Err(error) = self.run_epoch(Scope::Settled)
@@ -251,45 +295,10 @@ impl Pipeline {
             error!(error = format!("{error:#}"), "epoch not committed");
             self.not_before_nano = self.clock.monotonic_nano().saturating_add(RETRY_AFTER_NANO);
         }
+        self.say_health();
         // Between two batches of a move, requests come first but nothing is waited for.
         let moving = !self.stopping && self.step_moves();
         if moving { Duration::ZERO } else { TICK }
-    }
-
-    fn answer(&mut self, command: Command) {
-        match command {
-            Command::Flush(reply) => {
-                if reply.send(self.flush()).is_err() {
-                    debug!("flush was not waited for");
-                }
-            }
-            Command::Preview(table, reply) => {
-                self.take_waiting();
-                if reply.send(self.preview(&table)).is_err() {
-                    debug!("uncommitted rows were not waited for");
-                }
-            }
-            Command::Find(traces, reply) => {
-                self.take_waiting();
-                if reply.send(self.find(&traces)).is_err() {
-                    debug!("traces were not waited for");
-                }
-            }
-            Command::OpenTraces(reply) => {
-                self.take_waiting();
-                let open = self.assembler.open_trace_ids().chain(self.doubts.traces());
-                if reply.send(open.collect()).is_err() {
-                    debug!("open traces were not waited for");
-                }
-            }
-            Command::Status(reply) => {
-                self.take_waiting();
-                if reply.send(self.status()).is_err() {
-                    debug!("status was not waited for");
-                }
-            }
-            Command::Stop => self.stopping = true,
-        }
     }
 
     fn wait(&mut self, patience: Duration) -> Wake {
@@ -306,7 +315,11 @@ impl Pipeline {
 
     fn take(&mut self, event: Event<DecodedRecord>) -> Option<SegmentNumber> {
         match event {
-            Event::Appended { attachment, .. } => {
+            Event::Appended { attachment, record, .. } => {
+                #[cfg(debug_assertions)]
+                crate::faults::die_of_poison(&record.payload);
+                // Its memory is the attachment's, or nobody's.
+                drop(record);
                 self.ledger.note(&attachment);
                 arrival::bear_witness(&*self.clock, &attachment);
                 self.assembler.push(attachment, self.clock.monotonic_nano());
@@ -343,40 +356,21 @@ impl Pipeline {
             || (passed(self.last_amendment_nano, self.schedule.amend_every) && status.late)
     }
 
-    /// The rows of `table` that are not committed yet.
-    fn preview(&mut self, table: &TableName) -> Result<Option<Preview>, String> {
-        self.resolve_doubts(&|_| true);
-        let Some(table) = self.assembler.table_named(table) else { return Ok(None) };
-        let mut traces = self.assembler.peek(&table);
-        let now = self.clock.now_unix_micro();
-        for trace in &mut traces {
-            trace.created_at_micros = now;
-            trace.updated_at_micros = now;
-        }
-        self.writers
-            .guarded(&table, |writer| writer.preview(&traces))
-            .map(Some)
-            .map_err(|error| error.to_string())
-    }
-
-    /// Settles and commits everything, in as many epochs as memory asks for.
-    fn flush(&mut self) -> Result<FlushOutcome, String> {
-        let mut whole = FlushOutcome::default();
-        loop {
-            let done = self.run_epoch(Scope::Everything).map_err(|error| format!("{error:#}"))?;
-            let is_rest = done.deferred == 0;
-            whole = whole.then(done);
-            if is_rest {
-                return whole.complete();
-            }
-        }
-    }
-
     /// One epoch over all that is in the journal now.
     fn run_epoch(&mut self, scope: Scope) -> anyhow::Result<FlushOutcome> {
+        let done = self.try_epoch(scope);
+        let fault = done.as_ref().err().map(|error| format!("epoch not committed: {error:#}"));
+        self.health.say("epoch", fault);
+        done
+    }
+
+    fn try_epoch(&mut self, scope: Scope) -> anyhow::Result<FlushOutcome> {
+        self.handle.block_on(self.journal.heal())?;
         let sealed = self.handle.block_on(self.journal.rotate())?;
         self.drain_to(sealed)?;
         let now = self.clock.monotonic_nano();
+        // It stands for all that there is.
+        self.undone = None;
         self.settle_and_commit(sealed, scope, now)
     }
 
@@ -441,6 +435,7 @@ impl Pipeline {
             }
         }
         self.open_bytes.set(self.assembler.open_bytes() + self.doubts.bytes(), 0);
+        self.forget_replayed();
         committed
     }
 
@@ -457,6 +452,7 @@ impl Pipeline {
         settled: HashMap<TableName, Vec<TraceDraft>>,
     ) -> anyhow::Result<FlushOutcome> {
         let (now, proven) = (self.clock.now_unix_nano(), self.clock.proven_unix_nano());
+        self.mark_stage(Stage::Between);
         let ledger = self.ledger.write(segment, now, proven);
         if let Err(error) = ledger {
             for (table, traces) in settled {
@@ -465,32 +461,16 @@ impl Pipeline {
             return Err(error);
         }
         let mut outcome = FlushOutcome::default();
-        for (table, traces) in self.plan(segment, settled, &mut outcome)? {
+        let planned = self.plan(segment, settled, &mut outcome)?;
+        self.mark_stage(Stage::AtWork);
+        for (table, traces) in planned {
             self.commit(segment, &table, traces, &mut outcome);
         }
+        self.mark_stage(Stage::Between);
         if self.doubts.is_empty() {
-            self.write_carry(segment)?;
-            self.note_done(segment)?;
-            self.journal.delete_through(segment)?;
-            self.plans.forget_through(segment);
+            self.finish(segment)?;
         }
         Ok(outcome)
-    }
-
-    /// Notes that the epoch is done; durable when this returns.
-    fn note_done(&self, epoch: SegmentNumber) -> anyhow::Result<()> {
-        epoch_file::write_epoch(self.fs.as_ref(), &self.archive.folder, epoch, self.clock.times())
-    }
-
-    fn write_carry(&self, segment: SegmentNumber) -> Result<(), JournalError> {
-        let mut carried = self.assembler.carry().map(|(header, payload)| RecordBytes {
-            header: header.to_bytes(),
-            payload: payload.into(),
-        });
-        if self.broken.leaves_out_carry() {
-            return self.journal.write_carry(segment, &mut std::iter::empty());
-        }
-        self.journal.write_carry(segment, &mut carried)
     }
 
     /// Puts late pieces of archived traces back until the next amendment round. A table that

@@ -169,6 +169,11 @@ impl EpochPlans {
         Ok(plans)
     }
 
+    /// The epochs that have a plan, ascending.
+    pub(super) fn epochs(&self) -> Vec<SegmentNumber> {
+        self.plans.keys().copied().collect()
+    }
+
     /// The highest epoch that has a plan: no table has a higher one.
     pub(super) fn highest(&self) -> Option<SegmentNumber> {
         self.plans.keys().next_back().copied()
@@ -244,8 +249,13 @@ impl EpochPlans {
 
     /// Deletes the plans of epochs that are done.
     pub(super) fn forget_through(&mut self, done: SegmentNumber) {
-        let left = self.plans.split_off(&done.next());
-        for epoch in std::mem::replace(&mut self.plans, left).into_keys() {
+        self.forget(|epoch| epoch <= done);
+    }
+
+    /// Deletes the plans of these epochs, which are done.
+    pub(super) fn forget(&mut self, is_done: impl Fn(SegmentNumber) -> bool) {
+        for epoch in self.epochs().into_iter().filter(|epoch| is_done(*epoch)) {
+            self.plans.remove(&epoch);
             let path = self.folder.epoch_plan(epoch.get());
             match self.fs.remove(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

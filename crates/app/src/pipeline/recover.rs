@@ -5,7 +5,7 @@
 //! that was acknowledged and is not in a table by the word of the epoch file.
 //!
 //! Of it, epochs above `d` may have brought some to tables already. Which ones the plan of each
-//! epoch says ([`super::plans`]), and whether it came to that the table's `txn` with the plan's nonce. A trace that
+//! epoch says ([`super::plans`]), and whether it came to that the table's `txn`. A trace that
 //! settled in epoch `k` settled with all that there was of it up to the end of segment `k`; so what
 //! is in is taken out right there, and what comes after is a late piece, as it was then.
 //!
@@ -13,65 +13,168 @@
 //! has an epoch above `c`: segments up to `c` are only taken in, and each one above it is an epoch
 //! of its own, committed and deleted before the next is read, so that memory holds one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tracelake_decode::{RecordHeader, decode_record};
-use tracelake_journal::{RecordReader, Recovered, SegmentNumber};
+use tracelake_journal::{JournalFs, RecordBytes, RecordReader, Recovered, SegmentNumber};
+use tracelake_lake::DataFolder;
 use tracing::{error, info, warn};
 
 use super::arrival::Arrival;
+use super::batches::Care;
+use super::careful::Backlog;
 use super::doubts::Doubt;
-use super::epoch_file::{read_epoch, write_file};
+use super::epoch_file::read_epoch;
 use super::plans::EpochPlans;
+use super::replay_mark::{At, LastWords, Origin, PartDone, Position, Stage};
 use super::{Pipeline, Scope};
+use crate::fault::{Fault, FaultKind};
 
-/// What a file of the journal holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Replayed {
-    /// What was acknowledged.
-    Segment,
-    /// What is still unsettled of that.
-    Carry,
+/// Refuses to start when the carry that the epoch file relies on is not there as a whole: it holds
+/// acknowledged traces that are in no table. `accepted` is the carry that the operator gave up.
+pub(crate) fn check_carry(
+    fs: &dyn JournalFs,
+    folder: &DataFolder,
+    recovered: &Recovered,
+    accepted: Option<u64>,
+) -> anyhow::Result<()> {
+    let Some(done) = read_epoch(fs, folder)?.map(|done| done.epoch) else { return Ok(()) };
+    if recovered.carries.contains(&done) {
+        return Ok(());
+    }
+    let file = folder.journal().join(format!("carry-{:020}.journal", done.get()));
+    if accepted == Some(done.get()) {
+        error!(file = %file.display(), "gone on without: what it held is lost, `tracelake verify` names it");
+        return Ok(());
+    }
+    let message = format!(
+        "`{}` is missing or incomplete: it holds acknowledged traces that are in no table",
+        file.display()
+    );
+    let hint = format!(
+        "restore it from a backup; `tracelake serve --accept-lost-carry {done}` goes on without \
+         what it held"
+    );
+    Err(Fault::new(FaultKind::Internal, message).with_hint(hint).into())
+}
+
+impl Care {
+    /// What a start does that follows one which died, or `None` when none did.
+    pub(super) fn after(died_at: Option<At>, done: Option<SegmentNumber>) -> Option<Self> {
+        Some(match died_at? {
+            At::Segments { through } => Self { through: Some(through), ..Self::default() },
+            // All that was replayed is in the carry.
+            At::Settling => {
+                Self { through: Some(done.map_or(0, SegmentNumber::get)), ..Self::default() }
+            }
+            At::Records(records) => {
+                let through = Some(records.through);
+                Self { died_at: Some(records), through, ..Self::default() }
+            }
+        })
+    }
 }
 
 impl Pipeline {
     /// Replays and commits what is left of earlier epochs.
     pub(crate) fn recover(&mut self, recovered: &Recovered) -> anyhow::Result<()> {
+        let replayed = self.replay(recovered);
+        self.health.say("replay", None);
+        if replayed.is_err() {
+            // It did not die of what it was at.
+            self.lay_mark_down();
+        }
+        replayed
+    }
+
+    fn replay(&mut self, recovered: &Recovered) -> anyhow::Result<()> {
         for damage in &recovered.damage {
             warn!(?damage, "journal was damaged");
         }
-        let noted = read_epoch(self.fs.as_ref(), &self.archive.folder)?;
-        let done = noted.map(|noted| noted.epoch);
-        if let Some(done) = noted {
-            if let Some(times) = done.times {
-                self.clock.raise(times);
-            } else {
-                // An older program can read it no more, before there is a plan that it cannot read.
-                self.note_done(done.epoch)?;
-            }
-            self.journal.delete_through(done.epoch)?;
+        let done = read_epoch(self.fs.as_ref(), &self.archive.folder)?;
+        match done.map(|done| (done.epoch, done.times)) {
+            Some((_, Some(times))) => self.clock.raise(times),
+            // An older program can read it no more, before there is a plan that it cannot read.
+            Some((epoch, None)) => self.note_done(epoch)?,
+            None => {}
         }
-        self.plans = EpochPlans::load(Arc::clone(&self.fs), self.archive.folder.clone(), done)?;
+        let done = done.map(|done| done.epoch);
+        let LastWords { at, done: parts } = self.mark.read()?;
+        let (backlog, pending) = self.take_stock(recovered, done, parts)?;
         self.clock.raise(self.plans.times());
-        let left = |number: &&SegmentNumber| done.is_none_or(|done| done < **number);
-        let segments: Vec<SegmentNumber> =
-            recovered.segments.iter().filter(left).copied().collect();
-        let highest_planned = self.plans.highest().max(recovered.carries.iter().copied().max());
-        let first = segments.first().copied().unwrap_or_else(|| self.journal.active_segment());
-        let carry = recovered.base_carry(first);
-        if segments.is_empty() && carry.is_none() {
-            return Ok(());
+        if backlog.segments.is_empty() && backlog.carry.is_none() {
+            return self.mark.lay_down();
         }
+        let care = Care::after(at, done);
+        if care.is_some() || backlog.position.is_some() || !pending.is_empty() {
+            self.recover_by_parts(backlog, care.unwrap_or_default(), &pending)?;
+        } else {
+            self.recover_whole(backlog, recovered)?;
+        }
+        // Senders that were cut off get the usual time to go on with their traces.
+        self.assembler.touch(self.clock.monotonic_nano());
+        self.watch_replayed()
+    }
+
+    /// Finishes the deletions of the epoch that is noted. Returns what is left, and which epochs of
+    /// parts may be in tables and are not noted.
+    fn take_stock(
+        &mut self,
+        recovered: &Recovered,
+        done: Option<SegmentNumber>,
+        parts: Option<Vec<PartDone>>,
+    ) -> anyhow::Result<(Backlog, Vec<PartDone>)> {
+        let (fs, folder) = (Arc::clone(&self.fs), self.archive.folder.clone());
+        let carry = done.filter(|done| recovered.carries.contains(done));
+        let mut segments = recovered.segments.clone();
+        let Some(parts) = parts else {
+            // Nobody knows how far the segments are done, nor what the plans stand for.
+            self.plans = EpochPlans::load(fs, folder, None)?;
+            self.plans.forget(|_| true);
+            let position = segments.first().map(|first| Position::at_segment(*first));
+            return Ok((Backlog { carry, segments, position, first_part: None }, Vec::new()));
+        };
+        let noted = parts.iter().find(|part| Some(part.epoch) == done.map(SegmentNumber::get));
+        let noted = noted.copied();
+        let first_left = match (noted, done) {
+            (Some(part), _) => SegmentNumber::new(part.position.segment),
+            (None, Some(done)) => done.next(),
+            (None, None) => SegmentNumber::new(0),
+        };
+        if let Some(done) = done {
+            self.journal.delete_done(done, first_left)?;
+        }
+        self.plans = EpochPlans::load(fs, folder, None)?;
+        let of_part = |epoch: SegmentNumber| {
+            noted.is_some_and(|part| (part.first_part..=part.epoch).contains(&epoch.get()))
+        };
+        self.plans.forget(|epoch| epoch < first_left || of_part(epoch));
+        segments.retain(|segment| first_left <= *segment);
+        let position = noted.map(|part| part.position);
+        let first_part = parts.iter().map(|part| part.first_part).min();
+        let pending = parts.into_iter().filter(|part| Some(part.epoch) > done.map(|d| d.get()));
+        let pending: Vec<PartDone> = pending.collect();
+        let first_part = first_part.filter(|_| noted.is_some() || !pending.is_empty());
+        Ok((Backlog { carry, segments, position, first_part }, pending))
+    }
+
+    /// Takes in the carry and the segments one by one, each as a whole.
+    fn recover_whole(&mut self, backlog: Backlog, recovered: &Recovered) -> anyhow::Result<()> {
+        let Backlog { carry, segments, .. } = backlog;
+        let highest_planned = self.plans.highest().max(recovered.carries.iter().copied().max());
         info!(segments = segments.len(), "replaying the journal");
         let mut arrival = Arrival::default();
         if let Some(carry) = carry {
+            self.mark.take_on(At::Segments { through: carry.get() })?;
             let reader = self.journal.read_carry(carry)?;
-            self.replay_file(reader, Replayed::Carry, &mut arrival)?;
+            self.replay_file(reader, Origin::Carry(carry.get()), &mut arrival)?;
         }
         for segment in segments {
+            self.mark.take_on(At::Segments { through: segment.get() })?;
             let reader = self.journal.read_segment(segment)?;
-            self.replay_file(reader, Replayed::Segment, &mut arrival)?;
+            let origin = Origin::Segment(segment.get());
+            self.replay_file(reader, origin, &mut arrival)?;
             self.take_out_planned(segment);
             if highest_planned < Some(segment) {
                 // Silence is counted by the time of arrival, as it was when the spans came.
@@ -83,9 +186,47 @@ impl Pipeline {
                 }
             }
         }
-        // Senders that were cut off get the usual time to go on with their traces.
-        self.assembler.touch(self.clock.monotonic_nano());
         Ok(())
+    }
+
+    /// A process that dies before all that was replayed is committed, may have died of it.
+    fn watch_replayed(&mut self) -> anyhow::Result<()> {
+        let open: HashSet<_> =
+            self.assembler.open_trace_ids().chain(self.doubts.traces()).collect();
+        if open.is_empty() {
+            return self.mark.lay_down();
+        }
+        self.mark.take_on(At::Settling)?;
+        self.replayed = Some(open);
+        Ok(())
+    }
+
+    /// Looks what of the replayed traces is still open, after an epoch.
+    pub(super) fn forget_replayed(&mut self) {
+        let Some(replayed) = &mut self.replayed else { return };
+        let open: HashSet<_> =
+            self.assembler.open_trace_ids().chain(self.doubts.traces()).collect();
+        replayed.retain(|trace| open.contains(trace));
+        if replayed.is_empty() {
+            self.replayed = None;
+            self.lay_mark_down();
+        }
+    }
+
+    /// Notes what is being done with a record that is taken in alone.
+    pub(super) fn mark_stage(&self, stage: Stage) {
+        if let Err(error) = self.mark.enter(stage) {
+            // A death counts as the stage before says.
+            warn!(error = format!("{error:#}"), "stage of the replay not noted");
+        }
+    }
+
+    /// This process does not die of what it was at.
+    pub(super) fn lay_mark_down(&self) {
+        if let Err(error) = self.mark.lay_down() {
+            // The next start is careful without need.
+            warn!(error = format!("{error:#}"), "mark of the replay not taken back");
+        }
     }
 
     /// Takes out what an epoch brought to tables, now that all is taken in that it was about: it
@@ -114,44 +255,45 @@ impl Pipeline {
     /// Takes in the records of a file.
     fn replay_file(
         &mut self,
-        reader: RecordReader,
-        file: Replayed,
+        mut reader: RecordReader,
+        origin: Origin,
         arrival: &mut Arrival,
     ) -> anyhow::Result<()> {
-        for record in reader {
+        let mut place = 0;
+        while let Some(record) = reader.next() {
             let record = record?;
-            let decoded = RecordHeader::from_bytes(&record.header)
-                .and_then(|header| decode_record(header, &record.payload));
-            match decoded {
-                Ok(decoded) => {
-                    if file == Replayed::Segment {
-                        arrival.next(decoded.header.received_at_unix_nano);
-                        self.ledger.note(&decoded);
-                    }
-                    self.assembler.push(decoded, arrival.passed_nano);
-                }
-                Err(fault) => self.park(&record.header, &record.payload, &fault)?,
-            }
+            let in_segment = reader.last_sequence().map_or(0, |sequence| sequence.get());
+            let at = if matches!(origin, Origin::Carry(_)) { place } else { in_segment };
+            self.take_record(&record, origin, at, arrival)?;
+            place += 1;
         }
-        Ok(())
+        self.set_damage_aside(reader.damage(), matches!(origin, Origin::Carry(_)))
     }
 
-    /// Sets a record aside that was accepted once and cannot be read now, for a person to see.
-    fn park(
-        &self,
-        header: &Bytes,
-        payload: &Bytes,
-        fault: &tracelake_decode::DecodeError,
+    /// Takes in a record, or sets it aside when it was accepted once and cannot be read now.
+    pub(super) fn take_record(
+        &mut self,
+        record: &RecordBytes,
+        origin: Origin,
+        place: u64,
+        arrival: &mut Arrival,
     ) -> anyhow::Result<()> {
-        let folder = self.archive.folder.parked();
-        let fs = self.fs.as_ref();
-        fs.create_dir_all(&folder)?;
-        let name = uuid::Uuid::now_v7();
-        write_file(fs, &folder.join(format!("{name}.header.json")), header)?;
-        write_file(fs, &folder.join(format!("{name}.payload")), payload)?;
-        // Durable before the segment that it is in is deleted.
-        fs.sync_dir(&folder)?;
-        error!(error = %fault, parked = %name, "journal record cannot be decoded, parked");
-        Ok(())
+        #[cfg(debug_assertions)]
+        crate::faults::die_of_poison(&record.payload);
+        let decoded = RecordHeader::from_bytes(&record.header)
+            .and_then(|header| decode_record(header, &record.payload));
+        match decoded {
+            Ok(decoded) => {
+                if matches!(origin, Origin::Segment(_)) {
+                    arrival.next(decoded.header.received_at_unix_nano);
+                    self.ledger.note(&decoded);
+                }
+                self.assembler.push(decoded, arrival.passed_nano);
+                Ok(())
+            }
+            Err(fault) => {
+                self.park(record, origin, place, format!("it cannot be decoded: {fault}"))
+            }
+        }
     }
 }

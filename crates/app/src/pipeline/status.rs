@@ -72,6 +72,9 @@ impl Pipeline {
         for (table, reason) in self.blocked.reasons() {
             tables.entry(table.clone()).or_default().blocked = Some(reason.to_owned());
         }
+        for (table, reason) in self.mark.tables_apart() {
+            tables.entry(table).or_default().blocked = Some(reason);
+        }
         PipelineStatus {
             pid: std::process::id(),
             default_table: Some(self.default_table.clone()),

@@ -15,6 +15,7 @@ use tracing::error;
 use uuid::Uuid;
 
 use super::identity::Identity;
+use super::replay_mark::ReplayMark;
 use crate::archive::Archive;
 
 /// A commit that failed.
@@ -44,6 +45,8 @@ pub(super) struct Writers {
     open: HashMap<TableName, TableWriter>,
     /// Tables that were opened before in this process: what they have committed since is ours.
     known: HashSet<TableName>,
+    /// Told when a table is opened, and knows which one is not to be.
+    mark: ReplayMark,
 }
 
 impl Writers {
@@ -52,6 +55,7 @@ impl Writers {
         identity: Identity,
         active: SegmentNumber,
         index_limit: usize,
+        mark: ReplayMark,
     ) -> Self {
         Self {
             folder: archive.folder.clone(),
@@ -63,13 +67,20 @@ impl Writers {
             index_limit,
             open: HashMap::new(),
             known: HashSet::new(),
+            mark,
         }
     }
 
     /// The writer of `table`, which is created or accepted first.
     pub(super) fn get(&mut self, table: &TableName) -> Result<&mut TableWriter, LakeError> {
         if !self.open.contains_key(table) {
-            let writer = self.open(table)?;
+            self.check_apart(table)?;
+            let mark = self.mark.clone();
+            // A panic while its log is read is that table's failure too.
+            let open = || std::panic::catch_unwind(AssertUnwindSafe(|| self.open(table)));
+            let opened = mark.open_table(table, open);
+            let writer = opened.unwrap_or_else(|_| Err(defect(table)))?;
+            mark.opened(table);
             self.open.insert(table.clone(), writer);
         }
         // Inserted above.
@@ -84,6 +95,7 @@ impl Writers {
         &mut self,
         table: &TableName,
     ) -> Result<Option<&mut TableWriter>, LakeError> {
+        self.check_apart(table)?;
         let known = self.open.contains_key(table)
             || Table::at(&self.lake, self.folder.table(table))?.durable_exists()?;
         if known { self.get(table).map(Some) } else { Ok(None) }
@@ -125,6 +137,7 @@ impl Writers {
 
     /// Whether `table` has a planned epoch.
     pub(super) fn has_epoch(&self, table: &TableName, mark: &EpochMark) -> Result<bool, LakeError> {
+        self.check_apart(table)?;
         let look = || {
             let table = Table::at(&self.lake, self.folder.table(table))?;
             if !table.durable_exists()? {
@@ -132,7 +145,21 @@ impl Writers {
             }
             table.durable_snapshot(None)?.has_epoch(mark)
         };
-        std::panic::catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(defect(table)))
+        self.mark.open_table(table, || {
+            std::panic::catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(defect(table)))
+        })
+    }
+
+    /// Has a table that is set apart opened again.
+    pub(super) fn release(&mut self, table: &TableName) -> anyhow::Result<bool> {
+        self.mark.release_table(table)
+    }
+
+    fn check_apart(&self, table: &TableName) -> Result<(), LakeError> {
+        match self.mark.set_apart(table) {
+            Some(reason) => Err(LakeError::Row { path: table.to_string(), reason }),
+            None => Ok(()),
+        }
     }
 
     /// The name that epochs have in every table from now on.

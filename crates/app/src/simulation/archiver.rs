@@ -123,6 +123,7 @@ impl Archiver {
             default_table: self.setting.default_table.clone(),
             open_bytes: Arc::new(OpenBytes::new(usize::MAX)),
             maintenance: Arc::default(),
+            health: Arc::default(),
             ledger_retention: LEDGER_RETENTION,
             broken: *broken,
         };
@@ -154,9 +155,9 @@ impl Archiver {
 
     /// Takes leave of a process whose machine has stopped, or that ended. Says whether it did.
     pub(super) fn bury(&mut self) -> bool {
-        let ended = self.machine.is_crashed()
-            || self.alive.as_ref().is_some_and(|alive| alive.journal.is_failed().is_some());
-        if ended && let Some(alive) = self.alive.take() {
+        if self.machine.is_crashed()
+            && let Some(alive) = self.alive.take()
+        {
             self.machine.crash();
             self.past.add(&alive.store.happened());
             return true;

@@ -339,8 +339,8 @@ impl JournalFile for FaultyFile {
 }
 
 impl JournalFs for FaultyFs {
-    fn create_dir_all(&self, dir: &Path) -> std::io::Result<()> {
-        RealFs.create_dir_all(dir)
+    fn create_dir(&self, dir: &Path) -> std::io::Result<bool> {
+        RealFs.create_dir(dir)
     }
 
     fn lock(&self, path: &Path) -> std::io::Result<LockOutcome> {

@@ -1,6 +1,13 @@
 //! Full devices, failing syncs, limits, owners.
 
 use super::*;
+use crate::JournalFs as _;
+use crate::segment::FILE_HEADER_LEN;
+
+/// Bytes of a segment without records.
+fn header_len() -> u64 {
+    u64::try_from(FILE_HEADER_LEN).unwrap()
+}
 
 /// Scenario: the device fills up within a group, and has room again later.
 /// Guarantees: the group is refused as a whole and leaves nothing, later ones are kept.
@@ -61,27 +68,155 @@ fn failed_sync_is_never_acknowledged() {
     assert_eq!(acknowledged, [1, 4]);
 }
 
-/// Scenario: a sync fails, and so does opening another segment.
-/// Guarantees: the journal says that it has failed, and acknowledges nothing more.
+/// Scenario: a sync fails, and so does making another segment, twice; then the device answers.
+/// Guarantees: until then the journal says that it takes nothing and acknowledges nothing; then it goes
+/// on in another segment, and all that was acknowledged is there after a restart.
 #[test]
-fn journal_without_a_segment_has_failed_for_good() {
+fn a_journal_without_a_segment_heals_when_the_device_answers() {
     let fs = SimulatedFs::new(7);
     let (journal, mut receiver, _) = open(&fs);
     append_ok(&journal, &[1]);
     fs.fail_syncs(1);
-    fs.fail_creates(1);
+    fs.fail_creates(2);
     for result in append_group(&journal, &[2, 3]) {
-        assert!(matches!(result, Err(JournalError::Failed { .. })));
+        let error = result.unwrap_err();
+        assert!(matches!(error, JournalError::Failed { .. }) && error.is_retryable(), "{error}");
     }
     assert!(journal.is_failed().is_some());
     assert!(matches!(append_group(&journal, &[4])[0], Err(JournalError::Failed { .. })));
     assert!(matches!(rotate(&journal), Err(JournalError::Failed { .. })));
-    assert!(matches!(journal.close(), Err(JournalError::Failed { .. })));
     assert_eq!(events(&mut receiver), [Ok(1)]);
+    let heal = || runtime().block_on(journal.heal());
+    assert!(matches!(heal(), Err(JournalError::Failed { .. })));
+    assert!(journal.is_failed().is_some());
+    heal().unwrap();
+    assert_eq!(journal.is_failed(), None);
+    heal().unwrap();
+    append_ok(&journal, &[5]);
+    let sealed = rotate(&journal).unwrap();
+    let given_up = SegmentNumber::new(1);
+    assert_eq!(events(&mut receiver), [Err(given_up), Ok(5), Err(sealed)]);
+    assert_eq!(journal.usage_bytes(), u64::try_from(fs.used_bytes()).unwrap());
+    drop(journal);
+    fs.restart();
+    let (journal, _receiver, recovered) = open(&fs);
+    let found: Vec<u64> =
+        recovered.segments.iter().flat_map(|number| ids_in_segment(&journal, *number)).collect();
+    let acknowledged: Vec<u64> = found.iter().copied().filter(|id| ![2, 3].contains(id)).collect();
+    assert_eq!(acknowledged, [1, 5]);
+    journal.close().unwrap();
+    assert!(matches!(runtime().block_on(journal.heal()), Err(JournalError::Closed)));
+}
+
+/// Scenario: a journal that takes nothing is closed, and opened again.
+/// Guarantees: closing says so; what was acknowledged is there.
+#[test]
+fn a_journal_that_failed_may_be_closed_and_opened() {
+    let fs = SimulatedFs::new(7);
+    let (journal, _receiver, _) = open(&fs);
+    append_ok(&journal, &[1]);
+    fs.fail_syncs(1);
+    fs.fail_creates(1);
+    assert!(append_group(&journal, &[2])[0].is_err());
+    assert!(matches!(journal.close(), Err(JournalError::Failed { .. })));
     drop(journal);
     let (journal, _receiver, recovered) = open(&fs);
     assert_eq!(recovered.segments, [SegmentNumber::new(1)]);
     assert_eq!(ids_in_segment(&journal, SegmentNumber::new(1)), [1]);
+}
+
+/// Notes what becomes of folders on the operating system's files.
+#[derive(Debug, Default)]
+struct Watched {
+    made: std::sync::Mutex<Vec<std::path::PathBuf>>,
+    synced: std::sync::Mutex<Vec<std::path::PathBuf>>,
+    refused: Option<std::path::PathBuf>,
+}
+
+impl crate::JournalFs for Watched {
+    fn create_dir(&self, dir: &Path) -> std::io::Result<bool> {
+        let made = crate::RealFs.create_dir(dir)?;
+        if made {
+            self.made.lock().unwrap().push(dir.to_path_buf());
+        }
+        Ok(made)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        if self.refused.as_deref() == Some(dir) {
+            return Err(std::io::ErrorKind::PermissionDenied.into());
+        }
+        self.synced.lock().unwrap().push(dir.to_path_buf());
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> std::io::Result<crate::LockOutcome> {
+        crate::RealFs.lock(path)
+    }
+
+    fn create(&self, path: &Path) -> std::io::Result<Box<dyn crate::JournalFile>> {
+        crate::RealFs.create(path)
+    }
+
+    fn reuse(&self, path: &Path) -> std::io::Result<Box<dyn crate::JournalFile>> {
+        crate::RealFs.reuse(path)
+    }
+
+    fn open_read(&self, path: &Path) -> std::io::Result<Box<dyn crate::JournalRead>> {
+        crate::RealFs.open_read(path)
+    }
+
+    fn len(&self, path: &Path) -> std::io::Result<u64> {
+        crate::RealFs.len(path)
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> std::io::Result<()> {
+        crate::RealFs.truncate(path, len)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        crate::RealFs.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        crate::RealFs.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<crate::ListedFile>> {
+        crate::RealFs.list(dir)
+    }
+}
+
+/// Scenario: three folders of which none is there, then all of them, then all with one above that may
+/// not be opened; a folder that was made below one that may not be opened.
+/// Guarantees: each that is made or there is synced into the one above it, top to bottom of the path;
+/// what belongs to others is passed over, but not where a folder was made.
+#[test]
+fn folders_are_durable_in_the_ones_above() {
+    let held = tempfile::tempdir().unwrap();
+    let top = held.path().to_path_buf();
+    let [one, two, three] = ["one", "one/two", "one/two/three"].map(|part| top.join(part));
+    let above: Vec<_> = three.ancestors().skip(1).map(Path::to_path_buf).collect();
+    let fs = Watched::default();
+    crate::create_folders(&fs, &three).unwrap();
+    assert_eq!(*fs.made.lock().unwrap(), [one, two.clone(), three.clone()]);
+    assert_eq!(*fs.synced.lock().unwrap(), above);
+
+    let fs = Watched { refused: top.parent().map(Path::to_path_buf), ..Watched::default() };
+    crate::create_folders(&fs, &three).unwrap();
+    assert_eq!(*fs.made.lock().unwrap(), Vec::<std::path::PathBuf>::new());
+    let others: Vec<_> = above.into_iter().filter(|dir| Some(dir) != fs.refused.as_ref()).collect();
+    assert_eq!(*fs.synced.lock().unwrap(), others);
+
+    let fs = Watched { refused: Some(three.clone()), ..Watched::default() };
+    let refused = crate::create_folders(&fs, &three.join("four")).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    assert!(crate::create_folder(&fs, &three.join("four")).is_err());
+    crate::create_folder(&fs, &two.join("five")).unwrap();
+
+    std::fs::write(top.join("file"), "").unwrap();
+    let refused = crate::create_folders(&Watched::default(), &top.join("file")).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::NotADirectory);
 }
 
 /// Scenario: a second journal on the same real folder, while the first lives and after.
@@ -127,7 +262,7 @@ fn real_folder_keeps_everything_across_a_restart() {
     let carried = crate::read_carry(dir.path(), first).unwrap();
     assert_eq!(carried.map(|record| id_of(&record.unwrap())).collect::<Vec<_>>(), [7, 8]);
     assert_eq!(ids_in_segment(&journal, first.next()), [500]);
-    assert_eq!(journal.usage_bytes(), used + 40);
+    assert_eq!(journal.usage_bytes(), used + header_len());
 }
 
 /// Scenario: appends until the budget is used up; then an epoch frees it.
@@ -144,7 +279,7 @@ fn budget_refuses_until_segments_are_deleted() {
     assert!(fs.used_bytes() <= 1000 && !journal.has_capacity(100));
     let sealed = rotate(&journal).unwrap();
     journal.delete_through(sealed).unwrap();
-    assert_eq!(journal.usage_bytes(), 40);
+    assert_eq!(journal.usage_bytes(), header_len());
     append_ok(&journal, &[2]);
 }
 
@@ -179,7 +314,7 @@ fn limits_refuse_and_the_consumer_can_still_rotate() {
 #[test]
 fn full_segment_is_sealed_by_itself() {
     let fs = SimulatedFs::new(7);
-    let options = JournalOptions { segment_bytes: 150, ..JournalOptions::new(DIR) };
+    let options = JournalOptions { segment_bytes: 170, ..JournalOptions::new(DIR) };
     let (journal, mut receiver, _) = Journal::open_on(Arc::new(fs), options).unwrap();
     append_ok(&journal, &[1]);
     append_ok(&journal, &[2]);

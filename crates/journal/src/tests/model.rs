@@ -27,6 +27,9 @@ enum Action {
     /// So many bytes of room.
     Full(usize),
     FailSyncs(u32),
+    /// So many segments and carries cannot be made.
+    FailCreates(u32),
+    Heal,
 }
 
 fn actions() -> impl Strategy<Value = Vec<Action>> {
@@ -38,6 +41,8 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => Just(Action::Restart),
         1 => (0..20_000_usize).prop_map(Action::Full),
         2 => (1..3_u32).prop_map(Action::FailSyncs),
+        1 => (1..3_u32).prop_map(Action::FailCreates),
+        2 => Just(Action::Heal),
     ];
     prop::collection::vec(action, 1..40)
 }
@@ -83,9 +88,10 @@ impl Model {
             Action::Restart => self.restart(),
             Action::Full(room) => self.fs.set_room(Some(*room)),
             Action::FailSyncs(count) => self.fs.fail_syncs(*count),
+            Action::FailCreates(count) => self.fs.fail_creates(*count),
+            Action::Heal => self.heal(),
         }
-        let failed = self.journal.as_ref().is_none_or(|(journal, _)| journal.is_failed().is_some());
-        if self.fs.is_crashed() || failed {
+        if self.fs.is_crashed() || self.journal.is_none() {
             self.restart();
         }
     }
@@ -100,6 +106,14 @@ impl Model {
                 self.last_sequence = sequence.get();
                 self.acknowledged.push(*id);
             }
+        }
+        self.take_events();
+    }
+
+    fn heal(&mut self) {
+        let Some((journal, _)) = &self.journal else { return };
+        if runtime().block_on(journal.heal()).is_ok() {
+            assert_eq!(journal.is_failed(), None);
         }
         self.take_events();
     }
@@ -176,6 +190,8 @@ impl Model {
                 assert!(last < reader.last_sequence(), "sequence numbers out of order");
                 last = reader.last_sequence();
             }
+            let lost = |damage: &&crate::Damage| damage.kind == crate::DamageKind::CorruptEnd;
+            assert_eq!(reader.damage().iter().find(lost), None, "an end is stated too far");
         }
         self.unsettled = unsettled;
         let used = u64::try_from(self.fs.used_bytes()).unwrap();
@@ -207,7 +223,8 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// Scenario: random appends, rotations, epochs, full devices, failing syncs, crashes.
+    /// Scenario: random appends, rotations, epochs, full devices, failing syncs and files that cannot
+    /// be made, healing, crashes.
     /// Guarantees: after every recovery each acknowledged record is there exactly once, in
     /// order, or settled; numbers are never given twice.
     #[test]

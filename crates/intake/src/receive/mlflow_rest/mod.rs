@@ -35,7 +35,6 @@ pub const MLFLOW_VERSION: &str = "3.17.2";
 
 pub(super) fn router() -> Router<Arc<Intake>> {
     Router::new()
-        .route("/health", get(|| async { "OK" }))
         .route("/version", get(|| async { MLFLOW_VERSION }))
         .nest("/api", api())
         .nest("/ajax-api", api())

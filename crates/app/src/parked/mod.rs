@@ -1,0 +1,226 @@
+//! What was set aside: records that cannot be read, or that ended the process each time they were
+//! taken in, and stretches of the journal that the disk altered.
+//!
+//! An entry is up to three files in `parked/` under one name, made once and deleted by nobody but
+//! who puts the record back:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `NAME.header.json` | what the journal had beside the request; none of a damaged stretch |
+//! | `NAME.payload` | the request as it came, or the bytes of a damaged stretch |
+//! | `NAME.reason.json` | a [`Reason`]; none in a folder of version 9cd2f0f |
+//!
+//! The name follows from where the record was in the journal, so that one that is set aside again
+//! after a crash is the same entry.
+
+pub(crate) mod routes;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tracelake_journal::{JournalFs, RecordBytes, create_folder};
+
+use crate::pipeline::write_file;
+
+/// Version of [`Reason`].
+const VERSION: u32 = 1;
+
+const HEADER: &str = ".header.json";
+const PAYLOAD: &str = ".payload";
+const REASON: &str = ".reason.json";
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// A record, whole.
+    Record,
+    /// Bytes of a journal file of which nobody knows which records they were.
+    Damage,
+}
+
+/// Why something was set aside, and where it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reason {
+    version: u32,
+    pub kind: Kind,
+    pub reason: String,
+    /// Name of the journal's file.
+    pub file: String,
+    /// Of a record its sequence number in a segment, its place in a carry; of damage the offset.
+    pub position: u64,
+}
+
+impl Reason {
+    pub(crate) fn new(kind: Kind, reason: String, file: String, position: u64) -> Self {
+        Self { version: VERSION, kind, reason, file, position }
+    }
+
+    /// The name of the entry.
+    pub(crate) fn name(&self) -> String {
+        let file = self.file.trim_end_matches(".journal");
+        match self.kind {
+            Kind::Record => format!("{file}-{:020}", self.position),
+            Kind::Damage => format!("{file}-damage-{:020}", self.position),
+        }
+    }
+}
+
+/// Something in the folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub name: String,
+    /// Whether it is a record, which can be put back.
+    pub is_record: bool,
+    /// Bytes of its payload.
+    pub bytes: u64,
+    /// Null where it is not known.
+    pub reason: Option<String>,
+}
+
+/// Sets something aside; durable when this returns, however often it is repeated.
+pub(crate) fn park(
+    fs: &dyn JournalFs,
+    folder: &Path,
+    reason: &Reason,
+    record: &RecordBytes,
+) -> io::Result<String> {
+    create_folder(fs, folder)?;
+    let name = reason.name();
+    let write = |extension: &str, bytes: &[u8]| {
+        let path = folder.join(format!("{name}{extension}"));
+        // What an earlier attempt left, perhaps in part.
+        absent_is_fine(fs.remove(&path))?;
+        write_file(fs, &path, bytes)
+    };
+    write(PAYLOAD, &record.payload)?;
+    if reason.kind == Kind::Record {
+        write(HEADER, &record.header)?;
+    }
+    write(REASON, &serde_json::to_vec(reason)?)?;
+    // Durable before what it was taken from is deleted.
+    fs.sync_dir(folder)?;
+    Ok(name)
+}
+
+/// All entries by name; none when there is no folder.
+pub(crate) fn list(folder: &Path) -> io::Result<Vec<Entry>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found: BTreeMap<String, Entry> = BTreeMap::new();
+    for file in entries {
+        let file = file?;
+        let file_name = file.file_name();
+        let Some((name, extension)) = file_name.to_str().and_then(split_name) else { continue };
+        let entry = found.entry(name.to_owned()).or_insert_with(|| Entry {
+            name: name.to_owned(),
+            is_record: false,
+            bytes: 0,
+            reason: None,
+        });
+        match extension {
+            HEADER => entry.is_record = true,
+            PAYLOAD => entry.bytes = file.metadata()?.len(),
+            _ => entry.reason = read_reason(&file.path()),
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Name and extension of a file of an entry.
+fn split_name(file_name: &str) -> Option<(&str, &'static str)> {
+    [HEADER, PAYLOAD, REASON]
+        .into_iter()
+        .find_map(|extension| Some((file_name.strip_suffix(extension)?, extension)))
+}
+
+/// Why, as far as it can be read: the entry counts without it.
+fn read_reason(path: &Path) -> Option<String> {
+    let text = std::fs::read(path).ok()?;
+    Some(serde_json::from_slice::<Reason>(&text).ok()?.reason)
+}
+
+/// The record of an entry; `None` when there is none of that name.
+pub(crate) fn read_record(
+    fs: &dyn JournalFs,
+    folder: &Path,
+    name: &str,
+) -> io::Result<Option<RecordBytes>> {
+    // Only a name that the folder lists becomes a path.
+    if !list(folder)?.iter().any(|entry| entry.name == name && entry.is_record) {
+        return Ok(None);
+    }
+    let read = |extension: &str| {
+        let mut bytes = Vec::new();
+        fs.open_read(&folder.join(format!("{name}{extension}")))?.read_to_end(&mut bytes)?;
+        Ok::<_, io::Error>(bytes.into())
+    };
+    Ok(Some(RecordBytes { header: read(HEADER)?, payload: read(PAYLOAD)? }))
+}
+
+/// Deletes an entry whose record is in the journal again, durably.
+pub(crate) fn remove(fs: &dyn JournalFs, folder: &Path, name: &str) -> io::Result<()> {
+    // The header goes last: as long as it is there the entry is one.
+    for extension in [REASON, PAYLOAD, HEADER] {
+        absent_is_fine(fs.remove(&folder.join(format!("{name}{extension}"))))?;
+    }
+    fs.sync_dir(folder)
+}
+
+fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracelake_journal::RealFs;
+
+    use super::*;
+
+    /// Scenario: a record and a damaged stretch are set aside, the record twice; files of the version
+    /// before, which have no reason, and foreign files lie beside them.
+    /// Guarantees: each is one entry with its reason, the record is read back as it was, and is gone
+    /// after it was put back; no other name is a path.
+    #[test]
+    fn what_is_set_aside_is_named_and_read_back() {
+        let held = tempfile::tempdir().unwrap();
+        let folder = held.path().join("parked");
+        assert_eq!(list(&folder).unwrap().len(), 0);
+        let record = RecordBytes { header: "{}".into(), payload: "payload".into() };
+        let file = "segment-00000000000000000007.journal".to_owned();
+        let of_record = Reason::new(Kind::Record, "it ended two starts".into(), file.clone(), 77);
+        let name = park(&RealFs, &folder, &of_record, &record).unwrap();
+        assert_eq!(park(&RealFs, &folder, &of_record, &record).unwrap(), name);
+        let of_damage = Reason::new(Kind::Damage, "altered".into(), file, 60);
+        let damage = RecordBytes { payload: "rest".into(), ..RecordBytes::default() };
+        park(&RealFs, &folder, &of_damage, &damage).unwrap();
+        std::fs::write(folder.join("old.header.json"), "{}").unwrap();
+        std::fs::write(folder.join("old.payload"), "x").unwrap();
+        std::fs::write(folder.join("note.txt"), "x").unwrap();
+        let listed: Vec<_> = list(&folder)
+            .unwrap()
+            .into_iter()
+            .map(|entry| (entry.name, entry.is_record, entry.bytes, entry.reason))
+            .collect();
+        let expected = [
+            ("old".to_owned(), true, 1, None),
+            (name.clone(), true, 7, Some("it ended two starts".to_owned())),
+            (of_damage.name(), false, 4, Some("altered".to_owned())),
+        ];
+        assert_eq!(listed, expected);
+        assert_eq!(read_record(&RealFs, &folder, &name).unwrap(), Some(record));
+        for other in ["../parked/old", "", "note", &of_damage.name()] {
+            assert_eq!(read_record(&RealFs, &folder, other).unwrap(), None, "{other}");
+        }
+        remove(&RealFs, &folder, &name).unwrap();
+        assert_eq!(list(&folder).unwrap().len(), 2);
+        remove(&RealFs, &folder, &name).unwrap();
+    }
+}

@@ -1,0 +1,413 @@
+//! Starts that end at what they replay, over real folders. A record that ends the process ends the
+//! thread of the pipeline here.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tracelake_decode::{ContentEncoding, RecordHeader, RecordKind, Route};
+use tracelake_journal::{Journal, JournalFs, JournalOptions, RealFs, RecordBytes, SegmentNumber};
+use tracelake_lake::{DataFolder, Lake, Table};
+use tracelake_model::{ExperimentId, Limits, TableName};
+
+use super::batches::Care;
+use super::epoch_file::read_epoch;
+use super::replay_mark::{At, LastWords, Origin, PartDone, Position, Records, ReplayMark, Stage};
+use crate::config::{Overrides, Settings, Span};
+use crate::faults::poison_of_tests;
+use crate::parked;
+use crate::service::Service;
+
+/// A request of one trace that has one span of this name.
+fn record(table: &TableName, trace: u8, name: &str) -> RecordBytes {
+    let payload = format!(
+        r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{trace:032x}","spanId":"{trace:016x}",
+        "name":"{name}","startTimeUnixNano":"1795305600000000000","endTimeUnixNano":"1795305600000000001"}}]}}]}}]}}"#
+    );
+    let header = RecordHeader {
+        kind: RecordKind::OtlpJson,
+        encoding: ContentEncoding::Identity,
+        received_at_unix_nano: 1_795_305_600_000_000_000,
+        routes: vec![Route {
+            experiment_id: ExperimentId::default_experiment(),
+            table: table.clone(),
+        }],
+        run_id: None,
+        trace_id: None,
+        limits: Limits::default(),
+        source: None,
+    };
+    RecordBytes { header: header.to_bytes(), payload: payload.into() }
+}
+
+/// What an earlier process left: requests that were acknowledged, each in a segment of its own where
+/// a list has one only.
+async fn leave(folder: &DataFolder, segments: &[&[RecordBytes]]) {
+    let (journal, _events, _) = Journal::<()>::open(JournalOptions::new(folder.journal())).unwrap();
+    for records in segments {
+        for record in *records {
+            journal.append(record.clone(), ()).await.unwrap();
+        }
+        journal.rotate().await.unwrap();
+    }
+    journal.close().unwrap();
+}
+
+/// Settings under which nothing settles unless it is flushed, or at once.
+fn settings(settle: bool) -> Settings {
+    let wait = if settle { Duration::ZERO } else { Duration::from_secs(3600) };
+    let flags = Overrides {
+        settle_after: Some(Span(wait)),
+        idle_after: Some(Span(wait)),
+        maintain_every: Some(Span(Duration::ZERO)),
+        ..Overrides::default()
+    };
+    Settings::load(None, flags).unwrap()
+}
+
+/// Starts the service until it lives, at most ten times. Returns it and how many starts ended.
+async fn start_until_it_lives(data_dir: &Path, settings: &Settings) -> (Service, u32) {
+    for deaths in 0..10 {
+        let service = Service::start(data_dir, settings).await.unwrap();
+        // It answers once it has replayed, or its thread has ended.
+        match Service::status(&service.commands).await {
+            Ok(_) => return (service, deaths),
+            Err(_) => assert!(service.stop().await.is_err(), "it ended by itself"),
+        }
+    }
+    panic!("each of ten starts ended");
+}
+
+fn rows(folder: &DataFolder, table: &TableName) -> u64 {
+    let table = Table::at(&Lake::new().unwrap(), folder.table(table)).unwrap();
+    let files = table.snapshot(None).unwrap().live_files((None, None)).unwrap();
+    files.iter().filter_map(|file| file.record_count).sum()
+}
+
+fn names_of_parked(folder: &DataFolder) -> Vec<String> {
+    parked::list(&folder.parked()).unwrap().into_iter().map(|entry| entry.name).collect()
+}
+
+/// Scenario: among requests in three segments one ends the process each time it is taken in; later it
+/// would not, and is put back.
+/// Guarantees: it is set aside after it ended three starts alone; all others are in the table, before and
+/// behind it; nothing is there twice; put back it is in the table too, and nothing is set aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_ends_each_start_is_set_aside_and_the_others_get_through() {
+    let poison = "ends-each-start-in-a-segment";
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    let settings = settings(true);
+    let table = settings.default_table.clone();
+    let good = |trace: u8| record(&table, trace, "good");
+    let bad = record(&table, 9, poison);
+    leave(&folder, &[&[good(1)], &[good(2), good(3), bad, good(4)], &[good(5)]]).await;
+    poison_of_tests::set(poison, true);
+    let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
+    // Whole, with three others, and three times alone.
+    assert_eq!(deaths, 5);
+    let parked = names_of_parked(&folder);
+    assert_eq!(parked.len(), 1, "{parked:?}");
+    assert!(parked[0].starts_with("segment-00000000000000000002-"), "{parked:?}");
+    Service::flush(&service.commands).await.unwrap();
+    assert_eq!(rows(&folder, &table), 5);
+    assert!(!folder.replay_mark().try_exists().unwrap(), "nothing is left to watch");
+    service.stop().await.unwrap();
+
+    poison_of_tests::set(poison, false);
+    let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
+    assert_eq!(deaths, 0);
+    let parts = service.parked_parts();
+    parked::routes::put_back(&parts, &parked[0]).await.unwrap();
+    assert!(parked::routes::put_back(&parts, &parked[0]).await.is_err(), "it is gone from there");
+    Service::flush(&service.commands).await.unwrap();
+    assert_eq!((rows(&folder, &table), names_of_parked(&folder).len()), (6, 0));
+    drop(parts);
+    service.stop().await.unwrap();
+}
+
+/// Scenario: one of several traces that an epoch carried over ends each start.
+/// Guarantees: it is set aside, the others get into the table, and what came after them too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_carried_trace_that_ends_each_start_is_set_aside() {
+    let poison = "ends-each-start-in-a-carry";
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    let slow = settings(false);
+    let table = slow.default_table.clone();
+    let open: Vec<RecordBytes> = (1..=20)
+        .map(|trace| record(&table, trace, if trace == 7 { poison } else { "good" }))
+        .collect();
+    leave(&folder, &[&open]).await;
+    let (service, _) = start_until_it_lives(held.path(), &slow).await;
+    service.stop().await.unwrap();
+    let names = std::fs::read_dir(folder.journal()).unwrap();
+    let names: Vec<String> =
+        names.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("carry-")), "{names:?}");
+    leave(&folder, &[&[record(&table, 21, "later")]]).await;
+
+    poison_of_tests::set(poison, true);
+    let (service, deaths) = start_until_it_lives(held.path(), &slow).await;
+    poison_of_tests::set(poison, false);
+    // Whole, with all of the carry, with one other, and three times alone.
+    assert_eq!(deaths, 6);
+    let parked = names_of_parked(&folder);
+    assert_eq!(parked.len(), 1, "{parked:?}");
+    assert!(parked[0].starts_with("carry-"), "{parked:?}");
+    Service::flush(&service.commands).await.unwrap();
+    assert_eq!(rows(&folder, &table), 20);
+    service.stop().await.unwrap();
+}
+
+/// Scenario: an earlier start took a good record in alone and was killed from outside; and so was the
+/// one before it, while it replayed.
+/// Guarantees: nothing is set aside, and all is in the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_from_outside_is_not_taken_for_poison() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    let settings = settings(true);
+    let table = settings.default_table.clone();
+    let records: Vec<RecordBytes> = (1..=3).map(|trace| record(&table, trace, "good")).collect();
+    leave(&folder, &[&records]).await;
+    let fs: Arc<dyn JournalFs> = Arc::new(RealFs);
+    let segment = SegmentNumber::new(1);
+    let mut reader = tracelake_journal::read_segment(&folder.journal(), segment).unwrap();
+    reader.by_ref().take(2).for_each(|record| drop(record.unwrap()));
+    let second = reader.last_sequence().unwrap().get();
+    let mark = ReplayMark::new(Arc::clone(&fs), &folder);
+    let origin = Origin::Segment(1);
+    let stage = Stage::AtWork;
+    let alone =
+        Records { origin, first: second, last: second, count: 1, deaths: 0, stage, through: 1 };
+    mark.take_on(At::Records(alone)).unwrap();
+    let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
+    assert_eq!((deaths, names_of_parked(&folder).len()), (0, 0));
+    Service::flush(&service.commands).await.unwrap();
+    assert_eq!(rows(&folder, &table), 3);
+    assert!(!folder.replay_mark().try_exists().unwrap());
+    service.stop().await.unwrap();
+}
+
+/// Scenario: a start took a record in alone twice, and was killed while the journal was written to, or
+/// with the machine, or after it was asked to stop.
+/// Guarantees: neither counts against the record.
+#[test]
+fn deaths_beside_a_record_do_not_count_against_it() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    std::fs::create_dir(folder.journal()).unwrap();
+    let origin = Origin::Segment(1);
+    let stage = Stage::AtWork;
+    let alone = Records { origin, first: 60, last: 60, count: 1, deaths: 1, stage, through: 1 };
+    let deaths = || {
+        let words = ReplayMark::new(Arc::new(RealFs), &folder).read().unwrap();
+        Care::after(words.at, None).map(|care| care.deaths_at(origin, 60))
+    };
+    let mark = ReplayMark::new(Arc::new(RealFs), &folder);
+    mark.take_on(At::Records(alone.clone())).unwrap();
+    assert_eq!(deaths(), Some(2));
+    mark.enter(Stage::Between).unwrap();
+    assert_eq!(deaths(), Some(1));
+    mark.enter(Stage::AtWork).unwrap();
+    assert_eq!(deaths(), Some(2));
+    let text = std::fs::read_to_string(folder.replay_mark()).unwrap();
+    let boot = RealFs.boot();
+    if !boot.is_empty() {
+        let (_, json) = text.trim().split_once(' ').unwrap();
+        let json = json.replace(&boot, "another");
+        let crc = crc32c::crc32c(json.as_bytes());
+        std::fs::write(folder.replay_mark(), format!("{crc:08x} {json}")).unwrap();
+        assert_eq!(deaths(), Some(1), "the machine went down with it");
+        std::fs::write(folder.replay_mark(), text).unwrap();
+    }
+    mark.stop().unwrap();
+    assert_eq!(deaths(), None);
+    mark.take_on(At::Records(alone)).unwrap();
+    assert_eq!(deaths(), None, "it was asked to stop before it went on");
+}
+
+/// Scenario: records of a carry are those of another file after each part that is noted; what a start
+/// died at lies before, within and behind what is left.
+/// Guarantees: it is found at its place in the other file, and no other record is taken for it.
+#[test]
+fn a_place_moves_with_its_record() {
+    let (old, new) = (Origin::Carry(5), Origin::Carry(9));
+    let stage = Stage::AtWork;
+    let died = Records { origin: old, first: 3, last: 3, count: 1, deaths: 1, stage, through: 1 };
+    let together = vec![(old, 2), (old, 7), (Origin::Segment(4), 80)];
+    let care = Care { died_at: Some(died), through: Some(1), together };
+    let moved = care.moved(old, new, -3);
+    assert_eq!(
+        (moved.deaths_at(new, 0), moved.deaths_at(new, 1), moved.deaths_at(old, 3)),
+        (2, 0, 0)
+    );
+    assert_eq!(moved.together, [(new, 4), (Origin::Segment(4), 80)]);
+    let moved = care.moved(old, new, -4);
+    assert_eq!((moved.died_at.clone(), moved.deaths_at(new, 0)), (None, 0));
+    let moved = care.moved(old, new, 2);
+    assert_eq!((moved.deaths_at(new, 5), moved.deaths_at(new, 3)), (2, 0));
+}
+
+/// Scenario: two starts ended while they opened one table; the third finds traces for it and for
+/// another one; then an operator has it opened again.
+/// Guarantees: that table alone is left alone, and says why, over further starts; then it gets its
+/// traces.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_ends_each_start_is_set_apart() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    let settings = settings(true);
+    let good = settings.default_table.clone();
+    let bad: TableName = "a.b.deadly".parse().unwrap();
+    leave(&folder, &[&[record(&good, 1, "x"), record(&bad, 2, "y")]]).await;
+    for _ in 0..2 {
+        let mark = ReplayMark::new(Arc::new(RealFs), &folder);
+        mark.read().unwrap();
+        mark.take_on(At::Settling).unwrap();
+        // It dies within.
+        let open = || mark.open_table::<()>(&bad, || panic!("deadly"));
+        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open));
+        assert!(died.is_err());
+    }
+    for _ in 0..2 {
+        let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
+        assert_eq!(deaths, 0);
+        let refused = Service::flush(&service.commands).await.unwrap_err();
+        assert!(refused.contains("a.b.deadly") && refused.contains("set apart"), "{refused}");
+        assert_eq!(rows(&folder, &good), 1);
+        let status = Service::status(&service.commands).await.unwrap();
+        assert!(status.tables[&bad].blocked.as_ref().is_some_and(|why| why.contains("set apart")));
+        service.stop().await.unwrap();
+    }
+    let (service, _) = start_until_it_lives(held.path(), &settings).await;
+    assert!(Service::release_table(&service.commands, &bad).await.unwrap());
+    assert!(
+        !Service::release_table(&service.commands, &bad).await.unwrap(),
+        "it is not apart any more"
+    );
+    Service::flush(&service.commands).await.unwrap();
+    assert_eq!(rows(&folder, &bad), 1);
+    service.stop().await.unwrap();
+}
+
+/// Scenario: the carry of the last epoch is gone.
+/// Guarantees: the service does not start and says which file and what to do; with the flag for just
+/// that epoch it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_carry_stops_the_start() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    let slow = settings(false);
+    let table = slow.default_table.clone();
+    leave(&folder, &[&[record(&table, 1, "x")]]).await;
+    let (service, _) = start_until_it_lives(held.path(), &slow).await;
+    service.stop().await.unwrap();
+    let epoch = read_epoch(&RealFs, &folder).unwrap().unwrap().epoch.get();
+    let carry = folder.journal().join(format!("carry-{epoch:020}.journal"));
+    let whole = std::fs::read(&carry).unwrap();
+    for damaged in [None, Some(&whole[..whole.len() - 1])] {
+        match damaged {
+            None => std::fs::remove_file(&carry).unwrap(),
+            Some(part) => std::fs::write(&carry, part).unwrap(),
+        }
+        for accepted in [None, Some(epoch + 1)] {
+            let settings = Settings { accept_lost_carry: accepted, ..slow.clone() };
+            let refused = Service::start(held.path(), &settings).await.unwrap_err();
+            let refused = format!("{refused:#}");
+            let flag = format!("--accept-lost-carry {epoch}");
+            assert!(refused.contains("carry-") && refused.contains(&flag), "{refused}");
+        }
+        let settings = Settings { accept_lost_carry: Some(epoch), ..slow.clone() };
+        let refused_no_more = Service::start(held.path(), &settings).await;
+        refused_no_more.unwrap().stop().await.unwrap();
+        // The stop noted an epoch with a carry of its own.
+        let (service, deaths) = start_until_it_lives(held.path(), &slow).await;
+        assert_eq!(deaths, 0);
+        service.stop().await.unwrap();
+        std::fs::write(folder.epoch_file(), format!("{epoch}\n")).unwrap();
+    }
+}
+
+/// Scenario: marks are written and read; a byte of the file is altered; one of a later version.
+/// Guarantees: what was noted is read back; a damaged one says that nothing is known; a later one is
+/// refused and left as it is.
+#[test]
+fn a_mark_is_read_back_or_known_to_be_damaged() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    std::fs::create_dir(folder.journal()).unwrap();
+    let mark = || ReplayMark::new(Arc::new(RealFs), &folder);
+    let nothing = LastWords { at: None, done: Some(Vec::new()) };
+    assert_eq!(mark().read().unwrap(), nothing);
+    let part = |epoch| PartDone {
+        epoch,
+        position: Position { segment: 3, after: 77 },
+        first_part: 9,
+        carry_through: None,
+    };
+    let first = mark();
+    first.take_on_part(At::Segments { through: 3 }, part(9)).unwrap();
+    first.take_on_part(At::Settling, part(10)).unwrap();
+    let words = mark().read().unwrap();
+    assert_eq!(words.done, Some(vec![part(9), part(10)]));
+    assert_eq!(words.at, Some(At::Settling));
+    first.noted(SegmentNumber::new(10)).unwrap();
+    first.take_on(At::Settling).unwrap();
+    assert_eq!(mark().read().unwrap().done, Some(vec![part(10)]));
+
+    let path = folder.replay_mark();
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() - 1 {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let words = mark().read().unwrap();
+        assert_eq!((words.done, words.at), (None, None), "byte {at}");
+    }
+    let later = r#"{"version":2,"other":true}"#;
+    let later = format!("{:08x} {later}\n", crc32c::crc32c(later.as_bytes()));
+    std::fs::write(&path, &later).unwrap();
+    let refused = mark().read().unwrap_err().to_string();
+    assert!(refused.contains("version 2"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), later);
+
+    std::fs::write(&path, &whole).unwrap();
+    let last = mark();
+    last.read().unwrap();
+    last.noted(SegmentNumber::new(11)).unwrap();
+    last.lay_down().unwrap();
+    assert!(!path.try_exists().unwrap(), "a mark that says nothing is no file");
+}
+
+/// Scenario: bytes of a segment were altered that another segment follows; the service starts.
+/// Guarantees: the records around them get into the table, and the bytes are set aside with the reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_bytes_of_the_journal_are_set_aside() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    let settings = settings(true);
+    let table = settings.default_table.clone();
+    let records: Vec<RecordBytes> = (1..=3).map(|trace| record(&table, trace, "x")).collect();
+    leave(&folder, &[&records]).await;
+    let path = folder.journal().join(format!("segment-{:020}.journal", 1));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = bytes.len() - 5;
+    bytes[end] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
+    assert_eq!(deaths, 0);
+    Service::flush(&service.commands).await.unwrap();
+    assert_eq!(rows(&folder, &table), 2);
+    let parked = parked::list(&folder.parked()).unwrap();
+    assert_eq!(parked.len(), 1);
+    assert!(!parked[0].is_record && parked[0].bytes == 32 + records[2].body_len());
+    service.stop().await.unwrap();
+    let payload = std::fs::read(folder.parked().join(format!("{}.payload", parked[0].name)));
+    assert_eq!(
+        Bytes::from(payload.unwrap()),
+        bytes[bytes.len() - 32 - records[2].body_len() as usize..]
+    );
+}

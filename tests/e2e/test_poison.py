@@ -1,0 +1,89 @@
+"""Records that end the process: each start takes them in again, until they are set aside.
+
+The binary of the dev profile dies when it takes in a record that contains TRACELAKE_POISON.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import requests
+
+from support import generate, otlp, table
+from support.server import Server
+
+QUICK = ("--settle-after", "100ms", "--idle-after", "400ms", "--commit-every", "150ms", "--amend-every", "250ms")
+POISON = "span-that-ends-the-process"
+
+
+def send(server: Server, make: generate.Maker, name: str) -> bool:
+    """One span of a trace of its own; whether it was acknowledged."""
+    try:
+        otlp.post(server.url, generate.request(make.span(make.trace_id(), name)), content_type=otlp.JSON)
+    except requests.exceptions.ConnectionError:
+        return False
+    return True
+
+
+def span_names(server: Server) -> set[str]:
+    """The names of all archived spans."""
+    rows = table.rows(server.table_path()).values()
+    return {span["name"] for row in rows for span in row["spans"]}
+
+
+def dies(server: Server, within: float = 60) -> None:
+    """Waits until the process has ended by itself."""
+    deadline = time.monotonic() + within
+    while server.process.poll() is None:
+        assert time.monotonic() < deadline, f"it lives\n{server.log_tail()}"
+        time.sleep(0.01)
+
+
+def test_a_record_that_ends_the_process_ends_few_starts(make_server: Callable[..., Server]) -> None:
+    """It is named and can be put back; spans of other clients get into the table without it."""
+    make = generate.Maker(5)
+    server = make_server(*QUICK, quick=False)
+    server.env = {"TRACELAKE_POISON": POISON}
+    server.start()
+    assert send(server, make, "before")
+    send(server, make, POISON)
+    dies(server)
+    parked = server.data_dir / "parked"
+    starts = 0
+    while not (parked.exists() and server.process.poll() is None):
+        starts += 1
+        assert starts < 8, f"each start ends\n{server.log_tail()}"
+        server.spawn()
+        deadline = time.monotonic() + 60
+        while server.process.poll() is None and not parked.exists():
+            assert time.monotonic() < deadline, f"neither dead nor through\n{server.log_tail()}"
+            time.sleep(0.01)
+    while not server.read_server_file(server.process.pid):
+        time.sleep(0.01)
+    print(f"set aside by start {starts}")
+    assert send(server, make, "after")
+    server.flush()
+    names = span_names(server)
+    assert {"before", "after"} <= names and POISON not in names
+
+    listed = json.loads(server.cli.ok("parked", "list", "--format", "json"))
+    assert [entry["is_record"] for entry in listed] == [True], listed
+    name = listed[0]["name"]
+    assert name in server.cli.ok("status")
+    status = json.loads(server.cli.ok("status", "--format", "json"))
+    assert [entry["name"] for entry in status["journal"]["parked"]] == [name]
+    checked = server.cli.run("check", "tracelake.default.traces", "--no-write")
+    assert checked.returncode == 1 and name in checked.stdout, checked.stdout
+    assert server.session.get(f"{server.url}/readyz", timeout=10).text == "OK"
+
+    server.stop()
+    server.env = {}
+    server.start()
+    assert "is put back" in server.cli.ok("parked", "retry", "--all")
+    server.flush()
+    names = span_names(server)
+    assert POISON in names
+    assert server.cli.ok("parked", "list") == "nothing is set aside\n"
+    server.stop()
