@@ -27,7 +27,8 @@ pub use content_encoding::ContentEncoding;
 pub use error::DecodeError;
 pub use fingerprint::{Fingerprint, Fingerprinter, assessment_fingerprint, start_fingerprint};
 pub use record::{
-    CarriedWords, DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, Start, changes_body, decode_record, words_body,
+    CarriedWords, DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, Start,
+    changes_body, decode_record, words_body,
 };
 pub use request::{DecodedSpans, Reject, SpanGroup, SpanRecord, SpanSource, decode_otlp};
 pub use view::{

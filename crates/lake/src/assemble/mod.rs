@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tracelake_decode::record::{Route, Start};
 use tracelake_decode::{
-    CarriedWords, DecodedRecord, RecordContent, RecordHeader, SpanGroup, SpanRecord, start_fingerprint,
+    CarriedWords, DecodedRecord, RecordContent, RecordHeader, SpanGroup, SpanRecord,
+    start_fingerprint,
 };
 use tracelake_model::trace_info::INFO_FINALIZED;
 use tracelake_model::{ExperimentId, TableName, TraceChanges, TraceId};

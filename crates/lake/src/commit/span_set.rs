@@ -122,7 +122,11 @@ impl SpanSet {
             return Added::Copy;
         }
         let place = self.slots.len();
-        if span.group.source == SpanSource::Otlp { otlp.push(place) } else { mlflow.push(place) }
+        if span.group.source == SpanSource::Otlp {
+            otlp.push(place)
+        } else {
+            mlflow.push(place)
+        }
         shared.by_fingerprint.entry(print).or_default().push(place);
         self.slots.push(Some(span));
         if richer_than.is_empty() {

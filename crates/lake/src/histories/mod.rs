@@ -215,11 +215,7 @@ fn compare(
     for field in one.schema().fields() {
         let name = field.name().as_str();
         let [left, right] = [one, other].map(|row| row.column_by_name(name).unwrap());
-        assert!(
-            but.contains(&name) || left == right,
-            "{name}:\n{left:?}\n{right:?}\n{}",
-            shown()
-        );
+        assert!(but.contains(&name) || left == right, "{name}:\n{left:?}\n{right:?}\n{}", shown());
     }
 }
 

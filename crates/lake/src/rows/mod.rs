@@ -5,6 +5,7 @@
 
 mod columns;
 mod conform;
+mod ordered;
 mod rebuild;
 mod row;
 mod said;

@@ -22,9 +22,7 @@ use tracelake_decode::conventions::interpret;
 use tracelake_decode::request::{SpanGroup, SpanSource, experiment_of};
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{SpanRecord, SpanView, decode_otlp};
-use tracelake_model::{
-    Assessment, ExperimentId, Limits, SpanId, TraceId, TraceInfo, TraceState,
-};
+use tracelake_model::{Assessment, ExperimentId, Limits, SpanId, TraceId, TraceInfo, TraceState};
 
 use super::row::Row;
 use super::said::Said;

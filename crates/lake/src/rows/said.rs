@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use tracelake_decode::conventions::RULES;
 use tracelake_model::{TraceInfo, TraceState};
 
-use super::traces::{ExperimentBy, Ordered, RUN_METADATA, TraceDraft};
+use super::ordered::Ordered;
+use super::traces::{ExperimentBy, RUN_METADATA, TraceDraft};
 
 /// Version of the column's form.
 const VERSION: u32 = 1;

@@ -12,14 +12,14 @@ use arrow::error::ArrowError;
 use tracelake_decode::conventions::{
     Meaning, TraceMeaning, interpret, interpret_of, interpret_trace_of,
 };
-use tracelake_decode::order::{in_order, tags_span};
-use tracelake_decode::{ResourceView, SpanRecord, Start};
+use tracelake_decode::{SpanRecord, Start};
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo, TraceState};
 
 use super::columns::{
     Finish, Finished, MapColumn, Offsets, element_fields, field_of, struct_array, struct_fields,
 };
+use super::ordered::{Ordered, ordered};
 use super::said::Said;
 use super::spans::SpanColumns;
 
@@ -239,8 +239,7 @@ impl TraceColumns {
         errors: usize,
     ) {
         let meaning = interpret_trace_of(&ordered.spans, meanings, ordered.tags_of());
-        let facts =
-            TraceFacts::new(trace, TraceFacts::of_meaning(&ordered.spans, meaning));
+        let facts = TraceFacts::new(trace, TraceFacts::of_meaning(&ordered.spans, meaning));
         self.append_text(trace, &facts);
         self.said.append_value(Said::of(trace, ordered).to_text());
         self.info_text[0].append_value(
@@ -376,47 +375,6 @@ fn run_id(trace: &TraceDraft) -> Option<String> {
     let said = info.and_then(|info| info.trace_metadata.get(RUN_METADATA));
     let linked = info.and_then(|info| info.linked_runs.first());
     said.or(trace.run_id.as_ref()).or(linked).cloned()
-}
-
-/// The spans of a row, and which of them gives the tags.
-pub(super) struct Ordered<'a> {
-    pub(super) spans: Vec<&'a SpanRecord>,
-    tags_of: Option<usize>,
-}
-
-impl<'a> Ordered<'a> {
-    fn tags_of(&self) -> Option<&'a SpanRecord> {
-        self.spans.get(self.tags_of?).copied()
-    }
-
-    /// Position of the span that gives the tags, where it is not the one that would without regard to
-    /// arrival.
-    pub(super) fn arrived_last(&self) -> Option<usize> {
-        let tags_of = self.tags_of?;
-        let place = |span: &SpanRecord| (span.start_time_unix_nano, span.span_id);
-        let this = self.spans.get(tags_of)?;
-        let shares_place = self.spans.get(tags_of + 1).is_some_and(|n| place(n) == place(this));
-        shares_place.then_some(tags_of)
-    }
-}
-
-/// The spans of a row in their order; those of a row that keeps its order as they are.
-pub(super) fn ordered(spans: &[SpanRecord], keeps_order: bool) -> Ordered<'_> {
-    if keeps_order {
-        let has_attributes =
-            |s: &SpanRecord| ResourceView::new(&s.group.resource).attributes().next().is_some();
-        return Ordered {
-            spans: spans.iter().collect(),
-            tags_of: spans.iter().position(has_attributes),
-        };
-    }
-    let ordered = in_order(spans);
-    let tags_of = tags_span(spans).and_then(|position| {
-        let span = spans.get(position)?;
-        // It is at the end in most traces.
-        ordered.iter().rposition(|other| std::ptr::eq(*other, span))
-    });
-    Ordered { spans: ordered, tags_of }
 }
 
 /// What a row says of the trace as a whole: the client's word first, the spans' otherwise.
