@@ -51,6 +51,7 @@ PYTEST_ARGS ?=
 CRASH_ROUNDS ?= 200
 SCHEDULES ?= 10000
 SEED ?= 1
+HISTORIES ?= 10000
 MINUTES ?= 10
 ARGS ?=
 
@@ -118,6 +119,10 @@ simulate: ## Simulated crashes and faults of disk and store: make simulate [SCHE
 	@$(call step,$(SCHEDULES) schedules from seed $(SEED)$(,) then the broken builds)
 	SCHEDULES=$(SCHEDULES) SEED=$(SEED) cargo test --locked -p tracelake-app --lib -- \
 	  simulation:: --nocapture --test-threads 1
+
+.PHONY: histories
+histories: ## A row is a function of what was sent, through real tables: make histories [HISTORIES=10000]
+	TRACELAKE_ROW_HISTORIES=$(HISTORIES) cargo test --locked -p tracelake-lake --lib -- histories::
 
 .PHONY: fuzz
 fuzz: ## Coverage-guided fuzzing of everything that reads bytes: make fuzz [MINUTES=10]

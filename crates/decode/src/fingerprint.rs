@@ -13,9 +13,11 @@
 //! are joined as little endian. Bytes that are canonical as received, which is what senders write,
 //! are hashed in place: nothing is allocated.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
+use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::request::{SpanGroup, SpanRecord};
 use crate::shape::{Message, canonical, is_canonical};
@@ -31,7 +33,13 @@ impl Fingerprint {
     /// True when both are of one span by id, name, start and end, whatever else they say.
     #[must_use]
     pub const fn is_same_span(self, other: Self) -> bool {
-        (self.0 ^ other.0) & IDENTITY_BITS == 0
+        self.identity() == other.identity()
+    }
+
+    /// The half that says which span it is.
+    #[must_use]
+    pub const fn identity(self) -> u64 {
+        self.0 & IDENTITY_BITS
     }
 }
 
@@ -80,6 +88,82 @@ impl Fingerprinter {
 
 fn part(message: Message, bytes: &[u8]) -> u64 {
     if is_canonical(message, bytes) { xxh3_64(bytes) } else { xxh3_64(&canonical(message, bytes)) }
+}
+
+/// What tells one `start_trace` from every other one of its trace: a hash of all that it says. Kept on
+/// disk, as the fingerprints of spans are. Each text is joined behind its length, each list and map
+/// behind the number of its entries, and what may be absent behind a byte that says so.
+#[must_use]
+pub fn start_fingerprint(info: &TraceInfo, experiment_id: &ExperimentId) -> u64 {
+    let mut bytes = Vec::with_capacity(1_024);
+    join_text(&mut bytes, Some(experiment_id.as_str()));
+    for said in [&info.client_request_id, &info.request_preview, &info.response_preview] {
+        join_text(&mut bytes, said.as_deref());
+    }
+    join_text(&mut bytes, Some(info.state.as_str()));
+    join_number(&mut bytes, info.request_time_micros);
+    join_number(&mut bytes, info.execution_duration_ms);
+    join_map(&mut bytes, &info.trace_metadata);
+    join_map(&mut bytes, &info.tags);
+    join_count(&mut bytes, info.assessments.len());
+    for assessment in &info.assessments {
+        assessment_content(assessment, &mut bytes);
+    }
+    xxh3_64(&bytes)
+}
+
+/// What tells one assessment from every other one of its trace: a hash of all that it says. Kept on
+/// disk in the ids of assessments that came without one.
+#[must_use]
+pub fn assessment_fingerprint(trace_id: TraceId, assessment: &Assessment) -> u128 {
+    let mut bytes = trace_id.0.to_vec();
+    assessment_content(assessment, &mut bytes);
+    xxh3_128(&bytes)
+}
+
+/// Joins what an assessment says.
+fn assessment_content(assessment: &Assessment, bytes: &mut Vec<u8>) {
+    join_text(bytes, Some(&assessment.assessment_id));
+    for said in [
+        &assessment.assessment_name,
+        &assessment.span_id,
+        &assessment.source_type,
+        &assessment.source_id,
+        &assessment.feedback_json,
+        &assessment.expectation_json,
+        &assessment.issue_json,
+        &assessment.rationale,
+        &assessment.overrides,
+    ] {
+        join_text(bytes, said.as_deref());
+    }
+    join_number(bytes, assessment.create_time_micros);
+    join_number(bytes, assessment.last_update_time_micros);
+    join_number(bytes, assessment.valid.map(i64::from));
+    join_map(bytes, &assessment.metadata);
+}
+
+fn join_count(bytes: &mut Vec<u8>, count: usize) {
+    bytes.extend((count as u64).to_le_bytes());
+}
+
+fn join_text(bytes: &mut Vec<u8>, text: Option<&str>) {
+    bytes.push(u8::from(text.is_some()));
+    join_count(bytes, text.map_or(0, str::len));
+    bytes.extend_from_slice(text.unwrap_or_default().as_bytes());
+}
+
+fn join_number(bytes: &mut Vec<u8>, number: Option<i64>) {
+    bytes.push(u8::from(number.is_some()));
+    bytes.extend(number.unwrap_or_default().to_le_bytes());
+}
+
+fn join_map(bytes: &mut Vec<u8>, map: &BTreeMap<String, String>) {
+    join_count(bytes, map.len());
+    for (key, value) in map {
+        join_text(bytes, Some(key));
+        join_text(bytes, Some(value));
+    }
 }
 
 /// One number of several.

@@ -14,6 +14,7 @@ pub mod conventions;
 pub mod error;
 pub mod fingerprint;
 pub mod mlflow_json;
+pub mod order;
 pub mod otlp_json;
 pub mod record;
 pub mod request;
@@ -24,9 +25,10 @@ pub mod writer;
 
 pub use content_encoding::ContentEncoding;
 pub use error::DecodeError;
-pub use fingerprint::{Fingerprint, Fingerprinter};
+pub use fingerprint::{Fingerprint, Fingerprinter, assessment_fingerprint, start_fingerprint};
 pub use record::{
-    DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, changes_body, decode_record,
+    CarriedWords, DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, Start,
+    changes_body, decode_record, words_body,
 };
 pub use request::{DecodedSpans, Reject, SpanGroup, SpanRecord, SpanSource, decode_otlp};
 pub use view::{

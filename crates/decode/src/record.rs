@@ -27,6 +27,9 @@ pub enum RecordKind {
     MlflowStartTrace,
     /// Spans of an unsettled trace, carried over from an earlier segment, as OTLP protobuf.
     CarriedTrace,
+    /// What clients said of an unsettled trace, carried over from an earlier segment, as JSON:
+    /// [`CarriedWords`].
+    CarriedWords,
     /// Changes to traces beside their spans, as JSON: a list of [`TraceChanges`].
     TraceChanges,
 }
@@ -118,6 +121,37 @@ pub enum RecordContent {
     TraceInfo(Box<TraceInfo>),
     /// Changes to traces, in order.
     Changes(Vec<TraceChanges>),
+    /// What clients said of an unsettled trace.
+    Words(Box<CarriedWords>),
+}
+
+/// A `start_trace`: what it says, and the experiment that the trace belongs to by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// What it says; its own fingerprint alone is among [`TraceInfo::starts`].
+    pub info: TraceInfo,
+}
+
+/// What clients said of an unsettled trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedWords {
+    /// All that was said.
+    pub info: TraceInfo,
+    /// The `start_trace` requests in `info`, in the order of arrival, when there are several: a row
+    /// may have some of them.
+    pub starts: Vec<Start>,
+}
+
+/// The payload of a record of kind [`RecordKind::CarriedWords`].
+#[must_use]
+pub fn words_body(words: &CarriedWords) -> Vec<u8> {
+    serde_json::to_vec(words).unwrap_or_default()
+}
+
+fn read_words(body: &[u8]) -> Result<CarriedWords, DecodeError> {
+    serde_json::from_slice(body).map_err(|error| DecodeError::Json { reason: error.to_string() })
 }
 
 /// The payload of a record of kind [`RecordKind::TraceChanges`].
@@ -159,6 +193,7 @@ pub fn decode_record(header: RecordHeader, payload: &Bytes) -> Result<DecodedRec
                 let start = mlflow_json::read_start_trace(&body)?;
                 RecordContent::TraceInfo(Box::new(start.info))
             }
+            RecordKind::CarriedWords => RecordContent::Words(Box::new(read_words(&body)?)),
             RecordKind::TraceChanges => RecordContent::Changes(read_changes(&body)?),
         };
     Ok(DecodedRecord { header, content })

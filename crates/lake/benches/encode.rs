@@ -18,15 +18,10 @@ fn drafts(spans: u64) -> Vec<TraceDraft> {
     decoded
         .chunk_by(|left, right| left.trace_id == right.trace_id)
         .map(|spans| TraceDraft {
-            trace_id: spans[0].trace_id,
-            experiment_id: None,
-            run_id: None,
-            info: None,
             spans: spans.to_vec(),
             created_at_micros: 1,
             updated_at_micros: 1,
-            revision: 1,
-            replaces: false,
+            ..TraceDraft::new(spans[0].trace_id)
         })
         .collect()
 }

@@ -7,6 +7,8 @@ pub mod assemble;
 pub mod commit;
 mod data_file;
 pub mod error;
+#[cfg(test)]
+mod histories;
 pub mod layout;
 mod log;
 pub mod maintain;

@@ -64,11 +64,16 @@ impl TraceChange {
     }
 }
 
-fn write_trace_id<S: Serializer>(id: &TraceId, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn write_trace_id<S: Serializer>(
+    id: &TraceId,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(id)
 }
 
-fn read_trace_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TraceId, D::Error> {
+pub(crate) fn read_trace_id<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<TraceId, D::Error> {
     let text = String::deserialize(deserializer)?;
     TraceId::parse(&text).ok_or_else(|| serde::de::Error::custom("not a trace id"))
 }

@@ -121,6 +121,7 @@ fn build_schema() -> Schema {
             field("linked_run_ids", list_of_text()),
             "MLflow runs that the trace was linked to, in that order",
         ),
+        commented(text("said"), "Which values of the row clients said, as JSON"),
     ])
 }
 

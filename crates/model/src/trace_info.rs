@@ -119,10 +119,18 @@ pub struct Assessment {
     pub valid: Option<bool>,
 }
 
-/// What a client said of a whole trace (`start_trace`), or what a table row holds of that.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What clients said of a whole trace: by `start_trace`, and by calls that change it.
+///
+/// What calls said stands over what `start_trace` says, whichever comes first, so that neither a
+/// `start_trace` that is late nor one that is sent again undoes a call. Of both, the later one stands
+/// over the earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceInfo {
     /// The trace.
+    #[serde(
+        serialize_with = "crate::change::write_trace_id",
+        deserialize_with = "crate::change::read_trace_id"
+    )]
     pub trace_id: TraceId,
     /// Id that the client's own request has.
     pub client_request_id: Option<String>,
@@ -140,15 +148,22 @@ pub struct TraceInfo {
     pub trace_metadata: BTreeMap<String, String>,
     /// Mutable tags.
     pub tags: BTreeMap<String, String>,
+    /// Keys of those of [`Self::tags`] that were set by a call.
+    pub called_tags: BTreeSet<String>,
     /// Keys of tags that were deleted: they stand neither in an older row nor, as attributes of a
     /// resource, in the spans. A key is never here and in `tags`.
     pub deleted_tags: BTreeSet<String>,
     /// Feedback and expectations.
     pub assessments: Vec<Assessment>,
+    /// Ids of those of [`Self::assessments`] that were put by a call.
+    pub called_assessments: BTreeSet<String>,
     /// Ids of assessments that were deleted.
     pub deleted_assessments: BTreeSet<String>,
     /// Runs that the trace was linked to after the fact, in that order, each once.
     pub linked_runs: Vec<String>,
+    /// Fingerprints of the `start_trace` requests that are in it: one of them that comes again says
+    /// nothing.
+    pub starts: BTreeSet<u64>,
 }
 
 /// Trace metadata that marks a trace whose client has said what it is: MLflow's servers set it.
@@ -168,10 +183,13 @@ impl TraceInfo {
             response_preview: None,
             trace_metadata: BTreeMap::new(),
             tags: BTreeMap::new(),
+            called_tags: BTreeSet::new(),
             deleted_tags: BTreeSet::new(),
             assessments: Vec::new(),
+            called_assessments: BTreeSet::new(),
             deleted_assessments: BTreeSet::new(),
             linked_runs: Vec::new(),
+            starts: BTreeSet::new(),
         }
     }
 
@@ -187,32 +205,147 @@ impl TraceInfo {
         self.trace_metadata.contains_key(INFO_FINALIZED)
     }
 
-    /// Sets a tag.
+    /// A call set a tag.
     pub fn set_tag(&mut self, key: String, value: String) {
         self.deleted_tags.remove(&key);
+        self.called_tags.insert(key.clone());
         self.tags.insert(key, value);
     }
 
-    /// Deletes a tag, also one that older rows or spans hold.
+    /// A call deleted a tag, also one that older rows or spans hold.
     pub fn delete_tag(&mut self, key: String) {
         self.tags.remove(&key);
+        self.called_tags.remove(&key);
         self.deleted_tags.insert(key);
     }
 
-    /// Adds an assessment, in place of the one with its id.
+    /// A call put an assessment, in place of the one with its id.
     pub fn put_assessment(&mut self, assessment: Assessment) {
         self.deleted_assessments.remove(&assessment.assessment_id);
-        let id = &assessment.assessment_id;
-        match self.assessments.iter_mut().find(|known| known.assessment_id == *id) {
-            Some(known) => *known = assessment,
-            None => self.assessments.push(assessment),
+        self.called_assessments.insert(assessment.assessment_id.clone());
+        self.place_assessment(assessment);
+    }
+
+    /// Assessments stand in the order in which they were made, then by id, however they came.
+    fn place_assessment(&mut self, assessment: Assessment) {
+        self.assessments.retain(|known| known.assessment_id != assessment.assessment_id);
+        let is_before = |known: &Assessment| {
+            let made = known.create_time_micros.cmp(&assessment.create_time_micros);
+            made.then_with(|| known.assessment_id.cmp(&assessment.assessment_id)).is_lt()
+        };
+        let at = self.assessments.iter().take_while(|known| is_before(known)).count();
+        self.assessments.insert(at, assessment);
+    }
+
+    /// A call deleted an assessment, also one that older rows hold.
+    pub fn delete_assessment(&mut self, assessment_id: String) {
+        self.assessments.retain(|known| known.assessment_id != assessment_id);
+        self.called_assessments.remove(&assessment_id);
+        self.deleted_assessments.insert(assessment_id);
+    }
+
+    /// Takes in what `start` says by `start_trace`: over what earlier ones said, below what calls
+    /// said. Returns false, and takes nothing, when all that is in `start` is in already; of what has no
+    /// fingerprint that is not known.
+    pub fn take_start(&mut self, start: &Self) -> bool {
+        if !start.starts.is_empty() && start.starts.is_subset(&self.starts) {
+            return false;
+        }
+        self.starts.extend(&start.starts);
+        let later = |own: &mut Option<String>, said: &Option<String>| {
+            if said.is_some() {
+                own.clone_from(said);
+            }
+        };
+        later(&mut self.client_request_id, &start.client_request_id);
+        later(&mut self.request_preview, &start.request_preview);
+        later(&mut self.response_preview, &start.response_preview);
+        self.request_time_micros = start.request_time_micros.or(self.request_time_micros);
+        self.execution_duration_ms = start.execution_duration_ms.or(self.execution_duration_ms);
+        if start.state != TraceState::Unspecified {
+            self.state = start.state;
+        }
+        let pair = |(key, value): (&String, &String)| (key.clone(), value.clone());
+        self.trace_metadata.extend(start.trace_metadata.iter().map(pair));
+        for (key, value) in &start.tags {
+            let is_called = self.called_tags.contains(key) || self.deleted_tags.contains(key);
+            if !is_called && !start.called_tags.contains(key) {
+                self.tags.insert(key.clone(), value.clone());
+            }
+        }
+        for assessment in &start.assessments {
+            let id = &assessment.assessment_id;
+            let is_called =
+                self.called_assessments.contains(id) || self.deleted_assessments.contains(id);
+            if !is_called && !start.called_assessments.contains(id) {
+                self.place_assessment(assessment.clone());
+            }
+        }
+        true
+    }
+
+    /// Takes in what `later` says by calls.
+    pub fn take_calls(&mut self, later: &Self) {
+        for key in &later.deleted_tags {
+            self.delete_tag(key.clone());
+        }
+        for key in &later.called_tags {
+            if let Some(value) = later.tags.get(key) {
+                self.set_tag(key.clone(), value.clone());
+            }
+        }
+        for id in &later.deleted_assessments {
+            self.delete_assessment(id.clone());
+        }
+        for assessment in &later.assessments {
+            if later.called_assessments.contains(&assessment.assessment_id) {
+                self.put_assessment(assessment.clone());
+            }
+        }
+        for run_id in &later.linked_runs {
+            self.link_run(run_id.clone());
         }
     }
 
-    /// Deletes an assessment, also one that older rows hold.
-    pub fn delete_assessment(&mut self, assessment_id: String) {
-        self.assessments.retain(|known| known.assessment_id != assessment_id);
-        self.deleted_assessments.insert(assessment_id);
+    /// Takes in what stands beside its own word, in a row that others wrote to: `other` is all that a
+    /// row says and its spans do not, as the word of calls.
+    pub fn take_others(&mut self, other: &Self) {
+        let beside = |own: &mut Option<String>, said: &Option<String>| {
+            if own.is_none() {
+                own.clone_from(said);
+            }
+        };
+        beside(&mut self.request_preview, &other.request_preview);
+        beside(&mut self.response_preview, &other.response_preview);
+        self.request_time_micros = self.request_time_micros.or(other.request_time_micros);
+        self.execution_duration_ms = self.execution_duration_ms.or(other.execution_duration_ms);
+        if self.state == TraceState::Unspecified {
+            self.state = other.state;
+        }
+        for (key, value) in &other.tags {
+            if !self.tags.contains_key(key) {
+                self.set_tag(key.clone(), value.clone());
+            }
+        }
+        for key in &other.deleted_tags {
+            self.delete_tag(key.clone());
+        }
+    }
+
+    /// What is in it by `start_trace`, without what calls said.
+    #[must_use]
+    pub fn start_alone(&self) -> Self {
+        let mut start = Self {
+            called_tags: BTreeSet::new(),
+            deleted_tags: BTreeSet::new(),
+            called_assessments: BTreeSet::new(),
+            deleted_assessments: BTreeSet::new(),
+            linked_runs: Vec::new(),
+            ..self.clone()
+        };
+        start.tags.retain(|key, _| !self.called_tags.contains(key));
+        start.assessments.retain(|a| !self.called_assessments.contains(&a.assessment_id));
+        start
     }
 
     /// Links a run.

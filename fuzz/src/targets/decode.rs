@@ -228,6 +228,7 @@ pub(crate) fn record(data: &[u8]) {
             assert!(info.trace_id.is_valid());
         }
         RecordContent::Changes(_) => assert_eq!(kind, RecordKind::TraceChanges),
+        RecordContent::Words(_) => assert_eq!(kind, RecordKind::CarriedWords),
     }
 }
 

@@ -30,11 +30,11 @@ pub fn mlflow_traces(answer: &Answer) -> Result<Vec<String>, Fault> {
     for batch in &answer.batches {
         let drafts = rebuild_traces(batch).map_err(|error| wrong(&error.to_string()))?;
         for draft in drafts {
-            let info = draft.full_info();
+            let (info, spans) = (draft.full_info(), draft.spans_in_order());
             let experiment_id =
                 draft.experiment_id.unwrap_or_else(ExperimentId::default_experiment);
             let route = Route { experiment_id, table: table.clone() };
-            let trace = FoundTrace { route, info, spans: draft.spans, fixed: None };
+            let trace = FoundTrace { route, info, spans, fixed: None };
             traces.push(mlflow_trace_json(&trace));
         }
     }

@@ -63,7 +63,7 @@ impl Way {
             RecordKind::MlflowTracesJson => Some(Self::MlflowTracesJson),
             RecordKind::MlflowStartTrace => Some(Self::MlflowStartTrace),
             RecordKind::TraceChanges => Some(Self::Changes),
-            RecordKind::CarriedTrace => None,
+            RecordKind::CarriedTrace | RecordKind::CarriedWords => None,
         }
     }
 

@@ -150,6 +150,8 @@ impl Told {
                     }
                 }
             }
+            // It was acknowledged, and noted, as the requests that it is of.
+            RecordContent::Words(_) => {}
         }
     }
 

@@ -12,7 +12,7 @@ pub(super) fn bear_witness(clock: &dyn Clock, record: &DecodedRecord) {
         RecordContent::TraceInfo(info) => info
             .request_time_micros
             .and_then(|micros| u64::try_from(micros).ok()?.checked_mul(1_000)),
-        RecordContent::Changes(_) => None,
+        RecordContent::Changes(_) | RecordContent::Words(_) => None,
     };
     if let Some(newest) = newest {
         clock.witness(newest);

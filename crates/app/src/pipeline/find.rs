@@ -82,8 +82,8 @@ impl Pipeline {
 }
 
 fn found_trace(table: TableName, draft: TraceDraft) -> FoundTrace {
-    let info = draft.full_info();
+    let (info, spans) = (draft.full_info(), draft.spans_in_order());
     let experiment_id = draft.experiment_id.unwrap_or_else(ExperimentId::default_experiment);
     let route = Route { experiment_id, table };
-    FoundTrace { route, info, spans: draft.spans, fixed: None }
+    FoundTrace { route, info, spans, fixed: None }
 }

@@ -14,7 +14,7 @@
 //! | `langfuse.observation.model.name` | ignored | model, after all other conventions |
 //! | spans that share an id | the last one replaces the others | all are kept and counted |
 //! | spans whose parents form a circle | not counted in the sums | counted |
-//! | several resources in one trace | tags of the first, the others lost | [`TraceMeaning::services`] has all services |
+//! | several resources in one trace | tags of the first of the last request, the others lost | tags of the last span's; [`TraceMeaning::services`] has all services |
 //! | token counts sent as doubles | ignored | taken where they are whole and exact |
 //! | empty `session.id` or `user.id` | hides those of later spans | absent |
 //! | `session.id` of more than 250 characters | the request fails | cut to 250 characters |
@@ -46,6 +46,7 @@ use tracelake_model::{TokenUsage, TraceCost, TraceState};
 
 use self::candidates::Candidates;
 use self::keys::Key;
+use crate::order;
 use crate::request::SpanRecord;
 use crate::view::{AttributeList, KeyValueView, SpanView, ValueView};
 
@@ -133,8 +134,8 @@ pub struct TraceMeaning {
     pub cost: TraceCost,
     /// Tags: `mlflow.traceTag.*` of the root and resource attributes, as MLflow stores them.
     pub tags: BTreeMap<String, String>,
-    /// Names of all services that took part (`service.name` of the resources), in the order of
-    /// arrival, each once.
+    /// Names of all services that took part (`service.name` of the resources), in the order of the
+    /// spans, each once.
     pub services: Vec<String>,
     /// First characters of the root's inputs.
     pub request_preview: Option<String>,
@@ -172,24 +173,31 @@ fn named<'a>(found: &Candidates<'a>, key: Key) -> Option<Cow<'a, str>> {
     found.value(key).map(candidates::any_text).filter(|text| !text.is_empty())
 }
 
-/// Reads the meaning of a trace from all its spans, in the order of arrival. Identical copies are
-/// taken for spans of their own: leave them out before.
+/// The rules of this module, as a number: it grows with each change by which the same spans mean
+/// something else. What a row holds beside what clients said follows from the spans by the rules of
+/// the number that it was written with.
+pub const RULES: u32 = 1;
+
+/// Reads the meaning of a trace from all its spans. Identical copies are taken for spans of their
+/// own: leave them out before. `spans` are in the order of arrival, which decides nothing but what
+/// [`order::tags_span`] says.
 #[must_use]
 pub fn interpret_trace(spans: &[SpanRecord]) -> TraceMeaning {
-    let meanings: Vec<Meaning<'_>> = spans.iter().map(|span| interpret(&span.view())).collect();
-    trace::interpret_trace(spans, &meanings)
+    let ordered = order::in_order(spans);
+    let meanings: Vec<Meaning<'_>> = ordered.iter().map(|span| interpret(&span.view())).collect();
+    let tags_of = order::tags_span(spans).and_then(|position| spans.get(position));
+    trace::interpret_trace(&ordered, &meanings, tags_of)
 }
 
-/// The same as [`interpret_trace`], of spans whose meanings are known: one for each, in their order.
+/// The same as [`interpret_trace`], of spans in order whose meanings are known: one for each, in
+/// their order; the resource of `tags_of` gives the tags.
 #[must_use]
-pub fn interpret_trace_of(spans: &[SpanRecord], meanings: &[Meaning<'_>]) -> TraceMeaning {
-    trace::interpret_trace(spans, meanings)
-}
-
-/// What `spans` say the trace's tags to be: [`TraceMeaning::tags`] alone.
-#[must_use]
-pub fn trace_tags(spans: &[SpanRecord]) -> BTreeMap<String, String> {
-    trace::trace_tags(spans)
+pub fn interpret_trace_of(
+    spans: &[&SpanRecord],
+    meanings: &[Meaning<'_>],
+    tags_of: Option<&SpanRecord>,
+) -> TraceMeaning {
+    trace::interpret_trace(spans, meanings, tags_of)
 }
 
 #[cfg(test)]

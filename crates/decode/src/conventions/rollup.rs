@@ -2,7 +2,7 @@
 //!
 //! Agents report the sum of their model calls, so that a flat sum would count those twice. Of
 //! spans that share an id all are counted, and any of them hides the descendants of that id. A
-//! circle of parents, which no root leads to, begins at the span that arrived first.
+//! circle of parents, which no root leads to, begins at its first span.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +19,7 @@ pub(super) struct Tree {
 /// A span on the way down.
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    /// Position of the span in the order of arrival.
+    /// Position of the span.
     span: usize,
     /// Number of the span's id, counted in the order of steps.
     id: usize,
@@ -29,7 +29,7 @@ struct Step {
 
 impl Tree {
     /// Orders `spans`.
-    pub(super) fn new(spans: &[SpanRecord]) -> Self {
+    pub(super) fn new(spans: &[&SpanRecord]) -> Self {
         let ids: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
         let mut children: HashMap<SpanId, Vec<usize>> = HashMap::new();
         let mut starts = Vec::new();
@@ -62,7 +62,7 @@ impl Tree {
         Self { steps }
     }
 
-    /// The data that no ancestor's data hides; `data` is in the order of arrival.
+    /// The data that no ancestor's data hides; `data` is in the order of the spans.
     pub(super) fn topmost<T: Copy>(&self, data: &[Option<T>]) -> Vec<T> {
         // By number of the id: some span of that id has data, or an ancestor's id has.
         let mut covered = vec![false; self.steps.len()];

@@ -514,7 +514,8 @@ fn long_chains_are_no_burden() {
 }
 
 /// Scenario: a trace over two services with two roots, a session on a child and tags on a root.
-/// Guarantees: state of the first root, previews of the last, first session, all services.
+/// Guarantees: state of the first root, previews of the last, first session, all services, by start
+/// and id; the same in any order of arrival.
 #[test]
 fn reads_a_trace_as_a_whole() {
     let mut spans = records(
@@ -539,10 +540,14 @@ fn reads_a_trace_as_a_whole() {
         "back",
         &[node(4, 0, &[("input.value", S(r#"{"messages":[{"role":"user","content":"q"}]}"#))])],
     ));
-    let trace = interpret_trace(&spans);
+    let mut reversed = spans.clone();
+    reversed.reverse();
+    let trace = interpret_trace(&reversed);
+    let [shown, other] = [&trace, &interpret_trace(&spans)].map(|trace| format!("{trace:?}"));
+    assert_eq!(shown, other);
     assert_eq!(trace.state, TraceState::Error);
     assert_eq!((trace.start_time_unix_nano, trace.end_time_unix_nano), (1000, 8000));
-    assert_eq!(trace.session_id.as_deref(), Some("c1"));
+    assert_eq!(trace.session_id.as_deref(), Some("s2"));
     assert_eq!(trace.user_id.as_deref(), Some("5"));
     assert_eq!(trace.trace_name.as_deref(), Some("name"));
     assert_eq!(trace.services, ["front", "back"]);

@@ -15,9 +15,17 @@ use crate::view::ResourceView;
 /// Characters of a session id; MLflow refuses longer ones.
 const MAX_SESSION_CHARACTERS: usize = 250;
 
-/// Reads the meaning of a trace from all its spans, in the order of arrival, and theirs.
-pub(super) fn interpret_trace(spans: &[SpanRecord], meanings: &[Meaning<'_>]) -> TraceMeaning {
-    let (resource_tags, services) = resources(spans);
+/// Reads the meaning of a trace from all its spans, in order, and theirs. The resource of `tags_of`
+/// gives the tags.
+pub(super) fn interpret_trace(
+    spans: &[&SpanRecord],
+    meanings: &[Meaning<'_>],
+    tags_of: Option<&SpanRecord>,
+) -> TraceMeaning {
+    let mut resource_tags = BTreeMap::new();
+    if let Some(span) = tags_of {
+        tags::add_resource(&ResourceView::new(&span.group.resource), &mut resource_tags);
+    }
     let mut meaning = TraceMeaning {
         state: state(spans),
         start_time_unix_nano: spans.iter().map(|s| s.start_time_unix_nano).min().unwrap_or(0),
@@ -28,7 +36,7 @@ pub(super) fn interpret_trace(spans: &[SpanRecord], meanings: &[Meaning<'_>]) ->
         usage: TokenUsage::default(),
         cost: TraceCost::default(),
         tags: resource_tags,
-        services,
+        services: services(spans),
         request_preview: None,
         response_preview: None,
     };
@@ -57,17 +65,8 @@ pub(super) fn interpret_trace(spans: &[SpanRecord], meanings: &[Meaning<'_>]) ->
     meaning
 }
 
-/// Tags of the first resource that has attributes, then those of the roots.
-pub(super) fn trace_tags(spans: &[SpanRecord]) -> BTreeMap<String, String> {
-    let (mut found, _) = resources(spans);
-    for root in spans.iter().filter(|span| span.parent.is_none()) {
-        tags::add_root(&root.view(), &mut found, &mut None);
-    }
-    found
-}
-
 /// The first root decides; while there is none, the trace goes on.
-fn state(spans: &[SpanRecord]) -> TraceState {
+fn state(spans: &[&SpanRecord]) -> TraceState {
     match spans.iter().find(|span| span.parent.is_none()) {
         Some(root) if root.view().is_error() => TraceState::Error,
         Some(_) => TraceState::Ok,
@@ -75,10 +74,8 @@ fn state(spans: &[SpanRecord]) -> TraceState {
     }
 }
 
-/// Tags from the first resource that has attributes, and the names of all services.
-fn resources(spans: &[SpanRecord]) -> (BTreeMap<String, String>, Vec<String>) {
-    let mut tags = BTreeMap::new();
-    let mut tagged = false;
+/// The names of all services.
+fn services(spans: &[&SpanRecord]) -> Vec<String> {
     let mut services = Vec::new();
     let mut seen = HashSet::new();
     let mut previous = None;
@@ -89,10 +86,6 @@ fn resources(spans: &[SpanRecord]) -> (BTreeMap<String, String>, Vec<String>) {
         }
         previous = Some(&span.group);
         let resource = ResourceView::new(&span.group.resource);
-        if !tagged && resource.attributes().next().is_some() {
-            tags::add_resource(&resource, &mut tags);
-            tagged = true;
-        }
         if let Some(service) = resource.attribute("service.name").and_then(|name| name.as_str())
             && !service.is_empty()
             && seen.insert(service)
@@ -100,11 +93,11 @@ fn resources(spans: &[SpanRecord]) -> (BTreeMap<String, String>, Vec<String>) {
             services.push(service.to_owned());
         }
     }
-    (tags, services)
+    services
 }
 
 /// Of several roots MLflow takes the last one for the previews.
-fn add_previews(spans: &[SpanRecord], meanings: &[Meaning<'_>], meaning: &mut TraceMeaning) {
+fn add_previews(spans: &[&SpanRecord], meanings: &[Meaning<'_>], meaning: &mut TraceMeaning) {
     let root = spans.iter().zip(meanings).rfind(|(span, _)| span.parent.is_none());
     let Some((_, root)) = root else { return };
     let preview = |payload: Option<&Payload<'_>>, role| {

@@ -388,7 +388,9 @@ fn protobuf(body: &Bytes, message: &[u8], error: WireError) -> DecodeError {
     DecodeError::Protobuf { offset: start + error.offset, reason: error.reason }
 }
 
-fn experiment_of(resource: &[u8]) -> Option<ExperimentId> {
+/// The experiment that a resource names by [`EXPERIMENT_ATTRIBUTE`].
+#[must_use]
+pub fn experiment_of(resource: &[u8]) -> Option<ExperimentId> {
     match ResourceView::new(resource).attribute(EXPERIMENT_ATTRIBUTE)? {
         ValueView::String(text) => text.trim_matches('"').parse().ok(),
         ValueView::Int(number) => (0 <= number).then(|| number.into()),

@@ -166,6 +166,32 @@ async fn assessments_live_as_in_mlflow() {
     assert_eq!(info(&harness).await["assessments"].as_array().unwrap().len(), 1);
 }
 
+/// Scenario: an assessment without an id posted twice, with other words once, and again after it was
+/// changed; the change sent twice.
+/// Guarantees: the same words are one assessment, which a retry leaves as it is by then; other words
+/// are another one; nothing is journaled for a retry.
+#[tokio::test]
+async fn an_assessment_that_is_posted_again_is_the_same_one() {
+    let mut harness = with_trace().await;
+    let mut sent = feedback("relevance");
+    sent["create_time"] = json!("2026-11-22T13:26:07.449Z");
+    let first = create(&harness, sent.clone()).await.json();
+    assert_eq!(create(&harness, sent.clone()).await.json(), first);
+    let mut other = sent.clone();
+    other["create_time"] = json!("2026-11-22T13:26:07.450Z");
+    let other = create(&harness, other).await.json();
+    assert_ne!(other["assessment"]["assessment_id"], first["assessment"]["assessment_id"]);
+
+    let id = first["assessment"]["assessment_id"].as_str().unwrap();
+    let path = format!("{}/{id}", assessments_of(TRACE));
+    let body = json!({"assessment": {"rationale": "r"}, "update_mask": "rationale"});
+    let updated = harness.call("PATCH", &path, Some(&body)).await.json();
+    harness.seen();
+    assert_eq!(harness.call("PATCH", &path, Some(&body)).await.json(), updated);
+    assert_eq!(create(&harness, sent).await.json(), updated);
+    assert_eq!(harness.seen().len(), 0);
+}
+
 /// Scenario: bodies that MLflow refuses, and masks that do not fit the assessment.
 /// Guarantees: MLflow's status and code for each; nothing is kept.
 #[tokio::test]

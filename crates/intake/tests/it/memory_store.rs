@@ -63,6 +63,7 @@ impl Applied {
             RecordContent::TraceInfo(info) => {
                 self.trace(info.trace_id, route).info = (**info).clone();
             }
+            RecordContent::Words(_) => unreachable!("intake carries nothing over"),
             RecordContent::Changes(all) => {
                 for changes in all {
                     for change in changes.changes.clone() {

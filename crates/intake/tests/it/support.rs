@@ -63,7 +63,7 @@ impl Seen {
     pub(crate) fn spans(&self) -> usize {
         match &self.content {
             RecordContent::Spans(spans) => spans.spans.len(),
-            RecordContent::TraceInfo(_) | RecordContent::Changes(_) => 0,
+            RecordContent::TraceInfo(_) | RecordContent::Changes(_) | RecordContent::Words(_) => 0,
         }
     }
 

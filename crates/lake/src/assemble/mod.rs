@@ -7,15 +7,18 @@
 mod open_trace;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tracelake_decode::record::Route;
-use tracelake_decode::{DecodedRecord, RecordContent, RecordHeader, RecordKind, SpanRecord};
+use tracelake_decode::record::{Route, Start};
+use tracelake_decode::{
+    CarriedWords, DecodedRecord, RecordContent, RecordHeader, SpanGroup, SpanRecord,
+    start_fingerprint,
+};
 use tracelake_model::trace_info::INFO_FINALIZED;
 use tracelake_model::{ExperimentId, TableName, TraceChanges, TraceId};
 
-use crate::commit::merge::merge_info;
-use crate::rows::TraceDraft;
+use crate::rows::{ExperimentBy, TraceDraft};
 use open_trace::{OpenTrace, complete_assessments};
 
 pub use open_trace::CarriedRecord;
@@ -93,23 +96,8 @@ pub struct Assembler {
     bytes: usize,
 }
 
-/// What there was of a trace before the spans of a record.
-enum Before {
-    Nothing,
-    /// Where the spans of the record begin that are no copies of what was there.
-    Something {
-        added_from: Option<usize>,
-    },
-}
-
-impl Before {
-    fn of(trace: &OpenTrace) -> Self {
-        if trace.is_fresh() { Self::Nothing } else { Self::Something { added_from: None } }
-    }
-}
-
 impl Assembler {
-    /// Takes a record in.
+    /// Takes a record in. What is in already changes nothing, nor when the trace settles.
     pub fn push(&mut self, record: DecodedRecord, now_unix_nano: u64) {
         let DecodedRecord { header, content } = record;
         match content {
@@ -120,64 +108,80 @@ impl Assembler {
                 let Some(route) = header.route(None) else { return };
                 info.trace_metadata.insert(INFO_FINALIZED.to_owned(), "true".to_owned());
                 complete_assessments(&mut info);
-                let trace = self.trace(info.trace_id, route, &header, now_unix_nano);
-                // The client's word on the experiment stands over that of stray spans.
-                trace.experiment_id = route.experiment_id.clone();
-                trace.table = route.table.clone();
-                trace.run_id = info
-                    .trace_metadata
-                    .get("mlflow.sourceRun")
-                    .cloned()
-                    .or_else(|| trace.run_id.take());
-                trace.last_seen_unix_nano = now_unix_nano;
-                let before = trace.bytes;
-                trace.change_info(|known| {
-                    merge_info(known, Some(*info));
+                info.starts = [start_fingerprint(&info, &route.experiment_id)].into();
+                let start = Start { experiment_id: route.experiment_id.clone(), info: *info };
+                let trace_id = start.info.trace_id;
+                self.say(trace_id, route, &header, now_unix_nano, |trace| {
+                    let is_new = trace.start(start);
+                    if is_new {
+                        trace.table.clone_from(&route.table);
+                    }
+                    is_new
                 });
-                let after = trace.bytes;
-                self.bytes = self.bytes - before + after;
+            }
+            RecordContent::Words(words) => {
+                let Some(route) = header.route(None) else { return };
+                let CarriedWords { info, starts } = *words;
+                self.say(info.trace_id, route, &header, now_unix_nano, |trace| {
+                    trace.take_words(&info, starts, Some(&route.experiment_id));
+                    true
+                });
             }
             RecordContent::Changes(changes) => {
                 let Some(route) = header.route(None) else { return };
                 for TraceChanges { trace_id, changes } in changes {
-                    let trace = self.trace(trace_id, route, &header, now_unix_nano);
-                    trace.last_seen_unix_nano = now_unix_nano;
-                    let before = trace.bytes;
-                    changes.into_iter().for_each(|change| trace.change(trace_id, change));
-                    let after = trace.bytes;
-                    self.bytes = self.bytes - before + after;
+                    self.say(trace_id, route, &header, now_unix_nano, |trace| {
+                        let change = |changed, change| trace.change(trace_id, change) | changed;
+                        changes.into_iter().fold(false, change)
+                    });
                 }
             }
         }
     }
 
+    /// Changes what is known of a trace beside its spans; `change` says whether it was news.
+    fn say(
+        &mut self,
+        trace_id: TraceId,
+        route: &Route,
+        header: &RecordHeader,
+        now_unix_nano: u64,
+        change: impl FnOnce(&mut OpenTrace) -> bool,
+    ) {
+        let trace = self.trace(trace_id, route, header, now_unix_nano);
+        let before = trace.bytes;
+        if change(trace) {
+            trace.last_seen_unix_nano = now_unix_nano;
+        }
+        let after = trace.bytes;
+        self.bytes = self.bytes - before + after;
+    }
+
     fn push_spans(&mut self, header: &RecordHeader, spans: Vec<SpanRecord>, now_unix_nano: u64) {
-        let mut before: HashMap<TraceId, Before> = HashMap::new();
-        for span in spans {
+        let mut unnamed: Option<(Arc<SpanGroup>, Arc<SpanGroup>)> = None;
+        for mut span in spans {
             let trace_id = span.trace_id;
-            let Some(route) = header.route(span.group.experiment_id.as_ref()) else { continue };
+            let named = span.group.experiment_id.as_ref();
+            let Some(route) = header.route(named) else { continue };
+            if named.is_some_and(|named| *named != route.experiment_id) {
+                // There is no such experiment, or it was not known when the request came.
+                let known = unnamed.take().filter(|(group, _)| Arc::ptr_eq(group, &span.group));
+                let (group, without) = known.unwrap_or_else(|| {
+                    let without = SpanGroup { experiment_id: None, ..(*span.group).clone() };
+                    (Arc::clone(&span.group), Arc::new(without))
+                });
+                span.group = Arc::clone(&without);
+                unnamed = Some((group, without));
+            }
             let trace = self.trace(trace_id, route, header, now_unix_nano);
-            let was = before.entry(trace_id).or_insert_with(|| Before::of(trace));
-            if let Before::Something { added_from: added_from @ None } = was
-                && !trace.span_ids.contains(&span.span_id.0)
-            {
-                *added_from = Some(trace.spans.len());
+            if trace.experiment_by == ExperimentBy::Nobody {
+                trace.experiment_id.clone_from(&route.experiment_id);
+                trace.experiment_by = ExperimentBy::Request;
             }
-            let bytes = trace.add_span(span, now_unix_nano);
-            self.bytes += bytes;
-        }
-        if header.kind == RecordKind::CarriedTrace {
-            // It says its tags apart.
-            return;
-        }
-        for (trace_id, was) in before {
-            if let Before::Something { added_from: Some(start) } = was
-                && let Some(trace) = self.open.get_mut(&trace_id)
-            {
-                let bytes = trace.bytes;
-                trace.override_tags(trace_id, start);
-                self.bytes = self.bytes - bytes + trace.bytes;
-            }
+            let before = trace.bytes;
+            trace.add_span(span, now_unix_nano);
+            let after = trace.bytes;
+            self.bytes = self.bytes - before + after;
         }
     }
 
@@ -362,8 +366,7 @@ impl Assembler {
     pub fn pieces(&self, traces: &HashSet<TraceId>) -> HashMap<TraceId, (TableName, TraceDraft)> {
         let piece = |trace_id: &TraceId| {
             let trace = self.open.get(trace_id)?;
-            let draft = trace.draft(*trace_id, trace.spans.clone());
-            Some((*trace_id, (trace.table.clone(), draft)))
+            Some((*trace_id, (trace.table.clone(), trace.draft(*trace_id))))
         };
         traces.iter().filter_map(piece).collect()
     }
@@ -374,7 +377,7 @@ impl Assembler {
         self.open
             .iter()
             .filter(|(_, trace)| trace.table == *table)
-            .map(|(trace_id, trace)| trace.draft(*trace_id, trace.spans.clone()))
+            .map(|(trace_id, trace)| trace.draft(*trace_id))
             .collect()
     }
 

@@ -1,21 +1,23 @@
 //! A trace in the making.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tracelake_decode::mlflow_json::start_trace_body;
-use tracelake_decode::record::Route;
+use tracelake_decode::record::{Route, Start};
 use tracelake_decode::request::encode_request;
 use tracelake_decode::{
-    ContentEncoding, RecordHeader, RecordKind, SpanRecord, SpanSource, changes_body,
+    CarriedWords, ContentEncoding, RecordHeader, RecordKind, SpanRecord, SpanSource, changes_body,
+    words_body,
 };
 use tracelake_model::{
-    Assessment, ExperimentId, Limits, TableName, TraceChange, TraceChanges, TraceId, TraceInfo,
+    ExperimentId, Limits, TableName, TraceChange, TraceChanges, TraceId, TraceInfo,
 };
 
 use super::SettleRules;
-use crate::commit::merge::{merge_info, merge_spans, override_tags};
-use crate::rows::TraceDraft;
+use crate::commit::merge::name_experiment;
+use crate::commit::span_set::{Added, SpanSet};
+use crate::rows::{ExperimentBy, TraceDraft};
 
 /// A record of the journal that carries an unsettled trace over: header and payload.
 pub type CarriedRecord = (RecordHeader, Vec<u8>);
@@ -44,10 +46,13 @@ fn info_bytes(info: &TraceInfo) -> usize {
         .deleted_tags
         .iter()
         .chain(&info.deleted_assessments)
+        .chain(&info.called_tags)
+        .chain(&info.called_assessments)
         .chain(&info.linked_runs)
         .map(|key| key.len() + 48)
         .sum();
     512 + keys
+        + info.starts.len() * 16
         + map(&info.tags)
         + map(&info.trace_metadata)
         + text(&info.request_preview)
@@ -61,11 +66,12 @@ pub(super) struct OpenTrace {
     /// The table that it is open for.
     pub(super) table: TableName,
     pub(super) experiment_id: ExperimentId,
+    pub(super) experiment_by: ExperimentBy,
     pub(super) run_id: Option<String>,
     info: Option<TraceInfo>,
-    pub(super) spans: Vec<SpanRecord>,
-    /// Distinct span ids, to know when all announced spans are here.
-    pub(super) span_ids: HashSet<[u8; 8]>,
+    /// The `start_trace` requests in `info`, when there are several.
+    starts: Vec<Start>,
+    spans: SpanSet,
     root_ended: bool,
     pub(super) first_seen_unix_nano: u64,
     pub(super) last_seen_unix_nano: u64,
@@ -81,10 +87,11 @@ impl OpenTrace {
         Self {
             table,
             experiment_id,
+            experiment_by: ExperimentBy::Nobody,
             run_id: None,
             info: None,
-            spans: Vec::new(),
-            span_ids: HashSet::new(),
+            starts: Vec::new(),
+            spans: SpanSet::default(),
             root_ended: false,
             first_seen_unix_nano: 0,
             last_seen_unix_nano: 0,
@@ -94,48 +101,93 @@ impl OpenTrace {
         }
     }
 
-    /// True when nothing of the trace is here.
-    pub(super) const fn is_fresh(&self) -> bool {
-        self.spans.is_empty() && self.info.is_none()
-    }
-
-    /// Adds a span and returns the memory that it takes.
-    pub(super) fn add_span(&mut self, span: SpanRecord, now_unix_nano: u64) -> usize {
+    /// Adds a span. A copy changes nothing, and is no sign that the trace goes on.
+    pub(super) fn add_span(&mut self, span: SpanRecord, now_unix_nano: u64) {
         let bytes = span.weight_bytes() + SPAN_OVERHEAD_BYTES;
-        self.root_ended |= span.parent.is_none() && span.end_time_unix_nano != 0;
-        self.span_ids.insert(span.span_id.0);
-        self.last_seen_unix_nano = now_unix_nano;
+        let root_ended = span.parent.is_none() && span.end_time_unix_nano != 0;
+        match self.spans.add(span) {
+            Added::New => {}
+            Added::Richer { bytes: poorer, spans } => {
+                self.bytes -= poorer + spans * SPAN_OVERHEAD_BYTES;
+            }
+            Added::Copy => return,
+        }
         self.bytes += bytes;
-        self.spans.push(span);
-        bytes
+        self.root_ended |= root_ended;
+        self.last_seen_unix_nano = now_unix_nano;
     }
 
-    /// The spans from `start` on stand over tags that were there before them.
-    pub(super) fn override_tags(&mut self, trace_id: TraceId, start: usize) {
-        let mut info = self.info.take();
-        self.bytes -= info.as_ref().map_or(0, info_bytes);
-        let (known, added) = self.spans.split_at(start.min(self.spans.len()));
-        override_tags(&mut info, trace_id, known, added);
-        self.bytes += info.as_ref().map_or(0, info_bytes);
-        self.info = info;
-    }
-
-    /// Changes what clients said, and the memory it takes.
-    pub(super) fn change_info(&mut self, change: impl FnOnce(&mut Option<TraceInfo>)) {
+    /// Changes what clients said, and the memory it takes. Returns true when it changed.
+    fn change_info(&mut self, change: impl FnOnce(&mut Option<TraceInfo>) -> bool) -> bool {
         self.bytes -= self.info.as_ref().map_or(0, info_bytes);
-        change(&mut self.info);
+        let changed = change(&mut self.info);
         self.bytes += self.info.as_ref().map_or(0, info_bytes);
+        changed
     }
 
-    pub(super) fn change(&mut self, trace_id: TraceId, change: TraceChange) {
+    /// Takes in a `start_trace`. Returns false when it is in already.
+    pub(super) fn start(&mut self, start: Start) -> bool {
+        let known = self.info.as_ref().map_or(0, |info| info.starts.len());
+        // Each is kept by itself from the second on: a row may have some of them.
+        let first = (known == 1 && self.starts.is_empty()).then(|| self.info.as_ref()).flatten();
+        let first = first.map(|info| Start {
+            experiment_id: self.experiment_id.clone(),
+            info: info.start_alone(),
+        });
+        let trace_id = start.info.trace_id;
+        if !self.change_info(|info| {
+            info.get_or_insert(TraceInfo::new(trace_id)).take_start(&start.info)
+        }) {
+            return false;
+        }
+        self.experiment_id.clone_from(&start.experiment_id);
+        self.experiment_by = ExperimentBy::Client;
+        let apart = first.into_iter().chain((0 < known).then_some(start));
+        for start in apart {
+            self.bytes += info_bytes(&start.info);
+            self.starts.push(start);
+        }
+        true
+    }
+
+    /// Takes in all that clients said later: `starts` are the `start_trace` requests in `info` when
+    /// there are several. `experiment_id` is that of the only one.
+    pub(super) fn take_words(
+        &mut self,
+        info: &TraceInfo,
+        starts: Vec<Start>,
+        experiment_id: Option<&ExperimentId>,
+    ) {
+        if starts.is_empty() && (info.is_finalized() || !info.starts.is_empty()) {
+            let experiment_id = experiment_id.unwrap_or(&self.experiment_id).clone();
+            self.start(Start { experiment_id, info: info.start_alone() });
+        }
+        for start in starts {
+            self.start(start);
+        }
+        self.change_info(|known| {
+            known.get_or_insert(TraceInfo::new(info.trace_id)).take_calls(info);
+            if known.as_ref().is_some_and(TraceInfo::is_empty) {
+                *known = None;
+            }
+            true
+        });
+    }
+
+    /// Takes in a change. Returns false when it is in already.
+    pub(super) fn change(&mut self, trace_id: TraceId, change: TraceChange) -> bool {
         if change == TraceChange::Delete {
             let anew = Self::new(self.table.clone(), self.experiment_id.clone());
             let Self { first_seen_unix_nano, last_seen_unix_nano, late, .. } = *self;
             *self = Self { first_seen_unix_nano, last_seen_unix_nano, late, ..anew };
             self.replaces = true;
-        } else {
-            self.change_info(|info| change.apply(info.get_or_insert(TraceInfo::new(trace_id))));
+            return true;
         }
+        self.change_info(|info| {
+            let before = info.clone();
+            change.apply(info.get_or_insert(TraceInfo::new(trace_id)));
+            *info != before
+        })
     }
 
     /// Takes back what had settled for `table`: it is older than what is here.
@@ -144,30 +196,35 @@ impl OpenTrace {
             // Deleted since.
             return;
         }
-        if !self.is_finalized() {
+        let anew = Self::new(self.table.clone(), self.experiment_id.clone());
+        let younger = std::mem::replace(self, anew);
+        self.first_seen_unix_nano = younger.first_seen_unix_nano;
+        self.last_seen_unix_nano = younger.last_seen_unix_nano;
+        self.late = younger.late;
+        self.replaces = draft.replaces;
+        self.run_id = draft.run_id.or(younger.run_id);
+        let by = draft.experiment_by;
+        // The word of the first request, unless there was none.
+        let (experiment, by) = match draft.experiment_id {
+            Some(experiment) if by != ExperimentBy::Nobody => (experiment, by),
+            _ => (younger.experiment_id.clone(), younger.experiment_by),
+        };
+        let younger_client =
+            (younger.experiment_by == ExperimentBy::Client).then_some(&younger.experiment_id);
+        (self.experiment_id, self.experiment_by) = (experiment, by);
+        for span in draft.spans.into_iter().chain(younger.spans.into_spans()) {
+            self.add_span(span, younger.last_seen_unix_nano);
+        }
+        if let Some(info) = draft.info {
+            let experiment_id = self.experiment_id.clone();
+            self.take_words(&info, draft.starts, Some(&experiment_id));
+        }
+        if !younger.info.as_ref().is_some_and(TraceInfo::is_finalized) {
             self.table.clone_from(table);
         }
-        self.replaces = draft.replaces;
-        if !self.is_finalized()
-            && draft.is_finalized()
-            && let Some(experiment_id) = draft.experiment_id
-        {
-            self.experiment_id = experiment_id;
+        if let Some(info) = younger.info {
+            self.take_words(&info, younger.starts, younger_client);
         }
-        self.run_id = self.run_id.take().or(draft.run_id);
-        // What came since is younger, so it is merged into what is put back.
-        let mut older = draft.info;
-        override_tags(&mut older, draft.trace_id, &draft.spans, &self.spans);
-        self.change_info(|info| {
-            merge_info(&mut older, info.take());
-            *info = older;
-        });
-        for span in &draft.spans {
-            self.root_ended |= span.parent.is_none() && span.end_time_unix_nano != 0;
-            self.span_ids.insert(span.span_id.0);
-            self.bytes += span.weight_bytes() + SPAN_OVERHEAD_BYTES;
-        }
-        self.spans.splice(0..0, draft.spans);
     }
 
     /// True when a root has ended: only stray spans may come.
@@ -184,40 +241,45 @@ impl OpenTrace {
         let announced = self.info.as_ref().and_then(TraceInfo::announced_spans);
         // Changes alone are for a trace that is archived: nothing more is waited for.
         let changes_alone = self.spans.is_empty() && !self.is_finalized();
-        announced.is_some_and(|spans| spans <= self.span_ids.len())
+        announced.is_some_and(|spans| spans <= self.spans.ids())
             || ((self.root_ended || changes_alone) && rules.settle_after <= silent)
             || rules.idle_after <= silent
     }
 
+    /// The trace as it is, taken out.
     pub(super) fn take_draft(&mut self, trace_id: TraceId) -> TraceDraft {
-        let spans = std::mem::take(&mut self.spans);
-        self.draft(trace_id, spans)
+        let spans = std::mem::take(&mut self.spans).into_spans();
+        self.draft_of(trace_id, spans)
     }
 
-    /// The trace with `spans`, copies left out.
-    pub(super) fn draft(&self, trace_id: TraceId, spans: Vec<SpanRecord>) -> TraceDraft {
-        let mut distinct = Vec::with_capacity(spans.len());
-        merge_spans(&mut distinct, spans);
-        TraceDraft {
+    /// The trace as it is.
+    pub(super) fn draft(&self, trace_id: TraceId) -> TraceDraft {
+        self.draft_of(trace_id, self.spans.iter().cloned().collect())
+    }
+
+    fn draft_of(&self, trace_id: TraceId, spans: Vec<SpanRecord>) -> TraceDraft {
+        let mut draft = TraceDraft {
             experiment_id: Some(self.experiment_id.clone()),
+            experiment_by: self.experiment_by,
             run_id: self.run_id.clone(),
             info: self.info.clone(),
-            spans: distinct,
+            starts: self.starts.clone(),
+            spans,
             replaces: self.replaces,
             ..TraceDraft::new(trace_id)
-        }
+        };
+        name_experiment(&mut draft);
+        draft
     }
 
     /// The trace as records that give it back: the deletion before it, its spans, what was said.
     pub(super) fn carry(&self, trace_id: TraceId) -> Vec<CarriedRecord> {
+        let routes = self.routes();
         let header = |kind, source| RecordHeader {
             kind,
             encoding: ContentEncoding::Identity,
             received_at_unix_nano: self.first_seen_unix_nano,
-            routes: vec![Route {
-                experiment_id: self.experiment_id.clone(),
-                table: self.table.clone(),
-            }],
+            routes: routes.clone(),
             run_id: self.run_id.clone(),
             trace_id: None,
             limits: Limits::accepted(),
@@ -231,50 +293,46 @@ impl OpenTrace {
         if self.replaces {
             records.push(changes_record(vec![TraceChange::Delete]));
         }
-        for source in [SpanSource::Otlp, SpanSource::Mlflow] {
-            let spans: Vec<SpanRecord> =
-                self.spans.iter().filter(|span| span.group.source == source).cloned().collect();
-            for part in parts_by_bytes(&spans) {
+        let spans: Vec<SpanRecord> = self.spans.iter().cloned().collect();
+        // In the order of arrival, whatever way each came in.
+        for same in spans.chunk_by(|left, right| left.group.source == right.group.source) {
+            let source = same.first().map_or(SpanSource::Otlp, |span| span.group.source);
+            for part in parts_by_bytes(same) {
                 records
                     .push((header(RecordKind::CarriedTrace, Some(source)), encode_request(part)));
             }
         }
         if let Some(info) = &self.info {
-            if info.is_finalized() {
-                records.push((
-                    header(RecordKind::MlflowStartTrace, None),
-                    start_trace_body(info, Some(&self.experiment_id)),
-                ));
-            }
-            let changes = changes_of(info);
-            if !changes.is_empty() {
-                records.push(changes_record(changes));
-            }
+            let words = CarriedWords { info: info.clone(), starts: self.starts.clone() };
+            records.push((header(RecordKind::CarriedWords, None), words_body(&words)));
         }
         records
     }
 }
 
-/// What a `start_trace` body does not say of `info`, as changes.
-fn changes_of(info: &TraceInfo) -> Vec<TraceChange> {
-    let mut changes = Vec::new();
-    if !info.is_finalized() {
-        changes.extend(
-            info.tags
-                .iter()
-                .map(|(key, value)| TraceChange::SetTag { key: key.clone(), value: value.clone() }),
-        );
-        let put = |assessment: &Assessment| TraceChange::PutAssessment(assessment.clone().into());
-        changes.extend(info.assessments.iter().map(put));
+impl OpenTrace {
+    /// The routes of its records: that of the trace first, then those of experiments that resources
+    /// name and that were there when they came.
+    fn routes(&self) -> Vec<Route> {
+        let mut experiments = vec![&self.experiment_id];
+        let mut previous = None;
+        for span in self.spans.iter() {
+            if previous.is_some_and(|previous| Arc::ptr_eq(previous, &span.group)) {
+                continue;
+            }
+            previous = Some(&span.group);
+            if let Some(named) = &span.group.experiment_id
+                && !experiments.contains(&named)
+            {
+                experiments.push(named);
+            }
+        }
+        let route = |experiment_id: &ExperimentId| Route {
+            experiment_id: experiment_id.clone(),
+            table: self.table.clone(),
+        };
+        experiments.into_iter().map(route).collect()
     }
-    changes.extend(info.deleted_tags.iter().map(|key| TraceChange::DeleteTag { key: key.clone() }));
-    changes.extend(
-        info.deleted_assessments
-            .iter()
-            .map(|id| TraceChange::DeleteAssessment { assessment_id: id.clone() }),
-    );
-    changes.extend(info.linked_runs.iter().map(|run| TraceChange::LinkRun { run_id: run.clone() }));
-    changes
 }
 
 /// Gives assessments that a `start_trace` brings without an id one that depends on nothing but

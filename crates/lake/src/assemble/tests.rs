@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use tracelake_decode::record::{Route, decode_record};
-use tracelake_decode::{ContentEncoding, RecordKind};
+use tracelake_decode::{ContentEncoding, RecordKind, SpanSource};
 use tracelake_model::{Assessment, Clock, Limits, TraceChange};
 use tracelake_testkit::{FakeClock, spans};
 
@@ -177,7 +177,6 @@ fn changes_alone_settle_after_the_silence() {
     assert!(assembler.settle(&rules, now, &take(false, false))[&table()][0].is_blank());
 }
 
-/// Spans 0 and 1 of a trace in one request, each of a service of its own.
 /// Scenario: a thousand tags and spans for an archived trace, between two amendment rounds.
 /// Guarantees: the round gets one piece of it, with the last word and every span.
 #[test]
@@ -224,38 +223,66 @@ fn traces_are_taken_out_by_id() {
     assert_eq!((assembler.open_traces(), assembler.open_bytes()), (1, all / 3));
 }
 
-fn of_services(trace: u128, names: [&str; 2]) -> DecodedRecord {
-    let mut whole = record(trace, 0..2);
-    let RecordContent::Spans(decoded) = &mut whole.content else { unreachable!() };
-    for (span, name) in decoded.spans.iter_mut().zip(names) {
-        span.group = Arc::new(spans::group_of_service(name));
-    }
-    whole
-}
-
-/// Scenario: two resources in one request; a span of a third service in a request of its own; the
-/// first request again.
-/// Guarantees: the first resource of a request gives the tags, what a later request adds stands
-/// over them, as in MLflow, and a copy changes none; all of it is carried over.
+/// Scenario: two resources in one request; a later span of a third service in a request of its own;
+/// the first request again; a span of a fourth service that started before all of them.
+/// Guarantees: the last span gives the tags, whenever it came, and a copy changes none; all of it is
+/// carried over.
 #[test]
-fn tags_are_those_of_the_first_resource_of_the_last_request() {
+fn tags_are_those_of_the_last_span() {
     let tags = |assembler: &Assembler| {
         let draft = assembler.peek(&table()).remove(0);
         draft.full_info().tags.get("service.name").cloned().unwrap()
     };
     let mut assembler = Assembler::default();
-    assembler.push(of_services(7, ["front", "items"]), 1);
-    assert_eq!(tags(&assembler), "front");
-    let mut later = record(7, 2..3);
-    let RecordContent::Spans(decoded) = &mut later.content else { unreachable!() };
-    decoded.spans[0].group = Arc::new(spans::group_of_service("late"));
-    assembler.push(later, 1);
-    assert_eq!(tags(&assembler), "late");
-    assembler.push(of_services(7, ["front", "items"]), 1);
-    assert_eq!(tags(&assembler), "late");
+    let mut of_one = |range: std::ops::Range<u64>, name: &str| {
+        let mut one = record(7, range);
+        let RecordContent::Spans(decoded) = &mut one.content else { unreachable!() };
+        decoded.spans[0].group = Arc::new(spans::group_of_service(name));
+        assembler.push(one, 1);
+        tags(&assembler)
+    };
+    assert_eq!(of_one(1..2, "items"), "items");
+    assert_eq!(of_one(3..4, "last"), "last");
+    assert_eq!(of_one(1..2, "items"), "last");
+    assert_eq!(of_one(0..1, "front"), "last");
+    assert_eq!(assembler.peek(&table())[0].spans.len(), 3);
     let mut again = Assembler::default();
     for (header, payload) in assembler.carry() {
         again.push(decode_record(header, &payload.into()).unwrap(), 6);
     }
-    assert_eq!(tags(&again), "late");
+    assert_eq!(tags(&again), "last");
+}
+
+/// Scenario: copies of a span, and of a `start_trace`, come for an open trace for longer than it
+/// waits for more; MLflow's copies of a span before and after the span itself.
+/// Guarantees: the trace settles as if they had not come; one span is left of all of them.
+#[test]
+fn copies_do_not_keep_a_trace_open() {
+    let clock = FakeClock::default();
+    let rules = SettleRules::default();
+    let mut assembler = Assembler::default();
+    let copy = |range| {
+        let mut copy = record(7, range);
+        let RecordContent::Spans(decoded) = &mut copy.content else { unreachable!() };
+        let group = SpanGroup { source: SpanSource::Mlflow, ..(*decoded.spans[0].group).clone() };
+        decoded.spans[0].group = Arc::new(group);
+        copy
+    };
+    for one in [copy(0..1), record(7, 0..1), copy(0..1), record(7, 0..1)] {
+        assembler.push(one, clock.now_unix_nano());
+    }
+    let bytes = assembler.open_bytes();
+    for _ in 0..4 {
+        assert!(!assembler.status(&rules, clock.now_unix_nano(), &|_| true).settled);
+        clock.advance(rules.settle_after / 4);
+        for one in [record(7, 0..1), copy(0..1)] {
+            assembler.push(one, clock.now_unix_nano());
+        }
+    }
+    assert!(assembler.status(&rules, clock.now_unix_nano(), &|_| true).settled);
+    assert_eq!(assembler.open_bytes(), bytes);
+    let settled = assembler.settle(&rules, clock.now_unix_nano(), &take(false, false));
+    let spans = &settled[&table()][0].spans;
+    assert_eq!((spans.len(), spans[0].group.source), (1, SpanSource::Otlp));
+    assert_eq!(assembler.open_bytes(), 0);
 }

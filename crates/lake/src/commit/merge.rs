@@ -1,111 +1,16 @@
 //! One trace from several pieces: the copies that retries leave, the pieces that come late.
 //!
-//! Merging is idempotent: a piece that is in already changes nothing. Exactly-once commits rest on
-//! that, see the module doc of `commit`.
+//! Merging is idempotent: a piece that is in already changes nothing. And it is all the same how the
+//! pieces were cut: spans are a set, in the order of their first arrival, which decides nothing but
+//! what `docs/table.md` names; what clients said is kept apart from what spans say, and calls apart
+//! from `start_trace`, so that nothing is undone by what comes late or again.
 
-use std::collections::HashMap;
+use tracelake_decode::SpanRecord;
+use tracelake_decode::order::in_order;
+use tracelake_model::TraceInfo;
 
-use tracelake_decode::conventions::trace_tags;
-use tracelake_decode::{SpanRecord, SpanSource};
-use tracelake_model::{SpanId, TraceId, TraceInfo, TraceState};
-
-use crate::rows::{TraceDraft, without_derived};
-
-/// Adds `incoming` to `spans`, leaving out copies: an identical span is a retry; MLflow's poorer
-/// copy of a span yields to the one that came by OTLP; another span under the same id is kept.
-/// Returns true when `spans` changed.
-pub(crate) fn merge_spans(
-    spans: &mut Vec<SpanRecord>,
-    incoming: impl IntoIterator<Item = SpanRecord>,
-) -> bool {
-    let mut by_id: HashMap<SpanId, Vec<usize>> = HashMap::with_capacity(spans.len());
-    for (index, span) in spans.iter().enumerate() {
-        by_id.entry(span.span_id).or_default().push(index);
-    }
-    let mut changed = false;
-    for span in incoming {
-        let known = by_id.entry(span.span_id).or_default();
-        let copy = known.iter().copied().find(|index| {
-            spans.get(*index).is_some_and(|other| {
-                other.same_content(&span) || other.same_span_other_source(&span)
-            })
-        });
-        match copy.and_then(|index| spans.get_mut(index)) {
-            Some(poorer)
-                if poorer.group.source == SpanSource::Mlflow
-                    && span.group.source == SpanSource::Otlp =>
-            {
-                *poorer = span;
-                changed = true;
-            }
-            Some(_) => {}
-            None => {
-                known.push(spans.len());
-                spans.push(span);
-                changed = true;
-            }
-        }
-    }
-    changed
-}
-
-/// Merges what a client said later into what is known. Returns true when that changed.
-pub(crate) fn merge_info(known: &mut Option<TraceInfo>, incoming: Option<TraceInfo>) -> bool {
-    let Some(incoming) = incoming else { return false };
-    let Some(info) = known else {
-        *known = Some(incoming);
-        return true;
-    };
-    let before = info.clone();
-    let later = |own: &mut Option<String>, said: Option<String>| {
-        if said.is_some() {
-            *own = said;
-        }
-    };
-    later(&mut info.client_request_id, incoming.client_request_id);
-    later(&mut info.request_preview, incoming.request_preview);
-    later(&mut info.response_preview, incoming.response_preview);
-    info.request_time_micros = incoming.request_time_micros.or(info.request_time_micros);
-    info.execution_duration_ms = incoming.execution_duration_ms.or(info.execution_duration_ms);
-    if incoming.state != TraceState::Unspecified {
-        info.state = incoming.state;
-    }
-    info.trace_metadata.extend(incoming.trace_metadata);
-    incoming.tags.into_iter().for_each(|(key, value)| info.set_tag(key, value));
-    incoming.deleted_tags.into_iter().for_each(|key| info.delete_tag(key));
-    incoming.assessments.into_iter().for_each(|assessment| info.put_assessment(assessment));
-    incoming.deleted_assessments.into_iter().for_each(|id| info.delete_assessment(id));
-    incoming.linked_runs.into_iter().for_each(|run_id| info.link_run(run_id));
-    *info != before
-}
-
-/// Tags that `added` spans bring stand over those that are there: of the `known` spans, and what
-/// clients set or deleted before. MLflow writes the attributes of the first resource of each
-/// request over the tags of the trace.
-pub(crate) fn override_tags(
-    info: &mut Option<TraceInfo>,
-    trace_id: TraceId,
-    known: &[SpanRecord],
-    added: &[SpanRecord],
-) {
-    let is_tagged =
-        info.as_ref().is_some_and(|info| !info.tags.is_empty() || !info.deleted_tags.is_empty());
-    let resource = |spans: &[SpanRecord]| spans.first().map(|span| span.group.resource.clone());
-    if added.is_empty() || (!is_tagged && (known.is_empty() || resource(known) == resource(added)))
-    {
-        return;
-    }
-    let derived = trace_tags(known);
-    for (key, value) in trace_tags(added) {
-        let said = info.as_mut().is_some_and(|info| {
-            info.deleted_tags.remove(&key);
-            info.tags.contains_key(&key)
-        });
-        if said || (!known.is_empty() && derived.get(&key) != Some(&value)) {
-            info.get_or_insert(TraceInfo::new(trace_id)).set_tag(key, value);
-        }
-    }
-}
+use super::span_set::{Added, SpanSet};
+use crate::rows::{ExperimentBy, TraceDraft};
 
 /// What becomes of the archived rows of a trace.
 #[derive(Debug)]
@@ -157,28 +62,78 @@ pub(crate) fn amend(
     Amended::Row(Box::new(row))
 }
 
-/// Pieces of one trace as one, the later ones over the earlier ones. A piece that was deleted
-/// before it came is not asked for here.
+/// Pieces of one trace as one, in the order of their arrival. A piece that was deleted before it
+/// came is not asked for here.
 pub(crate) fn fold(pieces: impl IntoIterator<Item = TraceDraft>) -> Option<TraceDraft> {
     let mut pieces = pieces.into_iter();
     let mut row = pieces.next()?;
     for other in pieces {
-        // The client's word on the experiment stands over that of stray spans.
-        if other.is_finalized() || row.experiment_id.is_none() {
+        take_words(&mut row, &other);
+        let is_weaker = row.experiment_by < other.experiment_by.min(ExperimentBy::Spans);
+        if is_weaker || row.experiment_id.is_none() {
             row.experiment_id = other.experiment_id.or(row.experiment_id);
+            row.experiment_by = row.experiment_by.max(other.experiment_by);
         }
-        let known = row.spans.len();
-        merge_spans(&mut row.spans, other.spans);
-        let (known, added) = row.spans.split_at(known.min(row.spans.len()));
-        override_tags(&mut row.info, row.trace_id, known, added);
-        merge_info(&mut row.info, other.info);
+        if add_spans(&mut row.spans, other.spans) {
+            row.keeps_order = false;
+        }
         row.run_id = row.run_id.or(other.run_id);
         row.created_at_micros = row.created_at_micros.min(other.created_at_micros);
         row.updated_at_micros = row.updated_at_micros.max(other.updated_at_micros);
         row.revision = row.revision.max(other.revision);
     }
-    row.info = row.info.and_then(|info| without_derived(info, &row.spans));
+    name_experiment(&mut row);
     Some(row)
+}
+
+/// Adds spans that arrived after those that are there. Returns true when any was no copy.
+fn add_spans(spans: &mut Vec<SpanRecord>, others: Vec<SpanRecord>) -> bool {
+    if others.is_empty() {
+        return false;
+    }
+    let mut set = SpanSet::of(std::mem::take(spans));
+    let mut changed = false;
+    for span in others {
+        changed |= set.add(span) != Added::Copy;
+    }
+    *spans = set.into_spans();
+    changed
+}
+
+/// Takes in what clients said in `other`. Each `start_trace` counts once, by itself where there are
+/// several: those that `row` has are passed over.
+fn take_words(row: &mut TraceDraft, other: &TraceDraft) {
+    let Some(said) = &other.info else { return };
+    let info = row.info.get_or_insert(TraceInfo::new(row.trace_id));
+    let mut started = None;
+    for start in &other.starts {
+        if info.take_start(&start.info) {
+            started = Some(&start.experiment_id);
+        }
+    }
+    if other.starts.is_empty() && info.take_start(&said.start_alone()) {
+        started = other.experiment_id.as_ref();
+    }
+    if other.experiment_by == ExperimentBy::Client && started.is_some() {
+        row.experiment_id = started.cloned();
+        row.experiment_by = ExperimentBy::Client;
+    }
+    info.take_calls(said);
+    if info.is_empty() {
+        row.info = None;
+    }
+}
+
+/// The experiment that the first span in order names, unless a client said it of the whole trace.
+pub(crate) fn name_experiment(trace: &mut TraceDraft) {
+    if trace.experiment_by == ExperimentBy::Client
+        || trace.spans.iter().all(|span| span.group.experiment_id.is_none())
+    {
+        return;
+    }
+    let named = in_order(&trace.spans).into_iter().find_map(|s| s.group.experiment_id.clone());
+    trace.experiment_id = named.or(trace.experiment_id.take());
+    trace.experiment_by = ExperimentBy::Spans;
 }
 
 /// The trace as it is, from its rows, older ones first, and what is open of it.
@@ -194,7 +149,6 @@ fn replace(row: &TraceDraft, late: &TraceDraft, now_micros: i64, rows: usize) ->
         return Amended::Deleted;
     }
     let mut anew = TraceDraft { replaces: false, ..late.clone() };
-    anew.info = anew.info.and_then(|info| without_derived(info, &anew.spans));
     if rows == 1 && same_content(&anew, row) {
         return Amended::Unchanged;
     }
@@ -206,14 +160,25 @@ fn replace(row: &TraceDraft, late: &TraceDraft, now_micros: i64, rows: usize) ->
 /// True when `row` has all the spans of `piece` and, if that has one, a `start_trace`.
 fn holds(row: &TraceDraft, piece: &TraceDraft) -> bool {
     (row.is_finalized() || !piece.is_finalized())
-        && !merge_spans(&mut row.spans.clone(), piece.spans.iter().cloned())
+        && !add_spans(&mut row.spans.clone(), piece.spans.clone())
 }
 
 /// True when a row of `merged` would say what `row` says.
 fn same_content(merged: &TraceDraft, row: &TraceDraft) -> bool {
-    merged.info == row.info
+    let mut info = merged.info.clone();
+    if row.is_finalized()
+        && row.info.as_ref().is_some_and(|info| info.starts.is_empty())
+        && let Some(info) = &mut info
+    {
+        // A row of an earlier version does not say which requests it was told by.
+        info.starts.clear();
+    }
+    // A row does not tell nobody's word from that of a request.
+    let by = |trace: &TraceDraft| trace.experiment_by.max(ExperimentBy::Request);
+    info == row.info
         && merged.experiment_id == row.experiment_id
+        && by(merged) == by(row)
         && merged.run_id == row.run_id
         && merged.spans.len() == row.spans.len()
-        && !merge_spans(&mut row.spans.clone(), merged.spans.iter().cloned())
+        && !add_spans(&mut row.spans.clone(), merged.spans.clone())
 }

@@ -26,6 +26,7 @@ mod batches;
 pub(crate) mod merge;
 mod rebase;
 mod relocation;
+pub(crate) mod span_set;
 
 pub use amendment::Preview;
 pub(crate) use amendment::loose_bounds;

@@ -5,15 +5,16 @@
 
 mod columns;
 mod conform;
+mod ordered;
 mod rebuild;
 mod row;
+mod said;
 mod spans;
 mod traces;
 
 pub use conform::conform;
-pub(crate) use rebuild::without_derived;
 pub use rebuild::{RebuildError, rebuild_traces};
-pub use traces::{RowEncoder, TraceDraft, encode};
+pub use traces::{ExperimentBy, RowEncoder, TraceDraft, encode};
 
 #[cfg(test)]
 mod tests;

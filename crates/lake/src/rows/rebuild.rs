@@ -18,14 +18,15 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch, StructArray};
 use bytes::Bytes;
 use tracelake_decode::any_value::{json_to_message, write_json_string};
-use tracelake_decode::conventions::{interpret, trace_tags};
-use tracelake_decode::request::{SpanGroup, SpanSource};
+use tracelake_decode::conventions::interpret;
+use tracelake_decode::request::{SpanGroup, SpanSource, experiment_of};
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{SpanRecord, SpanView, decode_otlp};
-use tracelake_model::{Assessment, Limits, SpanId, TraceId, TraceInfo, TraceState};
+use tracelake_model::{Assessment, ExperimentId, Limits, SpanId, TraceId, TraceInfo, TraceState};
 
 use super::row::Row;
-use super::traces::{TraceDraft, TraceFacts};
+use super::said::Said;
+use super::traces::{ExperimentBy, RUN_METADATA, TraceDraft, TraceFacts};
 
 /// Why a row cannot be read back.
 #[derive(Debug, thiserror::Error)]
@@ -55,37 +56,72 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
     let trace_id = TraceId::parse(text).ok_or_else(|| {
         format!("`{}` is not a trace id", tracelake_model::names::printable(text))
     })?;
-    let spans: Vec<SpanRecord> =
-        row.list("spans").map(|span| span_record(trace_id, &span)).collect::<Result<_, _>>()?;
+    let said = Said::read(row.text("said"))?;
+    let experiment_id: Option<ExperimentId> =
+        row.text("experiment_id").and_then(|id| id.parse().ok());
+    // Of experiments that resources name, the others were not known when the spans came.
+    let by_spans = |experiment: &ExperimentId| {
+        Some(experiment) == experiment_id.as_ref()
+            && said.as_ref().is_none_or(|said| said.experiment_by() == ExperimentBy::Spans)
+    };
+    let mut spans: Vec<SpanRecord> = row
+        .list("spans")
+        .map(|span| span_record(trace_id, &span, &by_spans))
+        .collect::<Result<_, _>>()?;
+    let keeps_order = said.as_ref().is_none_or(Said::keeps_order);
+    let info = everything(trace_id, row);
     let created_at_micros = row.micros("created_at").unwrap_or_default();
-    let info = trace_info(trace_id, row, &spans);
-    let run_id = row.owned("run_id");
-    let linked = info.as_ref().and_then(|info| info.linked_runs.first());
-    Ok(TraceDraft {
-        trace_id,
-        experiment_id: row.text("experiment_id").and_then(|id| id.parse().ok()),
+    let experiment_by = match &said {
+        Some(said) => said.experiment_by(),
+        None if info.is_finalized() => ExperimentBy::Client,
+        None if spans.iter().any(|span| span.group.experiment_id.is_some()) => ExperimentBy::Spans,
+        None => ExperimentBy::Request,
+    };
+    let run_id = row.owned("run_id").filter(|run_id| match &said {
+        Some(said) => said.has_run(),
         // A linked run stands in for a run that was never named.
-        run_id: run_id.filter(|run_id| Some(run_id) != linked),
-        info,
+        None => {
+            info.linked_runs.first() != Some(run_id)
+                && info.trace_metadata.get(RUN_METADATA) != Some(run_id)
+        }
+    });
+    let arrived_last = said.as_ref().and_then(Said::arrived_last);
+    if let Some(position) = arrived_last.filter(|position| *position < spans.len()) {
+        let last = spans.remove(position);
+        spans.push(last);
+    }
+    let info = match said {
+        None => otherwise_than(info, row, &spans, keeps_order),
+        Some(said) if said.is_by_these_rules() => {
+            // What is there beside its word was written by one that does not know the column.
+            let mut known = said.of_row(info.clone());
+            let other = otherwise_than(info, row, &spans, keeps_order);
+            known.take_others(&other);
+            known
+        }
+        Some(said) => said.of_row(info),
+    };
+    Ok(TraceDraft {
+        experiment_id,
+        experiment_by,
+        run_id,
+        info: (!info.is_empty()).then_some(info),
         spans,
-        replaces: false,
+        keeps_order,
         created_at_micros,
         updated_at_micros: row.micros("updated_at").unwrap_or(created_at_micros),
         revision: row.int("revision").unwrap_or(1),
+        ..TraceDraft::new(trace_id)
     })
 }
 
-/// What clients said of the trace; `None` when they never did, or said nothing that stays.
-fn trace_info(trace_id: TraceId, row: &Row<'_>, spans: &[SpanRecord]) -> Option<TraceInfo> {
+/// All that the row says of the trace as a whole, whoever said it.
+fn everything(trace_id: TraceId, row: &Row<'_>) -> TraceInfo {
     let info = row.child("trace_info");
     let said = |name: &str| info.and_then(|info| info.text(name));
     // Another writer's request id that is not the trace's is the client's.
     let request_id = said("request_id").filter(|id| *id != trace_id.to_mlflow());
-    let tags = row.owned_map("tags");
-    // A row without the column says nothing of tags.
-    let derived = if row.column("tags").is_some() { trace_tags(spans) } else { BTreeMap::new() };
-    let deleted_tags = derived.into_keys().filter(|key| !tags.contains_key(key)).collect();
-    let info = TraceInfo {
+    TraceInfo {
         client_request_id: row.owned("client_request_id").or(request_id.map(str::to_owned)),
         request_time_micros: info.and_then(|info| info.micros("timestamp")),
         execution_duration_ms: row.long("execution_duration_ms"),
@@ -93,19 +129,22 @@ fn trace_info(trace_id: TraceId, row: &Row<'_>, spans: &[SpanRecord]) -> Option<
         request_preview: row.owned("request_preview"),
         response_preview: row.owned("response_preview"),
         trace_metadata: row.owned_map("trace_metadata"),
-        tags,
-        deleted_tags,
+        tags: row.owned_map("tags"),
         assessments: row.list("assessments").map(|row| assessment(&row)).collect(),
         linked_runs: row.texts("linked_run_ids"),
         ..TraceInfo::new(trace_id)
-    };
-    without_derived(info, spans)
+    }
 }
 
-/// Takes out of `info` what its spans say by themselves: with later spans they say it anew, and
-/// only what clients said otherwise stands over them. `None` when nothing is left.
-pub(crate) fn without_derived(mut info: TraceInfo, spans: &[SpanRecord]) -> Option<TraceInfo> {
-    let derived = TraceFacts::of_spans(spans);
+/// What a row that does not tell who said what says otherwise than its spans: that was said by
+/// somebody, and is kept as the word of calls, over which nothing stands that comes again.
+fn otherwise_than(
+    mut info: TraceInfo,
+    row: &Row<'_>,
+    spans: &[SpanRecord],
+    keeps_order: bool,
+) -> TraceInfo {
+    let derived = TraceFacts::of_spans(spans, keeps_order);
     if info.state == derived.state {
         info.state = TraceState::Unspecified;
     }
@@ -122,10 +161,15 @@ pub(crate) fn without_derived(mut info: TraceInfo, spans: &[SpanRecord]) -> Opti
     if info.response_preview == derived.response_preview {
         info.response_preview = None;
     }
+    // A row without the column says nothing of tags.
+    if row.column("tags").is_some() {
+        let gone = derived.tags.keys().filter(|key| !info.tags.contains_key(*key));
+        info.deleted_tags = gone.cloned().collect();
+    }
     info.tags.retain(|key, value| derived.tags.get(key) != Some(value));
-    info.deleted_tags.retain(|key| derived.tags.contains_key(key));
-    info.deleted_assessments.clear();
-    (!info.is_empty()).then_some(info)
+    info.called_tags = info.tags.keys().cloned().collect();
+    info.called_assessments = info.assessments.iter().map(|a| a.assessment_id.clone()).collect();
+    info
 }
 
 fn assessment(row: &Row<'_>) -> Assessment {
@@ -149,7 +193,11 @@ fn assessment(row: &Row<'_>) -> Assessment {
     }
 }
 
-fn span_record(trace_id: TraceId, row: &Row<'_>) -> Result<SpanRecord, String> {
+fn span_record(
+    trace_id: TraceId,
+    row: &Row<'_>,
+    by_spans: &dyn Fn(&ExperimentId) -> bool,
+) -> Result<SpanRecord, String> {
     let source = SpanSource::parse(row.text("source").unwrap_or("otlp"));
     if let Some(kept) = row.column("otlp").and_then(|column| column.as_binary_opt::<i32>()) {
         let bytes = Bytes::copy_from_slice(kept.value(row.row));
@@ -157,7 +205,11 @@ fn span_record(trace_id: TraceId, row: &Row<'_>) -> Result<SpanRecord, String> {
         let mut decoded =
             decode_otlp(&bytes, source, &Limits::accepted()).map_err(|error| error.to_string())?;
         // None when the span has no id, which another writer's may have; its columns are as good.
-        if let Some(span) = decoded.spans.pop() {
+        if let Some(mut span) = decoded.spans.pop() {
+            if span.group.experiment_id.as_ref().is_some_and(|experiment| !by_spans(experiment)) {
+                let group = SpanGroup { experiment_id: None, ..(*span.group).clone() };
+                span.group = Arc::new(group);
+            }
             return Ok(span);
         }
     }
@@ -204,13 +256,17 @@ fn span_record(trace_id: TraceId, row: &Row<'_>) -> Result<SpanRecord, String> {
         start_time_unix_nano,
         end_time_unix_nano,
         message: span.into_bytes().into(),
-        group: Arc::new(span_group(row, source)?),
+        group: Arc::new(span_group(row, source, by_spans)?),
         beyond_columns: false,
         is_canonical: false,
     })
 }
 
-fn span_group(row: &Row<'_>, source: SpanSource) -> Result<SpanGroup, String> {
+fn span_group(
+    row: &Row<'_>,
+    source: SpanSource,
+    by_spans: &dyn Fn(&ExperimentId) -> bool,
+) -> Result<SpanGroup, String> {
     let resource = row.child("resource");
     let json: Vec<usize> = resource
         .and_then(|resource| resource.text("json_attributes"))
@@ -232,15 +288,17 @@ fn span_group(row: &Row<'_>, source: SpanSource) -> Result<SpanGroup, String> {
         write_map(&mut scope_message, 3, &scope, "attributes")?;
         scope_message.number_nonzero(4, scope.count("dropped_attributes_count"));
     }
+    let resource_message = resource_message.into_bytes();
+    let experiment_id = experiment_of(&resource_message).filter(by_spans);
     Ok(SpanGroup {
-        resource: resource_message.into_bytes().into(),
+        resource: resource_message.into(),
         resource_schema_url: resource
             .and_then(|resource| resource.owned("schema_url"))
             .unwrap_or_default(),
         scope: scope_message.into_bytes().into(),
         scope_schema_url: scope_text("schema_url").to_owned(),
         source,
-        experiment_id: None,
+        experiment_id,
         beyond_columns: false,
     })
 }

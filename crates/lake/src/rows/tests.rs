@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use arrow::json::ReaderBuilder;
 use arrow::json::writer::{LineDelimited, WriterBuilder};
@@ -12,26 +12,22 @@ use tracelake_model::{Assessment, Limits, SpanId, TraceId, TraceInfo};
 use tracelake_testkit::spans;
 
 use super::*;
+use crate::commit::merge::{Age, Amended, amend};
 
 fn draft(body: &bytes::Bytes) -> TraceDraft {
     let decoded = decode_otlp(body, SpanSource::Otlp, &Limits::default()).unwrap();
     assert_eq!(decoded.rejects, []);
     TraceDraft {
-        trace_id: TraceId([1; 16]),
-        experiment_id: None,
-        run_id: None,
-        info: None,
         spans: decoded.spans,
         created_at_micros: 1,
         updated_at_micros: 1,
-        revision: 1,
-        replaces: false,
+        ..TraceDraft::new(TraceId([1; 16]))
     }
 }
 
 proptest! {
     /// Scenario: requests with every field, value type and slip that senders make.
-    /// Guarantees: decode, encode, rebuild is the identity, span by span in order.
+    /// Guarantees: decode, encode, rebuild is the identity, span by span in their order.
     #[test]
     fn encode_and_rebuild_is_the_identity(bodies in prop::collection::vec(spans::request(), 1..3)) {
         let drafts: Vec<TraceDraft> = bodies.iter().map(draft).collect();
@@ -39,8 +35,9 @@ proptest! {
         let rebuilt = rebuild_traces(&batch).unwrap();
         prop_assert_eq!(rebuilt.len(), drafts.len());
         for (sent, back) in drafts.iter().zip(&rebuilt) {
-            prop_assert_eq!(sent.spans.len(), back.spans.len());
-            for (left, right) in sent.spans.iter().zip(&back.spans) {
+            let [sent, back] = [sent, back].map(TraceDraft::spans_in_order);
+            prop_assert_eq!(sent.len(), back.len());
+            for (left, right) in sent.iter().zip(&back) {
                 prop_assert!(left.same_content(right), "{:?}\n{:?}", left.message, right.message);
                 let fingerprint = |span| Fingerprinter::default().span(span);
                 prop_assert_eq!(fingerprint(left), fingerprint(right));
@@ -228,4 +225,86 @@ fn an_encoder_makes_batches_one_after_another() {
         drafts.iter().for_each(|draft| encoder.push(draft));
         assert_eq!(encoder.finish().unwrap(), encode(&drafts).unwrap());
     }
+}
+
+/// The columns of `batch` with `said` as given.
+fn with_said(batch: &RecordBatch, said: Option<&str>) -> RecordBatch {
+    let column = batch.schema().index_of("said").unwrap();
+    let mut columns = batch.columns().to_vec();
+    columns[column] = Arc::new(StringArray::from(vec![said; batch.num_rows()]));
+    RecordBatch::try_new(batch.schema(), columns).unwrap()
+}
+
+/// The row of `batch` with a piece that came later.
+fn amended(batch: &RecordBatch, piece: &TraceDraft) -> RecordBatch {
+    match amend(rebuild_traces(batch).unwrap(), piece, Age::Younger, 9) {
+        Amended::Row(row) => encode([&*row]).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Names of the columns in which two rows differ.
+fn differing(one: &RecordBatch, other: &RecordBatch) -> Vec<String> {
+    let names = one.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    let differ = |name: &String| one.column_by_name(name) != other.column_by_name(name);
+    names.into_iter().filter(differ).collect()
+}
+
+fn piece_with(change: impl FnOnce(&mut TraceInfo)) -> TraceDraft {
+    let mut info = TraceInfo::new(TraceId([1; 16]));
+    change(&mut info);
+    TraceDraft { info: Some(info), ..TraceDraft::new(TraceId([1; 16])) }
+}
+
+proptest! {
+    /// Scenario: a row of a version that wrote spans as they arrived and did not say who said what;
+    /// tags are set on it and deleted, then a span is added.
+    /// Guarantees: a change beside spans changes nothing else, however often; added spans put it
+    /// into the order that all rows have, and no change is lost.
+    #[test]
+    fn rows_of_an_earlier_version_change_in_nothing_else(body in spans::request()) {
+        let mut earlier = draft(&body);
+        earlier.keeps_order = true;
+        let mut info = TraceInfo::new(TraceId([1; 16]));
+        info.set_tag("mine".to_owned(), "1".to_owned());
+        info.delete_tag("service.name".to_owned());
+        info.response_preview = Some("said".to_owned());
+        earlier.info = Some(info);
+        let earlier = with_said(&encode([&earlier]).unwrap(), None);
+        let tagged = amended(&earlier, &piece_with(|info| info.set_tag("k".into(), "v".into())));
+        prop_assert_eq!(differing(&earlier, &tagged), ["tags", "updated_at", "revision", "said"]);
+        let gone = amended(&tagged, &piece_with(|info| info.delete_tag("k".into())));
+        prop_assert_eq!(differing(&earlier, &gone), ["updated_at", "revision", "said"]);
+
+        let added = TraceDraft { spans: spans::decoded(&spans::simple_request(0, 7..8)), ..draft(&body) };
+        let grown = rebuild_traces(&amended(&gone, &added)).unwrap().remove(0);
+        prop_assert!(!grown.keeps_order);
+        prop_assert_eq!(grown.spans.len(), rebuild_traces(&earlier).unwrap()[0].spans.len() + 1);
+        let info = grown.full_info();
+        prop_assert_eq!(info.tags.get("mine").map(String::as_str), Some("1"));
+        prop_assert!(!info.tags.contains_key("service.name") && !info.tags.contains_key("k"));
+        prop_assert_eq!(info.response_preview.as_deref(), Some("said"));
+    }
+}
+
+/// Scenario: a row with a tag that a call set; with `said` of a later version, no JSON, without that
+/// tag by other rules and by today's, as another writer leaves it that sets a tag.
+/// Guarantees: the first two are not read; of other rules nothing is taken for a client's word that
+/// it does not name; by today's rules what differs is somebody's word.
+#[test]
+fn said_tells_clients_words_from_what_spans_say() {
+    let mut sent = draft(&spans::llm_request(1));
+    sent.info = piece_with(|info| info.set_tag("mine".into(), "1".into())).info;
+    let batch = encode([&sent]).unwrap();
+    for bad in ["{\"v\":2}", "{\"v\":1", ""] {
+        assert!(rebuild_traces(&with_said(&batch, Some(bad))).is_err(), "{bad}");
+    }
+    let tags = |batch: &RecordBatch| {
+        let draft = rebuild_traces(batch).unwrap().remove(0);
+        draft.info.map(|info| info.called_tags.into_iter().collect::<Vec<_>>()).unwrap_or_default()
+    };
+    assert_eq!(tags(&batch), ["mine"]);
+    // By other rules there were other tags.
+    assert_eq!(tags(&with_said(&batch, Some("{\"v\":1,\"rules\":0}"))), [""; 0]);
+    assert_eq!(tags(&with_said(&batch, Some("{\"v\":1,\"rules\":1}"))), ["mine"]);
 }

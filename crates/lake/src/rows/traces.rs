@@ -9,17 +9,33 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use tracelake_decode::SpanRecord;
 use tracelake_decode::conventions::{
-    Meaning, TraceMeaning, interpret_of, interpret_trace, interpret_trace_of,
+    Meaning, TraceMeaning, interpret, interpret_of, interpret_trace_of,
 };
+use tracelake_decode::{SpanRecord, Start};
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo, TraceState};
 
 use super::columns::{
     Finish, Finished, MapColumn, Offsets, element_fields, field_of, struct_array, struct_fields,
 };
+use super::ordered::{Ordered, ordered};
+use super::said::Said;
 use super::spans::SpanColumns;
+
+/// By whose word a trace belongs to its experiment: a later one stands over an earlier one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExperimentBy {
+    /// Nobody's: it is where changes to the trace were sent.
+    #[default]
+    Nobody,
+    /// That of the first request with spans of it, or of the settings for that request.
+    Request,
+    /// That of a resource: the first span in order whose resource names one.
+    Spans,
+    /// A client's, by `start_trace`.
+    Client,
+}
 
 /// A settled trace: all that one row is made of.
 #[derive(Clone, Debug)]
@@ -28,12 +44,21 @@ pub struct TraceDraft {
     pub trace_id: TraceId,
     /// Experiment that it belongs to.
     pub experiment_id: Option<ExperimentId>,
-    /// MLflow run that it belongs to.
+    /// By whose word.
+    pub experiment_by: ExperimentBy,
+    /// MLflow run that the first request named that named one.
     pub run_id: Option<String>,
-    /// What the client said of the trace as a whole.
+    /// What clients said of the trace as a whole.
     pub info: Option<TraceInfo>,
-    /// Its spans in the order of arrival, copies removed.
+    /// The `start_trace` requests in `info`, each by itself, in the order of arrival, when there are
+    /// several. A row does not have them.
+    pub starts: Vec<Start>,
+    /// Its spans in the order of first arrival, copies removed. Those of a row are in the order of
+    /// the spans, but that the one that gives the tags is last.
     pub spans: Vec<SpanRecord>,
+    /// The row was written by a version that had no order of the spans: they stand, and are read,
+    /// as they arrived, until one is added.
+    pub keeps_order: bool,
     /// When the row was first archived, microseconds since the Unix epoch.
     pub created_at_micros: i64,
     /// When the row was last changed, microseconds since the Unix epoch.
@@ -52,9 +77,12 @@ impl TraceDraft {
         Self {
             trace_id,
             experiment_id: None,
+            experiment_by: ExperimentBy::Nobody,
             run_id: None,
             info: None,
+            starts: Vec::new(),
             spans: Vec::new(),
+            keeps_order: false,
             created_at_micros: 0,
             updated_at_micros: 0,
             revision: 1,
@@ -75,10 +103,16 @@ impl TraceDraft {
         self.spans.is_empty() && !self.is_finalized()
     }
 
+    /// The spans as the row has them.
+    #[must_use]
+    pub fn spans_in_order(&self) -> Vec<SpanRecord> {
+        ordered(&self.spans, self.keeps_order).spans.into_iter().cloned().collect()
+    }
+
     /// All that is known of the trace as a whole, with what the spans say by themselves.
     #[must_use]
     pub fn full_info(&self) -> TraceInfo {
-        let facts = TraceFacts::new(self, interpret_trace(&self.spans));
+        let facts = TraceFacts::new(self, TraceFacts::of_spans(&self.spans, self.keeps_order));
         let mut info = self.info.clone().unwrap_or(TraceInfo::new(self.trace_id));
         info.request_time_micros = facts.request_time_micros;
         info.execution_duration_ms = facts.execution_duration_ms;
@@ -94,6 +128,9 @@ impl TraceDraft {
         info
     }
 }
+
+/// Metadata that names the run that a trace belongs to.
+pub(super) const RUN_METADATA: &str = "mlflow.sourceRun";
 
 /// Tag that names the trace.
 const NAME_TAG: &str = "mlflow.traceName";
@@ -122,7 +159,8 @@ impl RowEncoder {
     pub fn push(&mut self, trace: &TraceDraft) {
         let mut errors = 0;
         let mut meanings = Vec::with_capacity(trace.spans.len());
-        for record in &trace.spans {
+        let ordered = ordered(&trace.spans, trace.keeps_order);
+        for record in &ordered.spans {
             let (view, attributes) = record.view_with_attributes();
             let meaning = interpret_of(&view, &attributes);
             self.spans.append(record, &view, &attributes, &meaning);
@@ -130,7 +168,7 @@ impl RowEncoder {
             meanings.push(meaning);
         }
         self.spans.end_trace();
-        self.columns.append(trace, &meanings, errors);
+        self.columns.append(trace, &ordered, &meanings, errors);
     }
 
     /// The batch of the rows since the last call.
@@ -161,6 +199,7 @@ struct TraceColumns {
     models_rows: usize,
     models_list: Offsets,
     assessments: AssessmentColumns,
+    said: StringBuilder,
     runs: StringBuilder,
     runs_rows: usize,
     runs_list: Offsets,
@@ -192,9 +231,17 @@ const COSTS: [&str; 3] = ["input_cost", "output_cost", "total_cost"];
 const TIMES: [&str; 2] = ["created_at", "updated_at"];
 
 impl TraceColumns {
-    fn append(&mut self, trace: &TraceDraft, meanings: &[Meaning<'_>], errors: usize) {
-        let facts = TraceFacts::new(trace, interpret_trace_of(&trace.spans, meanings));
+    fn append(
+        &mut self,
+        trace: &TraceDraft,
+        ordered: &Ordered<'_>,
+        meanings: &[Meaning<'_>],
+        errors: usize,
+    ) {
+        let meaning = interpret_trace_of(&ordered.spans, meanings, ordered.tags_of());
+        let facts = TraceFacts::new(trace, TraceFacts::of_meaning(&ordered.spans, meaning));
         self.append_text(trace, &facts);
+        self.said.append_value(Said::of(trace, ordered).to_text());
         self.info_text[0].append_value(
             trace
                 .info
@@ -240,7 +287,7 @@ impl TraceColumns {
         for (builder, value) in self.text.iter_mut().zip([
             Some(trace.trace_id.to_mlflow()),
             trace.experiment_id.as_ref().map(ToString::to_string),
-            trace.run_id.clone().or_else(|| info.and_then(|i| i.linked_runs.first().cloned())),
+            run_id(trace),
             facts.trace_name.clone(),
             facts.request_preview.clone(),
             facts.response_preview.clone(),
@@ -317,8 +364,17 @@ impl TraceColumns {
         done.push("linked_run_ids", self.runs_list.finish_list(runs, self.runs.array())?);
         let assessments = field_of(fields, "assessments")?.data_type();
         done.push("assessments", self.assessments.finish(assessments)?);
+        done.push("said", self.said.array());
         Ok(done)
     }
+}
+
+/// The run that a client said, or that a request named, or that the trace was linked to first.
+fn run_id(trace: &TraceDraft) -> Option<String> {
+    let info = trace.info.as_ref();
+    let said = info.and_then(|info| info.trace_metadata.get(RUN_METADATA));
+    let linked = info.and_then(|info| info.linked_runs.first());
+    said.or(trace.run_id.as_ref()).or(linked).cloned()
 }
 
 /// What a row says of the trace as a whole: the client's word first, the spans' otherwise.
@@ -340,11 +396,15 @@ pub(super) struct TraceFacts {
 
 impl TraceFacts {
     /// What the spans alone say.
-    pub(super) fn of_spans(spans: &[SpanRecord]) -> Self {
-        Self::of_meaning(spans, interpret_trace(spans))
+    pub(super) fn of_spans(spans: &[SpanRecord], keeps_order: bool) -> Self {
+        let ordered = ordered(spans, keeps_order);
+        let meanings: Vec<Meaning<'_>> =
+            ordered.spans.iter().map(|span| interpret(&span.view())).collect();
+        let meaning = interpret_trace_of(&ordered.spans, &meanings, ordered.tags_of());
+        Self::of_meaning(&ordered.spans, meaning)
     }
 
-    fn of_meaning(spans: &[SpanRecord], mut meaning: TraceMeaning) -> Self {
+    fn of_meaning(spans: &[&SpanRecord], mut meaning: TraceMeaning) -> Self {
         Self {
             state: meaning.state,
             request_time_micros: earliest_start(spans),
@@ -360,8 +420,7 @@ impl TraceFacts {
         }
     }
 
-    fn new(trace: &TraceDraft, meaning: TraceMeaning) -> Self {
-        let mut facts = Self::of_meaning(&trace.spans, meaning);
+    fn new(trace: &TraceDraft, mut facts: Self) -> Self {
         if let Some(info) = &trace.info {
             let metadata = |key: &str| info.trace_metadata.get(key).cloned();
             if info.state != TraceState::Unspecified {
@@ -398,20 +457,20 @@ impl TraceFacts {
 }
 
 /// Earliest start that is known (zero is not), in microseconds.
-fn earliest_start(spans: &[SpanRecord]) -> Option<i64> {
+fn earliest_start(spans: &[&SpanRecord]) -> Option<i64> {
     let earliest = spans.iter().map(|span| span.start_time_unix_nano).filter(|n| *n != 0).min()?;
     i64::try_from(earliest / 1_000).ok()
 }
 
 /// From the earliest known start to the latest end, whole milliseconds as MLflow rounds them.
-fn derived_duration_ms(spans: &[SpanRecord]) -> Option<i64> {
+fn derived_duration_ms(spans: &[&SpanRecord]) -> Option<i64> {
     let start = spans.iter().map(|span| span.start_time_unix_nano).filter(|n| *n != 0).min()?;
     let end = spans.iter().map(|span| span.end_time_unix_nano).max().filter(|n| *n != 0)?;
     let milliseconds = |nanos: u64| i64::try_from(nanos / 1_000_000).ok();
     Some(milliseconds(end)? - milliseconds(start)?)
 }
 
-fn root_name(spans: &[SpanRecord]) -> Option<String> {
+fn root_name(spans: &[&SpanRecord]) -> Option<String> {
     let root = spans
         .iter()
         .filter(|span| span.parent.is_none())

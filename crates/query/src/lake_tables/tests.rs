@@ -74,17 +74,7 @@ impl Fixture {
 fn draft(trace: u128, numbers: std::ops::Range<u64>) -> TraceDraft {
     let request = spans::simple_request(trace, numbers);
     let spans = spans::decoded(&request);
-    TraceDraft {
-        trace_id: TraceId((trace + 1).to_be_bytes()),
-        experiment_id: None,
-        run_id: None,
-        info: None,
-        spans,
-        created_at_micros: 0,
-        updated_at_micros: 0,
-        revision: 1,
-        replaces: false,
-    }
+    TraceDraft { spans, ..TraceDraft::new(TraceId((trace + 1).to_be_bytes())) }
 }
 
 /// Scenario: rows for a table that has no folder yet, asked for in another case.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use serde_json::{Value, json};
+use tracelake_decode::assessment_fingerprint;
 use tracelake_decode::mlflow_json::{read_assessment, write_assessment};
 use tracelake_model::names::printable;
 use tracelake_model::{Assessment, Clock, TraceChange, TraceId, TraceInfo};
-use uuid::Uuid;
 
 use super::parameters::{Parameters, wrong_type};
 use super::reply::{Answer, MlflowError, Reply};
@@ -21,7 +21,9 @@ const MAX_ID_CHARS: usize = 50;
 
 /// `POST`, `{"assessment"}`: the trace has this assessment too.
 ///
-/// The id is made here unless the client has one, and so are times that it does not give. One that
+/// The id is made here unless the client has one, and so are times that it does not give. Such an id
+/// follows from what the client sent, so that the same sent again is the same assessment: it is
+/// answered as it is by then. One that
 /// overrides another makes the other invalid. Unlike MLflow this holds for expectations also, and
 /// they keep a rationale. An id that is taken is refused, with MLflow's words but as a request that
 /// cannot succeed: MLflow answers 500, which its client repeats for minutes.
@@ -32,20 +34,25 @@ pub(super) async fn create(
 ) -> Reply {
     parameters.required("assessment")?;
     let sent = read_assessment(parameters.body())?;
-    let assessment = completed(sent, intake.clock())?;
+    let has_id = !sent.assessment_id.is_empty();
+    let assessment = completed(sent, trace_id, intake.clock())?;
     let held = intake.lock_traces(&[trace_id]).await;
     let trace = find(&intake, trace_id).await?;
+    match known(&trace.info, &assessment.assessment_id) {
+        Ok(_) if has_id => {
+            return Err(MlflowError::already_exists(format!(
+                "Failed to create assessment for trace '{}' due to a constraint violation.",
+                trace_id.to_mlflow()
+            )));
+        }
+        Ok(known) => return Ok(answer(known, trace_id)),
+        Err(_) => {}
+    }
     let mut changes = Vec::with_capacity(2);
     if let Some(overridden) = &assessment.overrides {
         let mut other = known(&trace.info, overridden)?.clone();
         other.valid = Some(false);
         changes.push(TraceChange::PutAssessment(Box::new(other)));
-    }
-    if known(&trace.info, &assessment.assessment_id).is_ok() {
-        return Err(MlflowError::already_exists(format!(
-            "Failed to create assessment for trace '{}' due to a constraint violation.",
-            trace_id.to_mlflow()
-        )));
     }
     changes.push(TraceChange::PutAssessment(Box::new(assessment.clone())));
     change(&intake, &trace, changes).await?;
@@ -60,7 +67,8 @@ pub(super) async fn get(State(intake): State<Arc<Intake>>, path: AssessmentPath)
 }
 
 /// `PATCH`, `{"assessment", "update_mask"}`: the members that the mask names are as given,
-/// metadata is merged by key. Source, span and validity cannot be changed.
+/// metadata is merged by key. Source, span and validity cannot be changed. What changes nothing, such
+/// as a call that is sent again, leaves the time of the last change as it is.
 pub(super) async fn update(
     State(intake): State<Arc<Intake>>,
     path: AssessmentPath,
@@ -71,8 +79,12 @@ pub(super) async fn update(
     let sent = read_assessment(parameters.body())?;
     let held = intake.lock_traces(&[path.trace_id]).await;
     let trace = find(&intake, path.trace_id).await?;
-    let mut assessment = known(&trace.info, &path.assessment_id)?.clone();
+    let known = known(&trace.info, &path.assessment_id)?;
+    let mut assessment = known.clone();
     apply_mask(&mut assessment, sent, &mask)?;
+    if assessment == *known {
+        return Ok(answer(known, path.trace_id));
+    }
     assessment.last_update_time_micros = Some(now_micros(intake.clock()));
     let put = TraceChange::PutAssessment(Box::new(assessment.clone()));
     change(&intake, &trace, vec![put]).await?;
@@ -116,15 +128,19 @@ fn known<'a>(info: &'a TraceInfo, id: &str) -> Result<&'a Assessment, MlflowErro
 }
 
 /// What the client sent, checked, with id and times.
-fn completed(sent: Assessment, clock: &dyn Clock) -> Result<Assessment, MlflowError> {
+fn completed(
+    sent: Assessment,
+    trace_id: TraceId,
+    clock: &dyn Clock,
+) -> Result<Assessment, MlflowError> {
     check_value(&sent)?;
     check_source(sent.source_type.as_deref())?;
     let now = now_micros(clock);
     let time = |sent: Option<i64>| sent.filter(|micros| *micros != 0).or(Some(now));
     let assessment_id = if sent.assessment_id.is_empty() {
-        format!("a-{}", Uuid::new_v4().simple())
+        format!("a-{:032x}", assessment_fingerprint(trace_id, &sent))
     } else {
-        check_id(sent.assessment_id)?
+        check_id(sent.assessment_id.clone())?
     };
     // Protobuf cannot tell an empty text from one that is absent.
     let text = |text: Option<String>| text.filter(|text| !text.is_empty());
