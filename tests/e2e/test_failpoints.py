@@ -93,7 +93,7 @@ def dies_at(server: Server, clients: list[Client], failpoint: str, seconds: floa
 
 @pytest.mark.timeout(900)
 def test_death_at_every_durable_step(make_server: Callable[..., Server]) -> None:
-    """A life for each failpoint on one folder; then what an outside reader finds."""
+    """A life for each failpoint on one folder; then what an outside reader finds, and the service's own ledger."""
     chance = random.Random(SEED)
     server = make_server(*QUICK, quick=False)
     names = failpoints(server)
@@ -118,6 +118,8 @@ def test_death_at_every_durable_step(make_server: Callable[..., Server]) -> None
     check_exactly_once(server.table_path(), clients, SEED)
     assert sum(len(client.acked) for client in clients) > len(chosen) * 5
     assert not missed, f"CRASH_SEED={SEED}: never reached {missed}"
+    # The chain of the ledger holds over all these deaths.
+    server.cli.ok("verify", DEFAULT_TABLE)
     server.stop()
 
 

@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
 import tracelake
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable
 
-from support import generate, otlp, table
+from support import generate, otlp
 from support.generate import Maker
 from support.server import DEFAULT_TABLE, Cli, Server
+from support.verification import commit, delete, faults, found, live, read, removal, rewrite, verify
 
 
 class Load:
@@ -178,75 +178,6 @@ def copied(load: Load) -> tuple[Cli, Path]:
     return cli, folder.joinpath("tables", *DEFAULT_TABLE.split("."))
 
 
-def verify(cli: Cli, *arguments: str) -> tuple[int, list[dict]]:
-    """Exit code and rows of a verification."""
-    done = cli.run("verify", DEFAULT_TABLE, "--format", "json", *arguments)
-    assert done.returncode in (0, 1), done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
-def found(rows: list[dict]) -> list[tuple[str, str, int, int]]:
-    """What is wrong: trace, result, spans, rows of the trace."""
-    traces = [row for row in rows if row["kind"] == "trace"]
-    return sorted((row["trace_id"], row["result"], row["spans"], row["rows"]) for row in traces)
-
-
-def faults(rows: list[dict]) -> list[str]:
-    """Other faults than traces."""
-    return [row["text"] for row in rows if row["kind"] == "fault"]
-
-
-def rewrite(path: Path, change: Callable[[list[dict]], list[dict]]) -> None:
-    """Replaces the rows of a table, past everybody: a file by pyarrow, a commit by hand."""
-    schema = pq.read_schema(path / next(iter(live(path))))
-    rows = pa.Table.from_pylist(change(read(path).to_pylist()), schema=schema)
-    name = f"by-hand-{rows.num_rows}.parquet"
-    pq.write_table(rows, path / name)
-    added = {
-        "path": name,
-        "partitionValues": {},
-        "size": (path / name).stat().st_size,
-        "modificationTime": 0,
-        "dataChange": True,
-    }
-    commit(path, *(removal(add) for add in live(path).values()), {"add": added})
-
-
-def live(path: Path) -> dict[str, dict]:
-    """The `add` actions that stand, by path; the log has no checkpoint yet."""
-    adds: dict[str, dict] = {}
-    for _, action in table.log_actions(path):
-        if "remove" in action:
-            adds.pop(action["remove"]["path"], None)
-        if "add" in action:
-            adds[action["add"]["path"]] = action["add"]
-    return adds
-
-
-def removal(add: dict) -> dict:
-    """The action that takes a file out."""
-    vector = {"deletionVector": add["deletionVector"]} if add.get("deletionVector") else {}
-    return {"remove": {"path": add["path"], "deletionTimestamp": 0, "dataChange": True, **vector}}
-
-
-def commit(path: Path, *actions: dict) -> None:
-    """Writes the next version of the log."""
-    version = DeltaTable(str(path)).version() + 1
-    lines = "".join(json.dumps(action) + "\n" for action in actions)
-    (path / "_delta_log" / f"{version:020}.json").write_text(lines)
-
-
-def delete(path: Path, trace_id: str) -> None:
-    """Takes a row out by hand."""
-    rewrite(path, lambda rows: [row for row in rows if row["trace_id"] != trace_id])
-
-
-def read(path: Path) -> pa.Table:
-    """All rows, by deltalake."""
-    reader = QueryBuilder().register("t", DeltaTable(str(path))).execute("select * from t")
-    return pa.table(reader)
-
-
 def test_a_real_load_is_all_there(load: Load, copied: tuple[Cli, Path]) -> None:
     """Each way in has its line, copies and deletions are counted, and nothing is amiss."""
     code, rows = verify(copied[0])
@@ -277,7 +208,7 @@ def test_a_real_load_is_all_there(load: Load, copied: tuple[Cli, Path]) -> None:
 
 
 def test_what_was_broken_by_hand_is_named(load: Load, copied: tuple[Cli, Path]) -> None:
-    """A row deleted, one doubled, an attribute altered, a span taken out, one renamed: each by name."""
+    """A row doubled, an attribute altered, a span taken out, one renamed: each by name. One deleted: counted."""
     cli, path = copied
     gone, twice, altered, shorter, renamed = list(load.whole)[:5]
 
@@ -299,18 +230,19 @@ def test_what_was_broken_by_hand_is_named(load: Load, copied: tuple[Cli, Path]) 
     code, rows = verify(cli)
     assert code == 1
     assert found(rows) == sorted([
-        (gone, "missing", 3, 0),
         (twice, "doubled", 3, 2),
         (altered, "altered", 1, 1),
         (shorter, "missing", 1, 1),
         (renamed, "altered", 1, 1),
     ])  # fmt: skip
     assert faults(rows) == [], rows
+    assert sum(row["deleted_by_others"] or 0 for row in rows) == 3, rows
     done = cli.run("verify", DEFAULT_TABLE)
     assert done.returncode == 1
-    assert "2 traces missing, 1 trace doubled, 2 traces altered" in done.stderr, done.stderr
+    assert "1 trace missing, 1 trace doubled, 2 traces altered" in done.stderr, done.stderr
     assert "hint: " in done.stderr
-    for trace in (gone, twice, altered, shorter, renamed):
+    assert "3 deleted by others" in done.stdout and gone not in done.stdout, done.stdout
+    for trace in (twice, altered, shorter, renamed):
         assert trace in done.stdout
 
     code, rows = verify(cli, "--against", "kept.json")
@@ -319,7 +251,8 @@ def test_what_was_broken_by_hand_is_named(load: Load, copied: tuple[Cli, Path]) 
 
 
 def test_a_removed_file_costs_exactly_its_traces(load: Load, copied: tuple[Cli, Path]) -> None:
-    """A data file taken out of the log by a commit, and one deleted from disk."""
+    """A data file taken out of the log by a commit is another writer's deletion; the version of a commit
+    that is gone, and a data file deleted from disk, are losses."""
     cli, path = copied
     adds = live(path)
     before = {row["trace_id"] for row in read(path).select(["trace_id"]).to_pylist()}
@@ -329,20 +262,21 @@ def test_a_removed_file_costs_exactly_its_traces(load: Load, copied: tuple[Cli, 
     logged, deleted = [name for name, ids in by_file.items() if set(ids) & set(load.whole)][:2]
     commit(path, removal(adds[logged]))
     after = {row["trace_id"] for row in read(path).select(["trace_id"]).to_pylist()}
-    lost = before - after
+    assert before - after
     code, rows = verify(cli)
-    assert code == 1
-    assert {trace for trace, result, *_ in found(rows) if result == "missing"} == lost, rows
-    assert len(found(rows)) == len(lost) > 0
+    assert (code, found(rows), faults(rows)) == (0, [], []), rows
+    assert sum(row["deleted_by_others"] or 0 for row in rows) >= 3, rows
 
     (path / deleted).unlink()
     code, rows = verify(cli)
-    assert code == 1 and len(found(rows)) > len(lost)
+    lost = {trace for trace, result, *_ in found(rows) if result == "missing"}
+    assert code == 1 and lost and lost <= set(by_file[deleted]), rows
     assert any(deleted in text for text in faults(rows)), faults(rows)
 
 
 def test_a_manifest_is_kept_and_compared(load: Load, make_server: Callable[..., Server]) -> None:
-    """Growth and late spans since are no fault; what is gone is one. In Python, by service and folder."""
+    """Growth and late spans since are no fault; what is gone is one for the manifest, also when another writer
+    deleted it. In Python, by service and folder."""
     server = make_server()
     server.start()
     make = Maker(3)
@@ -368,9 +302,8 @@ def test_a_manifest_is_kept_and_compared(load: Load, make_server: Callable[..., 
     delete(path, f"tr-{trace_id.hex()}")
     report = tracelake.verify(DEFAULT_TABLE, against=kept, uri=server.data_dir)
     assert not report and not report.ok
-    assert [(t.trace_id, t.result, t.spans) for t in report.traces] == [
-        (f"tr-{trace_id.hex()}", "missing", 2)
-    ]
+    assert report.traces == () and sum(hour.deleted_by_others for hour in report.hours) == 2
+    assert any("are gone" in fault for fault in report.faults), report
     with pytest.raises(tracelake.errors.InvalidArgumentError):
         tracelake.verify("other.b.c", against=kept, uri=server.data_dir)
     with pytest.raises(tracelake.errors.TableNotFoundError):
@@ -396,10 +329,18 @@ def test_traces_that_moved_with_their_experiment_are_found(
         hours = [row for row in rows if row["kind"] == "hour"]
         assert sum(row["archived_spans"] for row in hours) == here, rows
         assert {row["result"] for row in hours} == {"ok"}, rows
-    delete(server.table_path("own.team.traces"), f"tr-{traces[1].hex()}")
+    own = server.table_path("own.team.traces")
+    delete(own, f"tr-{traces[1].hex()}")
+    for name in ("own.team.traces", DEFAULT_TABLE):
+        assert "1 deleted by others" in server.cli.ok("verify", name)
+    server.stop()
+    # The versions of the deletion by hand and of the late span are lost.
+    newest = DeltaTable(str(own)).version()
+    for version in (newest, newest - 1):
+        (own / "_delta_log" / f"{version:020}.json").unlink()
+    server.start()
     for name in ("own.team.traces", DEFAULT_TABLE):
         done = server.cli.run("verify", name)
-        assert done.returncode == 1 and f"tr-{traces[1].hex()}" in done.stdout, done.stdout
-        assert "1 trace missing" in done.stderr, done.stderr
+        assert done.returncode == 1 and "missing" in done.stdout, done.stdout
     answer = requests.get(f"{server.url}/api/v1/open-traces", timeout=30)
     assert answer.json() == []

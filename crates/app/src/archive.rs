@@ -15,11 +15,14 @@ use tracelake_model::names::printable;
 use tracelake_model::{Clock, ExperimentId, SteadyClock, SystemClock, TableName};
 use tracelake_registry::{
     EarlierTraces, Experiment, LifecycleStage, NewExperiment, REGISTRY_FILE, Registry,
-    RegistryErrorKind,
+    RegistryError, RegistryErrorKind,
 };
+use tracing::error;
 
+use crate::control::ServerFile;
 use crate::fault::{Fault, FaultKind};
 use crate::pipeline::read_epoch;
+use crate::restored::open_registry_or_restore;
 
 /// The folder, its registry and the lake over its tables.
 #[derive(Clone, Debug)]
@@ -49,8 +52,19 @@ impl Archive {
             folder = folder.with_tables(tables_dir).map_err(|error| no_such_tables(&error))?;
         }
         let clock = clock_of(&folder);
-        let registry = Registry::open(folder.root(), Arc::clone(&clock)).await?;
-        let catalog = EmbeddedCatalog::open(&folder.catalog()).await?;
+        let server_file = folder.server_file();
+        let running =
+            tokio::task::spawn_blocking(move || ServerFile::running(&server_file).is_some());
+        // A service has the files open: to put others in their place is its own business.
+        let (registry, catalog) = if running.await? {
+            let registry = Registry::open(folder.root(), Arc::clone(&clock)).await;
+            let registry = registry.map_err(registry_fault)?;
+            (registry, EmbeddedCatalog::open(&folder.catalog()).await?)
+        } else {
+            let registry = open_registry_or_restore(&folder, &clock).await;
+            let registry = registry.map_err(registry_fault)?;
+            (registry, mended_catalog(&folder, clock.as_ref()).await?)
+        };
         let archive = Self {
             folder,
             registry: Arc::new(registry),
@@ -206,6 +220,51 @@ pub(crate) fn clock_of(folder: &DataFolder) -> Arc<dyn Clock> {
     Arc::new(SteadyClock::new(Arc::new(SystemClock), floor))
 }
 
+/// Opens the catalog; a damaged one is made again, and the service enters its tables.
+async fn mended_catalog(folder: &DataFolder, clock: &dyn Clock) -> anyhow::Result<EmbeddedCatalog> {
+    let path = folder.catalog();
+    let now = chrono::DateTime::from_timestamp_micros(clock.now_unix_micro()).unwrap_or_default();
+    let aside = path.with_extension(format!("db.damaged-{}", now.format("%Y%m%dT%H%M%SZ")));
+    let (catalog, reason) = EmbeddedCatalog::open_or_rebuild(&path, &aside).await?;
+    if let Some(reason) = reason {
+        error!(
+            reason,
+            moved_to = %aside.display(),
+            "catalog made again: the service enters its tables; what clients entered themselves is lost"
+        );
+    }
+    Ok(catalog)
+}
+
+/// What to do about a registry that cannot be opened.
+fn registry_fault(error: RegistryError) -> anyhow::Error {
+    let hint = match &error {
+        RegistryError::Damaged { .. } => {
+            "put a copy of your own in its place; with no file there the next start makes an empty one, which gives no id again"
+        }
+        RegistryError::BackupDiffers { .. } => {
+            "move the wrong one of the two away: without its backup the file is used as it is, without the file the backup takes its place"
+        }
+        RegistryError::SchemaTooNew { .. } => "use the newer program",
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error}\nhint: {hint}")
+}
+
+/// Files that were damaged and moved aside, by name.
+pub(crate) fn moved_aside(folder: &DataFolder) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder.root())? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let is_log = name.ends_with("-wal") || name.ends_with("-shm");
+        if name.contains(".damaged-") && !is_log {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// The data folder at a path, without touching it.
 pub(crate) fn data_folder(path: &Path) -> anyhow::Result<DataFolder> {
     DataFolder::new(path).with_context(|| format!("data folder `{}`", path.display()))
@@ -216,7 +275,8 @@ pub(crate) async fn open_registry(folder: &DataFolder) -> anyhow::Result<Option<
     if !folder.root().join(REGISTRY_FILE).try_exists()? {
         return Ok(None);
     }
-    Ok(Some(Registry::open(folder.root(), Arc::new(SystemClock)).await?))
+    let opened = Registry::open(folder.root(), Arc::new(SystemClock)).await;
+    Ok(Some(opened.map_err(registry_fault)?))
 }
 
 /// A table that is there.

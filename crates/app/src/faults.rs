@@ -56,7 +56,7 @@ pub(crate) mod poison_of_tests {
 }
 
 /// Every step; `torn` leaves half of a write.
-const FAILPOINTS: [&str; 80] = [
+const FAILPOINTS: [&str; 89] = [
     "segment.create.before",
     "segment.create.after",
     "segment.write.before",
@@ -117,6 +117,15 @@ const FAILPOINTS: [&str; 80] = [
     "ledger.write.after",
     "ledger.sync.before",
     "ledger.sync.after",
+    "link.create.before",
+    "link.create.after",
+    "link.write.before",
+    "link.write.torn",
+    "link.write.after",
+    "link.sync.before",
+    "link.sync.after",
+    "link.rename.before",
+    "link.rename.after",
     "folder.create.before",
     "folder.create.after",
     "folder.sync.before",
@@ -215,6 +224,7 @@ fn kind(path: &Path) -> &'static str {
         _ if name.starts_with("EPOCH") => "epoch",
         _ if name.starts_with("REPLAY") => "mark",
         _ if name.ends_with(".ledger") => "ledger",
+        _ if name.starts_with("LEDGER") => "link",
         // Under another name first, as all that is renamed.
         _ if name.ends_with(".plan") || name.starts_with(|first: char| first.is_ascii_digit()) => {
             "plan"

@@ -28,6 +28,7 @@ mod moves;
 mod parked;
 mod pipeline;
 mod relocation;
+mod restored;
 mod service;
 mod serving;
 #[cfg(all(test, debug_assertions))]

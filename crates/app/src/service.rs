@@ -11,6 +11,7 @@ use tracelake_intake::{Admission, Intake, IntakeParts, IntakeSettings};
 use tracelake_journal::{Journal, JournalError, JournalFs, JournalOptions, RealFs};
 use tracelake_lake::Preview;
 use tracelake_model::{TableName, TraceId};
+use tracelake_registry::Registry;
 use tracing::error;
 
 use crate::archive::Archive;
@@ -20,12 +21,14 @@ use crate::fault::{Fault, FaultKind};
 #[cfg(debug_assertions)]
 use crate::faults;
 use crate::health::{Health, HealthParts};
+use crate::ledger;
 use crate::maintenance::{Ground, MaintenanceParts, MaintenanceState, MaintenanceThread};
 use crate::parked::routes::ParkedParts;
 use crate::pipeline::{
     Command, FlushOutcome, Identity, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule,
     Stopper, check_carry,
 };
+use crate::tasks;
 use crate::trace_store::ServiceTraces;
 
 /// Bytes beyond the body that a journal record may need.
@@ -50,6 +53,7 @@ pub(crate) struct Service {
     stopper: Stopper,
     pipeline: JoinHandle<anyhow::Result<()>>,
     maintenance: Option<MaintenanceThread>,
+    backups: tokio::task::JoinHandle<()>,
 }
 
 impl Service {
@@ -68,6 +72,7 @@ impl Service {
         options.max_record_bytes = (settings.limits.max_decompressed_bytes as u64)
             .max(settings.limits.max_body_bytes as u64)
             + RECORD_OVERHEAD_BYTES;
+        ledger::refuse_newer(&archive.folder)?;
         let (fs, broken) = device(&mut options)?;
         let journal_fs = Arc::clone(&fs);
         let opened = tokio::task::spawn_blocking(move || {
@@ -102,18 +107,7 @@ impl Service {
             }),
         }));
         let maintenance = Arc::new(MaintenanceState::default());
-        let parts = MaintenanceParts {
-            ground: Ground {
-                folder: archive.folder.clone(),
-                lake: archive.lake.clone(),
-                clock: Arc::clone(&archive.clock),
-            },
-            every: settings.maintain_every,
-            compact_after: settings.compact_after,
-            vacuum: settings.vacuum,
-            open_bytes: Arc::clone(&open_bytes),
-            state: Arc::clone(&maintenance),
-        };
+        let parts = maintenance_parts(&archive, settings, &open_bytes, &maintenance);
         let pipeline = Pipeline::new(
             tokio::runtime::Handle::current(),
             PipelineParts {
@@ -139,7 +133,18 @@ impl Service {
             .spawn(move || pipeline.run(&recovered))
             .context("start the pipeline")?;
         let maintenance = MaintenanceThread::start(parts).context("start maintenance")?;
-        Ok(Self { archive, intake, commands, journal, health, stopper, pipeline, maintenance })
+        let backups = keep_backup(Arc::clone(&archive.registry));
+        Ok(Self {
+            archive,
+            intake,
+            commands,
+            journal,
+            health,
+            stopper,
+            pipeline,
+            maintenance,
+            backups,
+        })
     }
 
     /// Whom the health of the service is asked of.
@@ -232,7 +237,7 @@ impl Service {
     /// Ends the pipeline: what has settled is committed, the rest stays in the journal.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.expect_stop();
-        let Self { archive, intake, commands, journal, pipeline, maintenance, .. } = self;
+        let Self { archive, intake, commands, journal, pipeline, maintenance, backups, .. } = self;
         drop((intake, journal));
         // An error means that the pipeline has ended already; joining tells why.
         commands.send(Command::Stop).ok();
@@ -244,9 +249,36 @@ impl Service {
         });
         let ended = ended.await?;
         archive.registry.close().await;
+        backups.await?;
         archive.catalog.close().await;
         ended.map_err(|_| anyhow::anyhow!("the pipeline panicked"))?
     }
+}
+
+/// What upkeep beside the pipeline needs.
+fn maintenance_parts(
+    archive: &Archive,
+    settings: &Settings,
+    open_bytes: &Arc<OpenBytes>,
+    state: &Arc<MaintenanceState>,
+) -> MaintenanceParts {
+    MaintenanceParts {
+        ground: Ground {
+            folder: archive.folder.clone(),
+            lake: archive.lake.clone(),
+            clock: Arc::clone(&archive.clock),
+        },
+        every: settings.maintain_every,
+        compact_after: settings.compact_after,
+        vacuum: settings.vacuum,
+        open_bytes: Arc::clone(open_bytes),
+        state: Arc::clone(state),
+    }
+}
+
+/// Keeps the registry's backup up to date until the registry is closed.
+fn keep_backup(registry: Arc<Registry>) -> tokio::task::JoinHandle<()> {
+    tasks::spawn(async move { registry.keep_backup().await })
 }
 
 /// The file system of the journal, and what the test build leaves out.

@@ -104,6 +104,22 @@ pub enum CatalogError {
         /// What SQLite or the library said.
         reason: String,
     },
+    /// The catalog's file is damaged. It holds nothing that cannot be made again: move it away.
+    #[error("catalog `{path}` is damaged: {reason}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A newer program wrote the catalog's file. Use that one.
+    #[error("catalog `{path}` has schema version {version}, which this program does not know")]
+    TooNew {
+        /// The file.
+        path: String,
+        /// The version it has.
+        version: i64,
+    },
     /// A server's URL that cannot be used.
     #[error("unity catalog `{url}`: {reason}")]
     Url {
@@ -170,9 +186,11 @@ impl CatalogError {
             Self::Name(_) | Self::Invalid { .. } | Self::Url { .. } => CatalogErrorKind::Invalid,
             Self::NotEmpty { .. } | Self::OtherLocation { .. } => CatalogErrorKind::Precondition,
             Self::Unsupported { .. } => CatalogErrorKind::Unsupported,
-            Self::Storage { .. } | Self::Unreachable { .. } | Self::Answer { .. } => {
-                CatalogErrorKind::Unavailable
-            }
+            Self::Storage { .. }
+            | Self::Damaged { .. }
+            | Self::TooNew { .. }
+            | Self::Unreachable { .. }
+            | Self::Answer { .. } => CatalogErrorKind::Unavailable,
             Self::Refused { status, code, .. } => kind_of_answer(*status, code),
         }
     }

@@ -155,6 +155,12 @@ impl DataFolder {
         self.root.join("ledger")
     }
 
+    /// Where the ledger's newest link is noted: beside the epoch file, and outside of the ledger.
+    #[must_use]
+    pub fn ledger_link_file(&self) -> PathBuf {
+        self.journal().join("LEDGER")
+    }
+
     /// Where records lie that were acknowledged and cannot be read, or that ended the process.
     #[must_use]
     pub fn parked(&self) -> PathBuf {

@@ -24,4 +24,7 @@ pub use log::DamagedCheckpoint;
 pub use rows::TraceDraft;
 pub use shared_tables::TABLES_MARKER;
 pub use storage::{Fill, OpenedFile, PutOutcome, TableFiles};
-pub use table::{EpochMark, Lake, LiveFile, Table, TableFeatures, TableSnapshot, create_or_accept};
+pub use table::{
+    ChangedVersion, EpochMark, FeedReach, Lake, LiveFile, RowChange, Table, TableFeatures,
+    TableSnapshot, create_or_accept,
+};

@@ -77,7 +77,9 @@ impl Registry {
         .await
         .map_err(&failed)?;
         crate::moves::request(&mut transaction, experiment_id, table, earlier).await?;
-        transaction.commit().await.map_err(&failed)
+        transaction.commit().await.map_err(&failed)?;
+        self.changed();
+        Ok(())
     }
 
     /// Removes the binding of an experiment and returns the table it named, if there was one.
@@ -97,6 +99,7 @@ impl Registry {
             .map_err(&failed)?;
         crate::moves::cancel(&mut transaction, experiment_id).await?;
         transaction.commit().await.map_err(&failed)?;
+        self.changed();
         row.map(|row| table_name(&row, 0)).transpose()
     }
 
@@ -172,7 +175,9 @@ impl Registry {
         if location != location_url {
             return Err(RegistryError::TableExists { table: name.clone(), location });
         }
-        transaction.commit().await.map_err(&failed)
+        transaction.commit().await.map_err(&failed)?;
+        self.changed();
+        Ok(())
     }
 
     /// Changes the places of all tables below the URL `before` to the same place below `now`.
@@ -189,6 +194,7 @@ impl Registry {
         .execute(&self.pool)
         .await
         .map_err(storage("relocate tables"))?;
+        self.changed();
         Ok(())
     }
 
@@ -202,6 +208,7 @@ impl Registry {
             .execute(&self.pool)
             .await
             .map_err(storage("note default table"))?;
+        self.changed();
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Why the registry refused or failed.
 
+use std::path::Path;
+
 use tracelake_model::{ExperimentId, NameError, TableName};
 
 /// What the caller may do about a [`RegistryError`]. Match on this, never on the message.
@@ -136,6 +138,37 @@ pub enum RegistryError {
     /// A row holds what this program never writes.
     #[error("registry holds an invalid table name")]
     Corrupt(#[from] NameError),
+    /// The file is damaged and cannot be restored. Put a copy of your own in its place.
+    #[error("registry `{path}` is damaged ({reason}), and {backup}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+        /// Why its backup does not help.
+        backup: String,
+    },
+    /// The file and its backup do not belong together: a copy without its log, or another folder's.
+    /// Move away the one of the two that is wrong.
+    #[error("registry `{path}` {reason} its backup `{backup}`")]
+    BackupDiffers {
+        /// The file.
+        path: String,
+        /// How it differs, such as `is older than`.
+        reason: &'static str,
+        /// The backup.
+        backup: String,
+    },
+    /// A file beside the registry could not be read or written.
+    #[error("{action} `{path}`")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// SQLite failed while doing `action`.
     #[error("{action} in the registry")]
     Storage {
@@ -166,7 +199,12 @@ impl RegistryError {
             | Self::InvalidPageToken { .. } => Kind::InvalidParameter,
             Self::RenameDeleted { .. } => Kind::InvalidState,
             Self::Storage { source, .. } if is_busy(source) => Kind::Busy,
-            Self::SchemaTooNew { .. } | Self::Corrupt(_) | Self::Storage { .. } => Kind::Internal,
+            Self::SchemaTooNew { .. }
+            | Self::Corrupt(_)
+            | Self::Damaged { .. }
+            | Self::BackupDiffers { .. }
+            | Self::File { .. }
+            | Self::Storage { .. } => Kind::Internal,
         }
     }
 }
@@ -174,6 +212,30 @@ impl RegistryError {
 /// Names the action that failed: `.map_err(storage("create experiment"))`.
 pub(crate) fn storage(action: &'static str) -> impl Fn(sqlx::Error) -> RegistryError {
     move |source| RegistryError::Storage { action, source }
+}
+
+/// Names the file that an action failed on.
+pub(crate) fn file_fault(
+    action: &'static str,
+    path: &Path,
+) -> impl Fn(std::io::Error) -> RegistryError {
+    let path = path.display().to_string();
+    move |source| RegistryError::File { action, path: path.clone(), source }
+}
+
+/// True when SQLite says that a file is no database, or not what it should be: no table, no column,
+/// a value of another type. Not for a file that is busy or a disk that fails.
+pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::RowNotFound
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::Decode(_) => true,
+        error => error
+            .as_database_error()
+            .and_then(|error| error.code()?.parse::<i64>().ok())
+            .is_some_and(|code| matches!(code & 0xff, 1 | 11 | 26)),
+    }
 }
 
 /// `SQLITE_BUSY` and `SQLITE_LOCKED` with their extended codes, or no free connection in time.

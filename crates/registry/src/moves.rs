@@ -183,6 +183,7 @@ impl Registry {
             .execute(&self.pool)
             .await
             .map_err(storage("change move"))?;
+        self.changed();
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Opens the registry's file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection, Sqlite, Transaction};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tracelake_model::Clock;
 use uuid::Uuid;
 
-use crate::error::{RegistryError, storage};
+use crate::error::{RegistryError, file_fault, storage};
+use crate::ids;
 use crate::routes::RouteCache;
 use crate::schema::migrate;
 
@@ -35,6 +36,30 @@ pub struct Registry {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) routes: Mutex<RouteCache>,
     archiver_id: Uuid,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) changes: watch::Sender<Changes>,
+    /// Of [`Changes::count`], how many are in the backup.
+    pub(crate) backed_up: Mutex<u64>,
+}
+
+/// What this process changed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Changes {
+    pub count: u64,
+    /// The registry is being closed.
+    pub closing: bool,
+}
+
+/// How the file is opened.
+pub(crate) fn file_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .disable_statement_logging()
 }
 
 impl Registry {
@@ -45,20 +70,17 @@ impl Registry {
     /// when the file cannot be opened or is not a database.
     pub async fn open(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, RegistryError> {
         let path = data_dir.join(REGISTRY_FILE);
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .disable_statement_logging();
+        let options = file_options(&path);
+        let is_there = path.try_exists().map_err(file_fault("look at", &path))?;
         let failed = storage("open file");
         let mut watcher = open_watcher(&options).await?;
         let now_ms = now_ms(clock.as_ref());
         let mut transaction =
             watcher.begin_with("BEGIN IMMEDIATE").await.map_err(storage("lock file"))?;
         let archiver_id = migrate(&mut transaction, &path.to_string_lossy(), now_ms).await?;
+        if !is_there {
+            ids::go_on_behind(&mut transaction, data_dir).await?;
+        }
         transaction.commit().await.map_err(storage("migrate schema"))?;
         let pool = SqlitePoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
@@ -67,7 +89,15 @@ impl Registry {
             .await
             .map_err(&failed)?;
         let routes = Mutex::new(RouteCache::new(watcher));
-        Ok(Self { pool, clock, routes, archiver_id })
+        Ok(Self {
+            pool,
+            clock,
+            routes,
+            archiver_id,
+            data_dir: data_dir.to_owned(),
+            changes: watch::Sender::default(),
+            backed_up: Mutex::default(),
+        })
     }
 
     /// Random id of this data folder, made once: the `appId` of its commits starts with it.
@@ -76,8 +106,17 @@ impl Registry {
         self.archiver_id
     }
 
-    /// Closes the connections; calls after this fail.
+    /// Backs up what this process changed and closes the connections; calls after this fail.
     pub async fn close(&self) {
+        self.changes.send_modify(|changes| changes.closing = true);
+        if let Err(error) = self.back_up().await {
+            tracing::warn!(%error, "registry not backed up");
+        }
+        // So that a copy of the file alone is whole; one who reads meanwhile keeps it from that.
+        let whole = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await;
+        if let Err(error) = whole {
+            tracing::debug!(%error, "log of the registry not taken in");
+        }
         self.pool.close().await;
     }
 

@@ -58,7 +58,61 @@ const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (experiment_id, source_table, target_table)
     ) STRICT, WITHOUT ROWID;
 ",
+    "
+    ALTER TABLE identity ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+    CREATE TRIGGER experiments_insert AFTER INSERT ON experiments
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER experiments_update AFTER UPDATE ON experiments
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER experiments_delete AFTER DELETE ON experiments
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER experiment_tags_insert AFTER INSERT ON experiment_tags
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER experiment_tags_update AFTER UPDATE ON experiment_tags
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER experiment_tags_delete AFTER DELETE ON experiment_tags
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER archive_tables_insert AFTER INSERT ON archive_tables
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER archive_tables_update AFTER UPDATE ON archive_tables
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER archive_tables_delete AFTER DELETE ON archive_tables
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER bindings_insert AFTER INSERT ON bindings
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER bindings_update AFTER UPDATE ON bindings
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER bindings_delete AFTER DELETE ON bindings
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER past_bindings_insert AFTER INSERT ON past_bindings
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER past_bindings_update AFTER UPDATE ON past_bindings
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER past_bindings_delete AFTER DELETE ON past_bindings
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER moves_insert AFTER INSERT ON moves
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER moves_update AFTER UPDATE ON moves
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+    CREATE TRIGGER moves_delete AFTER DELETE ON moves
+    BEGIN UPDATE identity SET revision = revision + 1; END;
+",
 ];
+
+/// The tables of a registry, each with the version that brought it.
+pub(crate) const TABLES: [(i64, &str); 6] = [
+    (1, "experiments"),
+    (1, "experiment_tags"),
+    (1, "archive_tables"),
+    (1, "bindings"),
+    (2, "past_bindings"),
+    (2, "moves"),
+];
+
+/// The newest version that this program knows.
+pub(crate) fn supported_version() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
 
 /// Brings the file to the newest version, and makes what always exists: experiment 0, `Default`,
 /// and the id of this archiver, which is returned.
@@ -82,7 +136,7 @@ pub(crate) async fn migrate(
         .await
         .and_then(|row| row.try_get(0))
         .map_err(&failed)?;
-    let supported = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let supported = supported_version();
     if supported < found {
         return Err(RegistryError::SchemaTooNew { path: path.to_owned(), found, supported });
     }

@@ -12,7 +12,7 @@ use tracelake_model::{Clock as _, ExperimentId, SystemClock, TableName};
 use tracelake_registry::{LifecycleStage, MoveState, Registry};
 
 use super::{ServiceState, journal_use, look_for_service};
-use crate::archive::{data_folder, open_registry};
+use crate::archive::{data_folder, moved_aside, open_registry};
 use crate::config::Settings;
 use crate::maintenance::MaintenanceStatus;
 use crate::pipeline::TableStatus;
@@ -33,6 +33,8 @@ pub(crate) struct Overview {
     /// What the service did to keep its tables small; null without a service.
     pub maintenance: Option<MaintenanceStatus>,
     pub disk: DiskOverview,
+    /// Files of the data folder that were damaged: another one took their place.
+    pub moved_aside: Vec<String>,
     pub tables: Vec<TableOverview>,
     pub bindings: Vec<BindingOverview>,
     pub moves: Vec<MoveOverview>,
@@ -197,6 +199,7 @@ pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Re
         journal,
         maintenance,
         disk,
+        moved_aside: moved_aside(&folder).unwrap_or_default(),
         tables,
         bindings: known.bindings,
         moves: known.moves,

@@ -99,6 +99,10 @@ fn page(seen: &Overview, out: &mut dyn Write, options: &RenderOptions) -> anyhow
     for note in seen.service.iter().flat_map(notes) {
         writeln!(out, "             {note}")?;
     }
+    if !seen.moved_aside.is_empty() {
+        let names = printable_lines(&seen.moved_aside.join(", "));
+        writeln!(out, "Damaged      {names}: moved aside, others took their place")?;
+    }
     writeln!(
         out,
         "Journal      {} of {}{parked}",

@@ -24,8 +24,10 @@ const MAX_MANIFEST_BYTES: u64 = 1 << 30;
 ///
 /// Commits what was acknowledged first, then reads the ledger of this data folder and every row of
 /// the table. Compared are the spans, with resource and scope, by count and by a hash in which
-/// their order does not count. What is in the table beyond the ledger is a note: another archiver
-/// sent it, or it is older than the ledger. Changes nothing but by the commit.
+/// their order does not count, and the tags, assessments and runs that clients changed. What is in
+/// the table beyond the ledger is a note: another archiver sent it, or it is older than the ledger;
+/// what another writer deleted is counted apart. Damage of the ledger is a fault. Changes nothing
+/// but by the commit.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tracelake verify production.monitoring.agent_traces\n  tracelake verify production.monitoring.agent_traces --since 24h --format json | jq '.[] | select(.kind == \"trace\")'\n  tracelake verify production.monitoring.agent_traces --manifest 2026-11-22.json\n  tracelake verify production.monitoring.agent_traces --against 2026-11-22.json\n\nExit codes:\n  0    everything acknowledged is in the table, once and as it came\n  1    it is not, or it cannot be told\n  2    wrong arguments"
@@ -102,12 +104,19 @@ fn read_manifest(path: &Path) -> anyhow::Result<VerifyReport> {
 /// What is wrong, in a few words.
 fn summary(report: &VerifyReport) -> String {
     let count = |result: &str| report.traces.iter().filter(|trace| trace.result == result).count();
-    let kinds = ["missing", "doubled", "altered", "deleted"];
+    let kinds = ["missing", "gone", "doubled", "altered", "deleted", "tags", "assessments", "runs"];
     let mut parts: Vec<String> = kinds
         .into_iter()
         .filter(|kind| 0 < count(kind))
         .map(|kind| {
-            let said = if kind == "deleted" { "deleted and still there" } else { kind };
+            let said = match kind {
+                "deleted" => "deleted and still there",
+                "gone" => "gone, by whom is not known",
+                "tags" => "without a client's tags",
+                "assessments" => "without a client's assessments",
+                "runs" => "without a link to a run",
+                kind => kind,
+            };
             format!("{} {said}", units::count(count(kind), "trace"))
         })
         .collect();
@@ -180,6 +189,7 @@ fn details(report: &VerifyReport, line: usize) -> String {
         (line.replaced, "replaced"),
         (line.open, "open"),
         (line.elsewhere, "elsewhere"),
+        (line.deleted_by_others, "deleted by others"),
     ]
     .into_iter()
     .filter(|(count, _)| 0 < *count)
@@ -190,7 +200,9 @@ fn details(report: &VerifyReport, line: usize) -> String {
 
 fn trace_text(trace: &TraceLine) -> String {
     let mut text = format!("{:<8} {}", trace.result, printable_lines(&trace.trace_id));
-    if 0 < trace.of_spans {
+    if 0 < trace.changes {
+        text.push_str(&format!("  {} changes", trace.changes));
+    } else if 0 < trace.of_spans {
         text.push_str(&format!("  {} of {} spans", trace.spans, trace.of_spans));
     }
     if trace.rows != 1 {

@@ -1,18 +1,23 @@
 //! The ledger's format. All integers are little endian, `v` is an unsigned LEB128 number, CRC is
 //! CRC32C.
 //!
-//! A file is the 8 bytes `TLLEDGER`, the format version in 4 bytes, 4 zero bytes, and blocks
-//! without gaps. An entry is one block, or several when it is long.
+//! A file is the 8 bytes `TLLEDGER`, the format version in 4 bytes, the CRC of these 12 bytes, and
+//! blocks without gaps. An entry is one block, or several when it is long.
 //!
 //! | block: offset | bytes | |
 //! |---|---|---|
-//! | 0 | 4 | `TLBK` |
+//! | 0 | 4 | `TLB2` |
 //! | 4 | 4 | length of the body |
 //! | 8 | 16 | id of the journal |
 //! | 24 | 8 | number of the segment through which it tells |
-//! | 32 | 4 | 0 for the first block of an entry, 1 for the others |
-//! | 36 | 4 | CRC of the 32 bytes from offset 4 on, and of the body |
-//! | 40 | | body |
+//! | 32 | 4 | bit 0: not the first block of its entry; bit 1: the chain begins anew here, since the link before was not to be found |
+//! | 36 | 8 | ordinal: place in the chain, from 1 |
+//! | 44 | 16 | hash of the block before, zeros for the first one |
+//! | 60 | 4 | CRC of the 56 bytes from offset 4 on, and of the body |
+//! | 64 | | body |
+//!
+//! The hash of a block is the first 16 bytes of the BLAKE3 hash of all its bytes. A block's
+//! **link** is its ordinal and its hash.
 //!
 //! The body: `v` cells; each is hour since the Unix epoch `v`, way in (1 byte), table and
 //! experiment, each as length `v` and text. Then `v` traces, in ascending order; each is its id in
@@ -23,18 +28,37 @@
 //! | 0: spans | how many were sent `v`, how many are different `v`, the fingerprints of these, ascending, 8 bytes each |
 //! | 1: `start_trace` | |
 //! | 2: deleted by a client | |
+//! | 3: changed by a client | what is changed in 1 byte: 1 a tag, 2 an assessment, 3 a link to a run; 1 byte: 1 it is there, 0 it is not; the hash of its key or id in 8 bytes, and that of its value in 8 bytes, zero when it has none |
+//!
+//! # Format 1
+//!
+//! Has zeros in the place of a file's CRC. Its blocks begin with `TLBK`; in the place of ordinal and
+//! hash the CRC follows at once, of the 32 bytes from offset 4 on and of the body. It has no kind 3.
+//! Such files are read, not written, and not chained.
 
-use std::io::{self, Read};
+use std::io;
 
 use tracelake_decode::RecordKind;
 use tracelake_model::{ExperimentId, TableName, TraceId};
 use uuid::Uuid;
 
-/// What every file begins with.
-pub(super) const FILE_HEADER: [u8; 16] = *b"TLLEDGER\x01\0\0\0\0\0\0\0";
+/// Bytes of a file's header.
+pub(super) const FILE_HEADER_BYTES: u64 = 16;
 
-const BLOCK_MAGIC: [u8; 4] = *b"TLBK";
-const BLOCK_HEADER_BYTES: usize = 40;
+/// The version that is written.
+const FORMAT: u32 = 2;
+
+const FILE_MAGIC: [u8; 8] = *b"TLLEDGER";
+const CHAINED_MAGIC: [u8; 4] = *b"TLB2";
+const CHAINED_HEADER_BYTES: usize = 64;
+const UNCHAINED_MAGIC: [u8; 4] = *b"TLBK";
+const UNCHAINED_HEADER_BYTES: usize = 40;
+
+/// In a block's flags: an entry began before it.
+const CONTINUES: u32 = 1;
+
+/// In a block's flags: the chain begins anew with it.
+const BEGINS_ANEW: u32 = 2;
 
 /// Bytes of a body after which the next trace goes into another block.
 const BLOCK_BYTES: usize = 4 << 20;
@@ -131,6 +155,64 @@ pub(crate) enum Said {
         /// Index of the cell.
         cell: u32,
     },
+    /// A client changed something of it. Of one subject the last one holds.
+    Changed {
+        /// Index of the cell.
+        cell: u32,
+        /// What.
+        subject: Subject,
+        /// The hash of its value; `None` when it is not there any more.
+        value: Option<u64>,
+    },
+}
+
+/// What of a trace a client changed beside its spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Subject {
+    /// A tag, by the hash of its key.
+    Tag(u64),
+    /// An assessment, by the hash of its id.
+    Assessment(u64),
+    /// A link to a run, by the hash of the run's id.
+    Run(u64),
+}
+
+impl Subject {
+    const fn parts(self) -> (u8, u64) {
+        match self {
+            Self::Tag(key) => (1, key),
+            Self::Assessment(id) => (2, id),
+            Self::Run(id) => (3, id),
+        }
+    }
+
+    const fn from_parts(kind: u8, hash: u64) -> Option<Self> {
+        match kind {
+            1 => Some(Self::Tag(hash)),
+            2 => Some(Self::Assessment(hash)),
+            3 => Some(Self::Run(hash)),
+            _ => None,
+        }
+    }
+}
+
+/// Place in the chain and hash of a block; the default is that before the first one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Link {
+    /// From 1.
+    pub ordinal: u64,
+    pub hash: [u8; 16],
+}
+
+/// How a block stands in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Linked {
+    /// Its own.
+    pub link: Link,
+    /// That of the block that was the newest when it was written.
+    pub before: Link,
+    /// The newest link was not to be found then.
+    pub begins_anew: bool,
 }
 
 /// A part of an entry.
@@ -141,21 +223,65 @@ pub(crate) struct Block {
     pub through: u64,
     /// Whether an entry begins with it.
     pub is_first: bool,
+    /// `None` in format 1.
+    pub linked: Option<Linked>,
     pub cells: Vec<Cell>,
     /// By trace, in the order in which it was said.
     pub traces: Vec<(TraceId, Vec<Said>)>,
 }
 
-/// An entry as blocks.
-pub(super) fn encode_blocks(
-    journal: Uuid,
-    through: u64,
-    cells: &[Cell],
-    traces: &[(TraceId, Vec<Said>)],
-) -> Vec<u8> {
+/// What a file's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileFormat {
+    /// Blocks are not chained.
+    Unchained,
+    Chained,
+    /// A later program wrote it.
+    Newer(u32),
+    Damaged,
+}
+
+/// What every file begins with.
+pub(super) fn file_header() -> [u8; 16] {
+    let mut header = [0; 16];
+    header[..8].copy_from_slice(&FILE_MAGIC);
+    header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..12]);
+    header[12..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+/// The format by a file's header.
+pub(super) fn file_format(header: [u8; 16]) -> FileFormat {
+    let mut fields = Cursor(&header);
+    let magic: Option<[u8; 8]> = fields.array();
+    let version = fields.array().map(u32::from_le_bytes).unwrap_or_default();
+    let crc = fields.array().map(u32::from_le_bytes).unwrap_or_default();
+    let is_whole = crc == crc32c::crc32c(&header[..12]);
+    match version {
+        _ if magic != Some(FILE_MAGIC) => FileFormat::Damaged,
+        1 if crc == 0 => FileFormat::Unchained,
+        FORMAT if is_whole => FileFormat::Chained,
+        version if is_whole && FORMAT < version => FileFormat::Newer(version),
+        _ => FileFormat::Damaged,
+    }
+}
+
+/// An entry to be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry<'a> {
+    pub journal: Uuid,
+    pub through: u64,
+    pub begins_anew: bool,
+    pub cells: &'a [Cell],
+    pub traces: &'a [(TraceId, Vec<Said>)],
+}
+
+/// An entry as blocks behind the one that has the link `before`, and the link of the last of them.
+pub(super) fn encode_blocks(entry: Entry<'_>, before: Link) -> (Vec<u8>, Link) {
     let mut cell_part = Vec::new();
-    put_varint(&mut cell_part, cells.len() as u64);
-    for cell in cells {
+    put_varint(&mut cell_part, entry.cells.len() as u64);
+    for cell in entry.cells {
         put_varint(&mut cell_part, cell.hour);
         cell_part.push(cell.way.number());
         for text in [cell.table.to_string().as_str(), cell.experiment_id.as_str()] {
@@ -163,8 +289,9 @@ pub(super) fn encode_blocks(
             cell_part.extend_from_slice(text.as_bytes());
         }
     }
-    let mut file = Vec::new();
-    let mut rest = traces;
+    let mut bytes = Vec::new();
+    let mut newest = before;
+    let mut rest = entry.traces;
     while !rest.is_empty() {
         let mut part = Vec::new();
         let mut count = 0_usize;
@@ -178,10 +305,10 @@ pub(super) fn encode_blocks(
         let mut body = cell_part.clone();
         put_varint(&mut body, count as u64);
         body.extend_from_slice(&part);
-        put_block(&mut file, journal, through, &body);
+        newest = put_block(&mut bytes, entry, newest, &body);
         rest = rest.get(count..).unwrap_or_default();
     }
-    file
+    (bytes, newest)
 }
 
 fn put_trace(part: &mut Vec<u8>, trace_id: TraceId, said: &[Said]) {
@@ -199,22 +326,48 @@ fn put_trace(part: &mut Vec<u8>, trace_id: TraceId, said: &[Said]) {
             }
             Said::Started { cell } => put_varint(part, u64::from(*cell) << 2 | 1),
             Said::Deleted { cell } => put_varint(part, u64::from(*cell) << 2 | 2),
+            Said::Changed { cell, subject, value } => {
+                put_varint(part, u64::from(*cell) << 2 | 3);
+                let (kind, hash) = subject.parts();
+                part.extend_from_slice(&[kind, u8::from(value.is_some())]);
+                part.extend_from_slice(&hash.to_le_bytes());
+                part.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
+            }
         }
     }
 }
 
-fn put_block(file: &mut Vec<u8>, journal: Uuid, through: u64, body: &[u8]) {
-    let is_first = file.is_empty();
-    let mut header = Vec::with_capacity(BLOCK_HEADER_BYTES);
-    header.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
-    header.extend_from_slice(journal.as_bytes());
-    header.extend_from_slice(&through.to_le_bytes());
-    header.extend_from_slice(&u32::from(!is_first).to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&header), body);
-    file.extend_from_slice(&BLOCK_MAGIC);
-    file.extend_from_slice(&header);
-    file.extend_from_slice(&crc.to_le_bytes());
-    file.extend_from_slice(body);
+fn put_block(bytes: &mut Vec<u8>, entry: Entry<'_>, before: Link, body: &[u8]) -> Link {
+    let mut flags = 0;
+    if !bytes.is_empty() {
+        flags |= CONTINUES;
+    } else if entry.begins_anew {
+        flags |= BEGINS_ANEW;
+    }
+    let ordinal = before.ordinal.saturating_add(1);
+    let begin = bytes.len();
+    bytes.extend_from_slice(&CHAINED_MAGIC);
+    bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+    bytes.extend_from_slice(entry.journal.as_bytes());
+    bytes.extend_from_slice(&entry.through.to_le_bytes());
+    bytes.extend_from_slice(&flags.to_le_bytes());
+    bytes.extend_from_slice(&ordinal.to_le_bytes());
+    bytes.extend_from_slice(&before.hash);
+    let told = bytes.get(begin + CHAINED_MAGIC.len()..).unwrap_or_default();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(told), body);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(body);
+    Link { ordinal, hash: hash_of(&[bytes.get(begin..).unwrap_or_default()]) }
+}
+
+fn hash_of(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    hash
 }
 
 fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
@@ -225,60 +378,71 @@ fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number.to_le_bytes()[0]);
 }
 
-/// The next block's header and body, `None` where there is no whole one. `left` bounds its length.
-fn read_block_bytes(reader: &mut impl Read, left: u64) -> io::Result<Option<([u8; 40], Vec<u8>)>> {
-    let mut header = [0; BLOCK_HEADER_BYTES];
-    if !fill(reader, &mut header)? {
-        return Ok(None);
-    }
-    let word = |at: usize| {
-        let bytes = header.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-        u32::from_le_bytes(bytes.unwrap_or_default())
-    };
-    let length = word(4);
-    if !header.starts_with(&BLOCK_MAGIC) || left < u64::from(length) {
-        return Ok(None);
-    }
-    let mut body = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    if !fill(reader, &mut body)? {
-        return Ok(None);
-    }
-    let told = header.get(4..36).unwrap_or_default();
-    let crc = crc32c::crc32c_append(crc32c::crc32c(told), &body);
-    Ok((crc == word(36)).then_some((header, body)))
+/// The header of a block.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockHeader {
+    bytes: [u8; CHAINED_HEADER_BYTES],
+    /// Of the header: by the format of the block.
+    pub length: usize,
+    pub body_length: u32,
 }
 
-/// Reads all of `buffer`, or says that there is not that much left.
-fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
-    match reader.read_exact(buffer) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
+impl BlockHeader {
+    /// Bytes that every header has.
+    pub(super) const MIN_BYTES: usize = UNCHAINED_HEADER_BYTES;
+
+    /// Whether a block of whichever format begins like this.
+    pub(super) fn is_begin(bytes: &[u8]) -> bool {
+        bytes.starts_with(&CHAINED_MAGIC) || bytes.starts_with(&UNCHAINED_MAGIC)
     }
-}
 
-/// Bytes of the next block, `None` where there is no whole one.
-pub(super) fn read_raw(reader: &mut impl Read, left: u64) -> io::Result<Option<u64>> {
-    let block = read_block_bytes(reader, left)?;
-    Ok(block.map(|(_, body)| (BLOCK_HEADER_BYTES + body.len()) as u64))
-}
+    /// Takes the first [`BlockHeader::MIN_BYTES`] and reads the others, if there are, by `more`,
+    /// which says whether there were as many.
+    pub(super) fn read(
+        first: &[u8; Self::MIN_BYTES],
+        more: &mut dyn FnMut(&mut [u8]) -> io::Result<bool>,
+    ) -> io::Result<Option<Self>> {
+        let mut bytes = [0; CHAINED_HEADER_BYTES];
+        bytes[..Self::MIN_BYTES].copy_from_slice(first);
+        let length = match first.first_chunk::<4>() {
+            Some(&CHAINED_MAGIC) => CHAINED_HEADER_BYTES,
+            Some(&UNCHAINED_MAGIC) => UNCHAINED_HEADER_BYTES,
+            _ => return Ok(None),
+        };
+        if Self::MIN_BYTES < length && !more(&mut bytes[Self::MIN_BYTES..])? {
+            return Ok(None);
+        }
+        let mut fields = Cursor(&bytes[4..]);
+        let body_length = fields.array().map(u32::from_le_bytes).unwrap_or_default();
+        Ok(Some(Self { bytes, length, body_length }))
+    }
 
-/// The next block and its bytes, `None` where there is no whole one.
-pub(super) fn read_block(reader: &mut impl Read, left: u64) -> io::Result<Option<(Block, u64)>> {
-    let Some((header, body)) = read_block_bytes(reader, left)? else { return Ok(None) };
-    let bytes = (BLOCK_HEADER_BYTES + body.len()) as u64;
-    let mut cursor = Cursor(&body);
-    Ok(decode_block(&header, &mut cursor).map(|block| (block, bytes)))
-}
-
-fn decode_block(header: &[u8; 40], body: &mut Cursor<'_>) -> Option<Block> {
-    let mut fields = Cursor(header.get(8..)?);
-    let journal = Uuid::from_bytes(fields.array()?);
-    let through = u64::from_le_bytes(fields.array()?);
-    let is_first = fields.array::<4>()? == [0; 4];
-    let cells = body.list(Cursor::cell)?;
-    let traces = body.list(|body| Some((TraceId(body.array()?), body.list(Cursor::said)?)))?;
-    body.0.is_empty().then_some(Block { journal, through, is_first, cells, traces })
+    /// The block with this body; `None` when the two do not belong together.
+    pub(super) fn with_body(&self, body: &[u8]) -> Option<Block> {
+        let header = self.bytes.get(..self.length)?;
+        let (told, crc) = header.split_last_chunk::<4>()?;
+        let whole = crc32c::crc32c_append(crc32c::crc32c(told.get(4..)?), body);
+        if whole != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        let mut fields = Cursor(told.get(8..)?);
+        let journal = Uuid::from_bytes(fields.array()?);
+        let through = u64::from_le_bytes(fields.array()?);
+        let flags = u32::from_le_bytes(fields.array()?);
+        let linked = if fields.0.is_empty() {
+            None
+        } else {
+            let ordinal = u64::from_le_bytes(fields.array()?);
+            let before = Link { ordinal: ordinal.checked_sub(1)?, hash: fields.array()? };
+            let link = Link { ordinal, hash: hash_of(&[header, body]) };
+            Some(Linked { link, before, begins_anew: flags & BEGINS_ANEW != 0 })
+        };
+        let mut body = Cursor(body);
+        let cells = body.list(Cursor::cell)?;
+        let traces = body.list(|body| Some((TraceId(body.array()?), body.list(Cursor::said)?)))?;
+        let is_first = flags & CONTINUES == 0;
+        body.0.is_empty().then_some(Block { journal, through, is_first, linked, cells, traces })
+    }
 }
 
 /// What is left of a body. Its checksum was right; still nothing is taken for granted.
@@ -338,7 +502,12 @@ impl Cursor<'_> {
             }
             1 => Some(Said::Started { cell }),
             2 => Some(Said::Deleted { cell }),
-            _ => None,
+            _ => {
+                let [kind, is_there] = self.array()?;
+                let subject = Subject::from_parts(kind, u64::from_le_bytes(self.array()?))?;
+                let value = u64::from_le_bytes(self.array()?);
+                Some(Said::Changed { cell, subject, value: (is_there == 1).then_some(value) })
+            }
         }
     }
 }

@@ -10,20 +10,33 @@
 //! # Why it is right after a crash
 //!
 //! What an entry says of a trace is a sequence whose repetition changes nothing: spans are a set,
-//! a deletion takes out what came before it. So an epoch that is replayed, whole and in order, may
-//! be written again.
+//! a deletion takes out what came before it, of changes to one thing the last one holds. So an epoch
+//! that is replayed, whole and in order, may be written again.
 //!
 //! | durable step | the process dies before it | it dies after it |
 //! |---|---|---|
-//! | entry of epoch `k` written, synced | its end is cut off at the next start; segment `k` stands, its replay writes the entry | `k` is replayed and written again, which adds nothing |
-//! | `commit_epoch(k)` | as above | as above; the entry says no less than the tables hold |
+//! | entry of epoch `k` written, synced | what stands of it does not count: segment `k` stands, its replay writes the entry | the same, since its link is not noted; what is said twice adds nothing |
+//! | link of that entry noted in `journal/LEDGER` | as above | `k` is replayed and written again |
+//! | `commit_epoch(k)` | as above | as above; the ledger says no less than the tables hold |
 //! | note `k` in `EPOCH` | as above | the entry of `k` is durable: what leaves the journal is in the ledger |
+//! | anchor noted in `journal/LEDGER`, with the link | files past the retention stay, and go later | as above |
+//! | files past the retention deleted | as above | the chain begins at the anchor |
 //!
-//! An entry that cannot be written fails its epoch, whose segment then stands; what was told goes
-//! with the next entry.
+//! An entry that cannot be written, or whose link cannot be noted, fails its epoch, whose segment
+//! then stands; what was told goes with the next entry.
 //!
 //! How often a span was sent is counted as well. An entry that a later one repeats (the same
-//! journal, the same segment or a lower one) counts for its set alone.
+//! journal, the same segment or a lower one, or behind the same link) counts for its set alone.
+//!
+//! # The chain
+//!
+//! Each block names the link of the noted one: its ordinal and its hash. So between the anchor and
+//! the noted link nothing can be missing without a finding ([`chain`]), at every moment of the table
+//! above: the noted link is never that of an entry that may vanish, since the entry is synced first,
+//! and a process that starts goes on from the noted link and from nothing else, whatever stands
+//! behind it. A ledger without blocks beside a noted link is lost; without one, and without `EPOCH`,
+//! it is young. A ledger of format 1 is read and not chained: the first process that finds one notes
+//! an empty chain, which goes on behind it.
 //!
 //! # Files
 //!
@@ -31,27 +44,36 @@
 //! file was begun. A process begins a file of its own, and another one past 64 MiB or at midnight. Files
 //! of days longer ago than the retention are deleted then. The format is in [`format`].
 
+mod chain;
 mod format;
+mod hashes;
+mod link_file;
 mod read;
+mod scan;
+mod told;
 
-use std::collections::HashMap;
-use std::io::{self, IoSlice, Seek as _, SeekFrom};
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tracelake_decode::{DecodedRecord, Fingerprinter, RecordContent, RecordHeader};
-use tracelake_journal::{JournalFile, JournalFs, SegmentNumber, create_folder};
-use tracelake_model::{TraceChange, TraceId};
-use tracing::{info, warn};
+use tracelake_decode::DecodedRecord;
+use tracelake_journal::{JournalFile, JournalFs, RealFs, SegmentNumber, create_folder};
+use tracelake_lake::DataFolder;
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use format::{FILE_HEADER, encode_blocks};
+use format::{Entry, FILE_HEADER_BYTES, FileFormat, encode_blocks, file_header};
+use link_file::{LinkFile, Noted};
 use read::LedgerFile;
+use scan::{Part, Scan, read_format};
+use told::Told;
 
-pub(crate) use format::{Block, Cell, Said, Way};
-pub(crate) use read::{Mark, newest_mark, read_blocks};
+pub(crate) use chain::{ChainCheck, ChainFindings};
+pub(crate) use format::{Block, Cell, Link, Said, Subject, Way};
+pub(crate) use hashes::{assessment_hash, text_hash};
+pub(crate) use read::{Mark, Seen, newest_mark, read_blocks, read_ledger};
 
 /// Bytes after which a file is ended.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -64,42 +86,12 @@ const NANOS_PER_DAY: u64 = 24 * NANOS_PER_HOUR;
 pub(crate) struct Ledger {
     fs: Arc<dyn JournalFs>,
     folder: PathBuf,
+    link_path: PathBuf,
     journal: Uuid,
     retention: Duration,
     told: Told,
     file: Option<Open>,
-}
-
-/// What was told, in the order in which it came.
-#[derive(Debug, Default)]
-pub(crate) struct Told {
-    cells: Vec<Cell>,
-    cell_numbers: HashMap<Cell, u32>,
-    notes: Vec<Note>,
-    fingerprints: Vec<u64>,
-}
-
-/// Something that was said of a trace.
-#[derive(Clone, Copy, Debug)]
-struct Note {
-    trace_id: TraceId,
-    what: What,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum What {
-    /// Neighbours in [`Told::fingerprints`].
-    Spans {
-        cell: u32,
-        start: usize,
-        end: usize,
-    },
-    Started {
-        cell: u32,
-    },
-    Deleted {
-        cell: u32,
-    },
+    chain: Option<Chain>,
 }
 
 /// The file that is written to.
@@ -111,167 +103,26 @@ struct Open {
     day: u64,
 }
 
-impl Told {
-    /// Takes down what a record acknowledges.
-    pub(crate) fn note(&mut self, record: &DecodedRecord) {
-        let DecodedRecord { header, content } = record;
-        let Some(way) = Way::of(header.kind) else { return };
-        match content {
-            RecordContent::Spans(decoded) => {
-                let mut cells: Vec<Option<u32>> = vec![None; header.routes.len()];
-                let mut fingerprinter = Fingerprinter::default();
-                for span in &decoded.spans {
-                    let Some(route) = route_of(header, span.group.experiment_id.as_ref()) else {
-                        continue;
-                    };
-                    let known = cells.get(route).copied().flatten();
-                    let Some(cell) = known.or_else(|| self.cell(header, route, way)) else {
-                        continue;
-                    };
-                    if let Some(known) = cells.get_mut(route) {
-                        *known = Some(cell);
-                    }
-                    self.span(span.trace_id, cell, fingerprinter.span(span).0);
-                }
-            }
-            RecordContent::TraceInfo(info) => {
-                if let Some(cell) = self.cell(header, 0, way) {
-                    let what = What::Started { cell };
-                    self.notes.push(Note { trace_id: info.trace_id, what });
-                }
-            }
-            RecordContent::Changes(changes) => {
-                for change in changes {
-                    if change.changes.contains(&TraceChange::Delete)
-                        && let Some(cell) = self.cell(header, 0, way)
-                    {
-                        let what = What::Deleted { cell };
-                        self.notes.push(Note { trace_id: change.trace_id, what });
-                    }
-                }
-            }
-            // It was acknowledged, and noted, as the requests that it is of.
-            RecordContent::Words(_) => {}
-        }
-    }
-
-    fn span(&mut self, trace_id: TraceId, cell: u32, fingerprint: u64) {
-        let start = self.fingerprints.len();
-        self.fingerprints.push(fingerprint);
-        if let Some(Note { trace_id: last, what: What::Spans { cell: of, end, .. } }) =
-            self.notes.last_mut()
-            && *last == trace_id
-            && *of == cell
-            && *end == start
-        {
-            *end += 1;
-            return;
-        }
-        self.notes.push(Note { trace_id, what: What::Spans { cell, start, end: start + 1 } });
-    }
-
-    fn cell(&mut self, header: &RecordHeader, route: usize, way: Way) -> Option<u32> {
-        let route = header.routes.get(route)?;
-        let cell = Cell {
-            table: route.table.clone(),
-            experiment_id: route.experiment_id.clone(),
-            hour: header.received_at_unix_nano / NANOS_PER_HOUR,
-            way,
-        };
-        if let Some(number) = self.cell_numbers.get(&cell) {
-            return Some(*number);
-        }
-        let number = u32::try_from(self.cells.len()).ok()?;
-        self.cells.push(cell.clone());
-        self.cell_numbers.insert(cell, number);
-        Some(number)
-    }
-
-    /// What was told, by trace: each trace once, what was said of it in order, the spans of one
-    /// cell between two deletions together.
-    fn by_trace(&self) -> Vec<(TraceId, Vec<Said>)> {
-        let mut notes = self.notes.clone();
-        notes.sort_by_key(|note| note.trace_id);
-        notes
-            .chunk_by(|left, right| left.trace_id == right.trace_id)
-            .filter_map(|notes| Some((notes.first()?.trace_id, self.said(notes))))
-            .collect()
-    }
-
-    fn said(&self, notes: &[Note]) -> Vec<Said> {
-        let mut said: Vec<Said> = Vec::with_capacity(1);
-        for note in notes {
-            // What was said before a deletion stays apart from what was said after it.
-            let since_deleted =
-                said.iter_mut().rev().take_while(|said| !matches!(said, Said::Deleted { .. }));
-            match note.what {
-                What::Deleted { cell } => said.push(Said::Deleted { cell }),
-                What::Started { cell } => {
-                    let mut known = since_deleted;
-                    if !known.any(|said| *said == Said::Started { cell }) {
-                        said.push(Said::Started { cell });
-                    }
-                }
-                What::Spans { cell, start, end } => {
-                    let more = self.fingerprints.get(start..end).unwrap_or_default();
-                    let known = since_deleted.into_iter().find_map(|said| match said {
-                        Said::Spans { cell: of, fingerprints, .. } if *of == cell => {
-                            Some(fingerprints)
-                        }
-                        Said::Spans { .. } | Said::Started { .. } | Said::Deleted { .. } => None,
-                    });
-                    match known {
-                        Some(known) => known.extend_from_slice(more),
-                        None => {
-                            let fingerprints = more.to_vec();
-                            said.push(Said::Spans { cell, sent: 0, fingerprints });
-                        }
-                    }
-                }
-            }
-        }
-        for said in &mut said {
-            if let Said::Spans { sent, fingerprints, .. } = said {
-                *sent = fingerprints.len() as u64;
-                fingerprints.sort_unstable();
-                fingerprints.dedup();
-            }
-        }
-        said
-    }
-
-    fn clear(&mut self) {
-        self.cells.clear();
-        self.cell_numbers.clear();
-        self.notes.clear();
-        self.fingerprints.clear();
-    }
-}
-
-/// The place of the route that [`RecordHeader::route`] chooses.
-fn route_of(
-    header: &RecordHeader,
-    experiment: Option<&tracelake_model::ExperimentId>,
-) -> Option<usize> {
-    experiment
-        .and_then(|id| header.routes.iter().position(|route| route.experiment_id == *id))
-        .or((!header.routes.is_empty()).then_some(0))
+/// The chain as it is noted.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    noted: Noted,
+    /// The newest link is not to be found: the next entry says so.
+    begins_anew: bool,
 }
 
 impl Ledger {
-    /// The ledger in `folder`, of the journal with this id. What a crash left unfinished at its
-    /// end is cut off.
-    pub(crate) fn open(
+    /// The ledger in `folder`, whose newest link is noted at `link_path`, of the journal with this
+    /// id.
+    pub(crate) fn new(
         fs: Arc<dyn JournalFs>,
         folder: PathBuf,
+        link_path: PathBuf,
         journal: Uuid,
         retention: Duration,
     ) -> Self {
-        if let Err(error) = cut_torn_end(fs.as_ref(), &folder) {
-            // The reader stops at it as well.
-            warn!(folder = %folder.display(), error = format!("{error:#}"), "end of the ledger not mended");
-        }
-        Self { fs, folder, journal, retention, told: Told::default(), file: None }
+        let told = Told::default();
+        Self { fs, folder, link_path, journal, retention, told, file: None, chain: None }
     }
 
     /// Takes down what a record acknowledges.
@@ -279,8 +130,9 @@ impl Ledger {
         self.told.note(record);
     }
 
-    /// Writes what was told since the last call as the entry of the epochs through `segment`;
-    /// durable when this returns. Files past the retention go by the time that is proven.
+    /// Writes what was told since the last call as the entry of the epochs through `segment`, and
+    /// notes its link; both are durable when this returns. Files past the retention go by the time
+    /// that is proven.
     ///
     /// # Errors
     /// When it cannot be written. What was told goes with the next call.
@@ -290,35 +142,80 @@ impl Ledger {
         now_unix_nano: u64,
         proven_unix_nano: u64,
     ) -> anyhow::Result<()> {
-        if self.told.notes.is_empty() {
+        let chain = match self.chain {
+            Some(chain) => chain,
+            None => *self.chain.insert(self.open_chain()?),
+        };
+        if self.told.is_empty() {
             return Ok(());
         }
         let traces = self.told.by_trace();
-        let bytes = encode_blocks(self.journal, segment.get(), &self.told.cells, &traces);
-        let proven = proven_unix_nano / NANOS_PER_DAY;
-        let written = self.append(&bytes, now_unix_nano / NANOS_PER_DAY, proven);
-        if written.is_err()
+        let entry = Entry {
+            journal: self.journal,
+            through: segment.get(),
+            begins_anew: chain.begins_anew,
+            cells: self.told.cells(),
+            traces: &traces,
+        };
+        let (bytes, newest) = encode_blocks(entry, chain.noted.newest);
+        let day = now_unix_nano / NANOS_PER_DAY;
+        let begun = self.append(&bytes, day);
+        if begun.is_err()
             && let Some(Open { mut file, bytes, .. }) = self.file.take()
         {
-            // What is behind the good entries would hide those that a reader looks for.
+            // Only for the sake of room: the next entry does not follow what stands there.
             file.truncate(bytes).and_then(|()| file.sync_data()).ok();
         }
-        written.with_context(|| format!("write the ledger in `{}`", self.folder.display()))?;
+        let fail = || format!("write the ledger in `{}`", self.folder.display());
+        let proven = proven_unix_nano / NANOS_PER_DAY;
+        let old = if begun.with_context(fail)? { self.old_files(proven) } else { Vec::new() };
+        let anchor = self.anchor_without(&old).unwrap_or(chain.noted.anchor);
+        let noted = Noted { newest, anchor };
+        noted.write(self.fs.as_ref(), &self.link_path)?;
+        self.chain = Some(Chain { noted, begins_anew: false });
         self.told.clear();
+        self.forget(&old);
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8], day: u64, proven: u64) -> io::Result<()> {
+    /// The chain that an earlier process left, noted so that a ledger that is lost is told from one
+    /// that never was.
+    fn open_chain(&self) -> anyhow::Result<Chain> {
+        let fs = self.fs.as_ref();
+        let noted = match LinkFile::read(fs, &self.link_path)? {
+            LinkFile::Noted(noted) => return Ok(Chain { noted, begins_anew: false }),
+            LinkFile::Missing if !self.has_chained_files()? => {
+                let noted = Noted::default();
+                self.cut_torn_end();
+                noted.write(fs, &self.link_path)?;
+                return Ok(Chain { noted, begins_anew: false });
+            }
+            LinkFile::Missing => Noted::default(),
+            LinkFile::Damaged => {
+                fs.rename(&self.link_path, &self.link_path.with_extension("damaged"))
+                    .with_context(|| format!("move `{}` aside", self.link_path.display()))?;
+                Noted::default()
+            }
+        };
+        error!(
+            link = %self.link_path.display(),
+            "the newest link of the ledger is not to be found; `verify` says what that means"
+        );
+        Ok(Chain { noted, begins_anew: true })
+    }
+
+    /// Appends an entry, durably. Returns whether a file was begun for it.
+    fn append(&mut self, bytes: &[u8], day: u64) -> io::Result<bool> {
         let fits = |open: &Open| open.day == day && open.bytes < MAX_FILE_BYTES;
-        if !self.file.as_ref().is_some_and(fits) {
+        let begins = !self.file.as_ref().is_some_and(fits);
+        if begins {
             self.file = Some(self.begin(day)?);
-            self.forget_old(proven);
         }
-        let Some(open) = &mut self.file else { return Ok(()) };
+        let Some(open) = &mut self.file else { return Ok(begins) };
         write_all(open.file.as_mut(), bytes)?;
         open.file.sync_data()?;
         open.bytes += bytes.len() as u64;
-        Ok(())
+        Ok(begins)
     }
 
     fn begin(&self, day: u64) -> io::Result<Open> {
@@ -327,28 +224,119 @@ impl Ledger {
             files(self.fs.as_ref(), &self.folder)?.last().map_or(1, |last| last.number + 1);
         let path = self.folder.join(read::file_name(number, day));
         let mut file = self.fs.create(&path)?;
-        write_all(file.as_mut(), &FILE_HEADER)?;
+        write_all(file.as_mut(), &file_header())?;
         file.sync_data()?;
         self.fs.sync_dir(&self.folder)?;
-        Ok(Open { file, path, bytes: FILE_HEADER.len() as u64, day })
+        Ok(Open { file, path, bytes: FILE_HEADER_BYTES, day })
     }
 
-    /// Deletes the files past the retention on a day that is proven.
-    fn forget_old(&self, day: u64) {
+    /// The files that are past the retention on a day that is proven: of the oldest ones as many as
+    /// are.
+    fn old_files(&self, day: u64) -> Vec<LedgerFile> {
         let kept = self.retention.as_secs().div_ceil(86_400);
-        let Ok(files) = files(self.fs.as_ref(), &self.folder) else { return };
+        let Ok(files) = files(self.fs.as_ref(), &self.folder) else { return Vec::new() };
         let at_hand = self.file.as_ref().map(|open| &open.path);
-        for file in files.iter().filter(|file| Some(&file.path) != at_hand) {
-            if file.day.saturating_add(kept) < day {
-                match self.fs.remove(&file.path) {
-                    Ok(()) => info!(file = %file.path.display(), "past the ledger's retention"),
-                    Err(error) => {
-                        warn!(file = %file.path.display(), %error, "old ledger file not deleted");
-                    }
+        let is_past =
+            |file: &LedgerFile| Some(&file.path) != at_hand && file.day.saturating_add(kept) < day;
+        files.into_iter().take_while(is_past).collect()
+    }
+
+    /// The link before the first one that stays when `old` files go; `None` when there is none.
+    fn anchor_without(&self, old: &[LedgerFile]) -> Option<Link> {
+        let last = old.last()?;
+        let files = files(self.fs.as_ref(), &self.folder).ok()?;
+        files.iter().filter(|file| last.number < file.number).find_map(|file| {
+            let length = self.fs.len(&file.path).ok()?;
+            let reader = self.fs.open_read(&file.path).ok()?;
+            let mut scan = Scan::new(reader, FILE_HEADER_BYTES, length).ok()?;
+            while let Some(part) = scan.next_part().ok()? {
+                if let Part::Block(_, block) = part {
+                    return Some(block.linked?.before);
+                }
+            }
+            None
+        })
+    }
+
+    fn forget(&self, old: &[LedgerFile]) {
+        for file in old {
+            match self.fs.remove(&file.path) {
+                Ok(()) => info!(file = %file.path.display(), "past the ledger's retention"),
+                Err(error) => {
+                    warn!(file = %file.path.display(), %error, "old ledger file not deleted");
                 }
             }
         }
     }
+
+    /// Whether a file is of a format whose entries are chained.
+    fn has_chained_files(&self) -> anyhow::Result<bool> {
+        let fs = self.fs.as_ref();
+        for file in files(fs, &self.folder)? {
+            if format_of(fs, &file.path)? == FileFormat::Chained {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Cuts off what a process that did not chain its entries was writing when it died: the epoch
+    /// of such an entry is replayed, and its entry written again.
+    fn cut_torn_end(&self) {
+        let cut = || -> io::Result<()> {
+            let fs = self.fs.as_ref();
+            let Some(last) = files(fs, &self.folder)?.pop() else { return Ok(()) };
+            let length = fs.len(&last.path)?;
+            if format_of(fs, &last.path)? != FileFormat::Unchained {
+                return Ok(());
+            }
+            let mut scan = Scan::new(fs.open_read(&last.path)?, FILE_HEADER_BYTES, length)?;
+            let mut end = FILE_HEADER_BYTES;
+            while let Some(part) = scan.next_part()? {
+                if let Part::Block(..) = part {
+                    end = scan.offset;
+                }
+            }
+            if end < length && scan.is_torn(end)? {
+                warn!(file = %last.path.display(), bytes = length - end, "unfinished end of the ledger cut off");
+                fs.truncate(&last.path, end)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = cut() {
+            // It is a finding of `verify` then.
+            warn!(folder = %self.folder.display(), %error, "end of the ledger not mended");
+        }
+    }
+}
+
+/// Refuses a ledger that a newer program wrote; changes nothing.
+///
+/// # Errors
+/// When one is there, or when the ledger cannot be looked at.
+pub(crate) fn refuse_newer(folder: &DataFolder) -> anyhow::Result<()> {
+    LinkFile::read(&RealFs, &folder.ledger_link_file())?;
+    for file in files(&RealFs, &folder.ledger())? {
+        if let FileFormat::Newer(version) = format_of(&RealFs, &file.path)? {
+            return Err(anyhow::Error::new(read::newer(&file.path, version))
+                .context("look at the ledger\nhint: use the newer program"));
+        }
+    }
+    Ok(())
+}
+
+/// Follows the chain of the ledger of a data folder, from its noted link.
+///
+/// # Errors
+/// When the noted link cannot be read.
+pub(crate) fn chain_check(folder: &DataFolder) -> anyhow::Result<ChainCheck> {
+    let path = folder.ledger_link_file();
+    Ok(ChainCheck::new(LinkFile::read(&RealFs, &path)?, &path))
+}
+
+fn format_of(fs: &dyn JournalFs, path: &Path) -> io::Result<FileFormat> {
+    let length = fs.len(path)?;
+    read_format(&mut fs.open_read(path)?, length)
 }
 
 fn write_all(file: &mut dyn JournalFile, mut bytes: &[u8]) -> io::Result<()> {
@@ -369,28 +357,6 @@ fn files(fs: &dyn JournalFs, folder: &Path) -> io::Result<Vec<LedgerFile>> {
         listed => listed?,
     };
     Ok(LedgerFile::all(listed.into_iter().map(|file| folder.join(file.name))))
-}
-
-/// Cuts what is behind the last good entry of the last file.
-fn cut_torn_end(fs: &dyn JournalFs, folder: &Path) -> anyhow::Result<()> {
-    let Some(last) = files(fs, folder)?.pop() else { return Ok(()) };
-    let mut good = FILE_HEADER.len() as u64;
-    let length = fs.len(&last.path)?;
-    if length < good {
-        // The process died while it began the file.
-        return Ok(fs.remove(&last.path)?);
-    }
-    let mut file = fs.open_read(&last.path)?;
-    file.seek(SeekFrom::Start(good))?;
-    let mut reader = io::BufReader::new(file);
-    while let Some(block) = format::read_raw(&mut reader, length - good)? {
-        good += block;
-    }
-    if good < length {
-        warn!(file = %last.path.display(), bytes = length - good, "unfinished end of the ledger cut off");
-        fs.truncate(&last.path, good)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Reading the ledger, beside the process that writes it.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::format::{Block, FILE_HEADER, read_block};
+use super::format::{Block, FILE_HEADER_BYTES, FileFormat};
+use super::scan::{Part, Scan, read_format};
 
 /// A file of the ledger, by its name.
 #[derive(Clone, Debug)]
@@ -35,13 +37,25 @@ pub(crate) struct Mark {
     offset: u64,
 }
 
-/// What came of reading.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ReadOutcome {
-    /// Where the next reading goes on.
-    pub mark: Mark,
-    /// Files that cannot be read to their end, and the bytes that are lost of each.
-    pub damaged: Vec<(PathBuf, u64)>,
+/// What is found in a ledger, in order.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    /// A block, and where it begins.
+    Block(u64, Box<Block>),
+    /// The header of a file is not one.
+    DamagedHeader,
+    /// Bytes that are no block.
+    Unreadable(UnreadableBytes),
+}
+
+/// Bytes of a file that are no block.
+#[derive(Debug)]
+pub(crate) struct UnreadableBytes {
+    pub bytes: Range<u64>,
+    /// Nothing of the file is behind them.
+    pub is_end: bool,
+    /// The file is of a format whose entries are chained.
+    pub is_chained: bool,
 }
 
 /// The name of a file.
@@ -74,21 +88,20 @@ pub(crate) fn newest_mark(folder: &Path) -> io::Result<Mark> {
     Ok(Mark { file: last.number, offset: std::fs::metadata(&last.path)?.len() })
 }
 
-/// Reads the blocks from `from` on, up to `until` if that is given, in the order in which they
-/// were written. The last file may be in the making: it ends before a block that is not whole.
+/// Reads what is there from `from` on, up to `until` if that is given, in the order in which it was
+/// written; damage hides nothing that is behind it. The last file may be in the making: it ends
+/// with bytes that are no block. Returns where the next reading goes on.
 ///
 /// # Errors
-/// When a file cannot be read, or what `visit` returns.
-pub(crate) fn read_blocks(
+/// When a file cannot be read or is a newer program's, or what `visit` returns.
+pub(crate) fn read_ledger(
     folder: &Path,
     from: Mark,
     until: Option<Mark>,
-    visit: &mut dyn FnMut(Block) -> io::Result<()>,
-) -> io::Result<ReadOutcome> {
-    let mut outcome = ReadOutcome { mark: from, damaged: Vec::new() };
-    let files = files(folder)?;
-    let last = files.last().map(|file| file.number);
-    for file in files {
+    visit: &mut dyn FnMut(&Path, Seen) -> io::Result<()>,
+) -> io::Result<Mark> {
+    let mut mark = from;
+    for file in files(folder)? {
         let is_past = until.is_some_and(|until| until.file < file.number);
         if file.number < from.file || is_past {
             continue;
@@ -100,39 +113,70 @@ pub(crate) fn read_blocks(
         };
         let begin = if file.number == from.file { from.offset } else { 0 };
         let end = until.filter(|until| until.file == file.number).map(|until| until.offset);
-        let offset = read_file(opened, begin, end, visit)?;
-        outcome.mark = Mark { file: file.number, offset };
-        let length = std::fs::metadata(&file.path).map_or(offset, |metadata| metadata.len());
-        if offset < length && Some(file.number) != last {
-            outcome.damaged.push((file.path, length - offset));
-        }
+        let offset = read_file(&file.path, opened, begin, end, visit)?;
+        mark = Mark { file: file.number, offset };
     }
-    Ok(outcome)
+    Ok(mark)
 }
 
-/// Reads the blocks of a file from `begin` on. Returns where it ended.
+/// The blocks alone.
+///
+/// # Errors
+/// As [`read_ledger`].
+pub(crate) fn read_blocks(
+    folder: &Path,
+    from: Mark,
+    until: Option<Mark>,
+    visit: &mut dyn FnMut(Block) -> io::Result<()>,
+) -> io::Result<Mark> {
+    read_ledger(folder, from, until, &mut |_, seen| match seen {
+        Seen::Block(_, block) => visit(*block),
+        Seen::DamagedHeader | Seen::Unreadable(_) => Ok(()),
+    })
+}
+
+/// Reads a file from `begin` on. Returns where the last block ended.
 fn read_file(
-    file: File,
+    path: &Path,
+    mut file: File,
     begin: u64,
     end: Option<u64>,
-    visit: &mut dyn FnMut(Block) -> io::Result<()>,
+    visit: &mut dyn FnMut(&Path, Seen) -> io::Result<()>,
 ) -> io::Result<u64> {
     let length = file.metadata()?.len().min(end.unwrap_or(u64::MAX));
-    let mut reader = BufReader::with_capacity(1 << 18, file);
-    let mut header = [0; FILE_HEADER.len()];
-    let mut offset = FILE_HEADER.len() as u64;
-    if length < offset || reader.read_exact(&mut header).is_err() || header != FILE_HEADER {
-        return Ok(begin.min(length));
+    let format = read_format(&mut file, length)?;
+    let is_chained = format != FileFormat::Unchained;
+    match format {
+        FileFormat::Unchained | FileFormat::Chained => {}
+        // A process that begins a file may not have come to its header.
+        FileFormat::Damaged if length < FILE_HEADER_BYTES => {
+            let bytes = 0..length;
+            visit(path, Seen::Unreadable(UnreadableBytes { bytes, is_end: true, is_chained }))?;
+            return Ok(0);
+        }
+        FileFormat::Damaged if begin < FILE_HEADER_BYTES => visit(path, Seen::DamagedHeader)?,
+        FileFormat::Damaged => {}
+        FileFormat::Newer(version) => return Err(newer(path, version)),
     }
-    if offset < begin {
-        reader.seek(SeekFrom::Start(begin))?;
-        offset = begin;
+    let mut good = begin.max(FILE_HEADER_BYTES);
+    let mut scan = Scan::new(file, good, length)?;
+    while let Some(part) = scan.next_part()? {
+        match part {
+            Part::Block(offset, block) => {
+                good = scan.offset;
+                visit(path, Seen::Block(offset, block))?;
+            }
+            Part::Unreadable(bytes) => {
+                let is_end = bytes.end == length;
+                visit(path, Seen::Unreadable(UnreadableBytes { bytes, is_end, is_chained }))?;
+            }
+        }
     }
-    while offset < length
-        && let Some((block, bytes)) = read_block(&mut reader, length - offset)?
-    {
-        offset += bytes;
-        visit(block)?;
-    }
-    Ok(offset)
+    Ok(good)
+}
+
+/// The fault of a file that a newer program wrote.
+pub(super) fn newer(path: &Path, version: u32) -> io::Error {
+    let message = format!("`{}` has format {version}: a newer program wrote it", path.display());
+    io::Error::new(io::ErrorKind::Unsupported, message)
 }

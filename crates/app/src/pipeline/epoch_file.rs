@@ -60,7 +60,7 @@ fn parse(text: &str) -> Option<Done> {
 }
 
 /// Writes text whole or not at all; durable when this returns.
-pub(super) fn write_durably(fs: &dyn JournalFs, path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_durably(fs: &dyn JournalFs, path: &Path, text: &str) -> anyhow::Result<()> {
     let temporary = path.with_extension("new");
     (|| -> io::Result<()> {
         // What a crash left of an earlier attempt.

@@ -61,6 +61,11 @@ impl Identity {
         format!("tracelake-{archiver}-{}{own}", self.journal)
     }
 
+    /// What the names of this folder's commits contain, and those of others do not.
+    pub(crate) fn mark(&self, archiver: Uuid) -> String {
+        self.own.unwrap_or(archiver).to_string()
+    }
+
     /// Whether another folder counts under the name that this one had.
     pub(super) const fn has_own_name(&self) -> bool {
         self.own.is_some()

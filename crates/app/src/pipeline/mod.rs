@@ -71,7 +71,7 @@ use writers::{FailedCommit, Writers};
 
 pub(crate) use blocked::OpenBytes;
 pub(crate) use command::{Command, FlushOutcome};
-pub(crate) use epoch_file::{read_epoch, write_file};
+pub(crate) use epoch_file::{read_epoch, write_durably, write_file};
 pub(crate) use identity::Identity;
 pub(crate) use recover::check_carry;
 pub(crate) use replay_mark::Stopper;
@@ -201,8 +201,13 @@ impl Pipeline {
         } = parts;
         let mark = ReplayMark::new(Arc::clone(&fs), &archive.folder);
         let journal_id = identity.journal();
-        let ledger =
-            Ledger::open(Arc::clone(&fs), archive.folder.ledger(), journal_id, ledger_retention);
+        let ledger = Ledger::new(
+            Arc::clone(&fs),
+            archive.folder.ledger(),
+            archive.folder.ledger_link_file(),
+            journal_id,
+            ledger_retention,
+        );
         let clock = Arc::clone(&archive.clock);
         let active = journal.active_segment();
         let writers = Writers::new(&archive, identity, active, index_limit, mark.clone());

@@ -1,14 +1,17 @@
 //! What was acknowledged for a table, from the ledger.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use tracelake_model::TraceId;
 use uuid::Uuid;
 
-use crate::ledger::{Block, Cell, Mark, Said, Way, read_blocks};
+use crate::ledger::{
+    Block, Cell, ChainCheck, ChainFindings, Link, Mark, Said, Seen, Subject, read_blocks,
+    read_ledger,
+};
 
 /// Spans that are held in memory at the most, about 17 bytes each.
 const MAX_SPANS: usize = 100_000_000;
@@ -63,8 +66,19 @@ pub(super) struct Acknowledged {
     pub(super) deletion_hours: Vec<u64>,
     /// How far the ledger was read.
     pub(super) mark: Mark,
-    /// Files that cannot be read to their end, and the bytes lost.
-    pub(super) damaged: Vec<(PathBuf, u64)>,
+    /// What is damaged or missing in the ledger.
+    pub(super) chain: ChainFindings,
+    /// What clients changed beside spans and not again, by trace.
+    pub(super) changes: HashMap<u32, BTreeMap<Subject, KnownChange>>,
+}
+
+/// The last word of a client on something beside spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KnownChange {
+    /// The hash of its value; `None` when it is not to be there.
+    pub(super) value: Option<u64>,
+    /// The cell in which it came.
+    pub(super) cell: u32,
 }
 
 impl Acknowledged {
@@ -73,6 +87,7 @@ impl Acknowledged {
     pub(super) fn read(
         folder: &Path,
         until: Mark,
+        mut chain: ChainCheck,
         in_scope: &mut dyn FnMut(&Cell) -> anyhow::Result<bool>,
     ) -> anyhow::Result<Self> {
         let mut all = Self::default();
@@ -80,12 +95,20 @@ impl Acknowledged {
         let mut entries = Entries::default();
         let begin = Mark::default();
         let fail = || format!("read the ledger in `{}`", folder.display());
-        read_blocks(folder, begin, Some(until), &mut |block| {
-            entries.take(&block);
-            fault = fault.take().or(all.find_traces(&block, in_scope).err());
+        read_ledger(folder, begin, Some(until), &mut |path, seen| {
+            match seen {
+                Seen::Block(offset, block) => {
+                    chain.block(path, offset, &block);
+                    entries.take(&block);
+                    fault = fault.take().or(all.find_traces(&block, in_scope).err());
+                }
+                Seen::DamagedHeader => chain.damaged_header(path),
+                Seen::Unreadable(seen) => chain.unreadable(path, &seen),
+            }
             Ok(())
         })
         .with_context(fail)?;
+        all.chain = chain.finish();
         if let Some(fault) = fault {
             return Err(fault);
         }
@@ -105,9 +128,7 @@ impl Acknowledged {
             all.spans.len() <= MAX_SPANS,
             "more than {MAX_SPANS} spans were acknowledged in this time\nhint: verify less at once, with --since and --until"
         );
-        let outcome = outcome.with_context(fail)?;
-        all.mark = outcome.mark;
-        all.damaged = outcome.damaged;
+        all.mark = outcome.with_context(fail)?;
         all.sort(&void_until);
         Ok(all)
     }
@@ -133,6 +154,8 @@ impl Acknowledged {
             only.begins.push(only.spans.len());
             let spans = self.spans.get(self.range(number)).unwrap_or_default();
             only.spans.extend(spans.iter().map(|span| AcknowledgedSpan { trace, ..*span }));
+            let changes = u32::try_from(number).ok().and_then(|number| self.changes.get(&number));
+            only.changes.extend(changes.map(|changes| (trace, changes.clone())));
         }
         only
     }
@@ -170,13 +193,14 @@ impl Acknowledged {
             if !is_known {
                 known.in_scope = in_scope(cell)?;
             }
-            scopes.push(known.in_scope && cell.way != Way::Changes);
+            scopes.push(known.in_scope);
         }
         for (trace, said) in &block.traces {
             let wanted = said.iter().any(|said| match said {
-                Said::Spans { cell, .. } | Said::Started { cell } | Said::Deleted { cell } => {
+                Said::Spans { cell, .. } | Said::Started { cell } | Said::Changed { cell, .. } => {
                     scopes.get(*cell as usize).copied().unwrap_or_default()
                 }
+                Said::Deleted { .. } => false,
             });
             if wanted && !self.numbers.contains_key(trace) {
                 self.numbers.insert(*trace, u32::try_from(self.ids.len())?);
@@ -215,8 +239,14 @@ impl Acknowledged {
                         if let Some(started) = self.started.get_mut(number as usize) {
                             *started = None;
                         }
+                        self.changes.remove(&number);
                         let hour = block.cells.get(*cell as usize).map(|cell| cell.hour);
                         self.deletion_hours.extend(hour);
+                    }
+                    Said::Changed { cell, subject, value } => {
+                        let Some(cell) = known_cell(*cell) else { continue };
+                        let change = KnownChange { value: *value, cell };
+                        self.changes.entry(number).or_default().insert(*subject, change);
                     }
                 }
             }
@@ -247,8 +277,8 @@ impl Acknowledged {
 /// The entries of a ledger, in the order in which they were written.
 #[derive(Debug, Default)]
 struct Entries {
-    /// Those that no later one repeats: journal, last segment, number from 1.
-    standing: Vec<(Uuid, u64, usize)>,
+    /// Those that no later one repeats.
+    standing: Vec<Standing>,
     count: usize,
     /// The others: a crash came between an entry and the end of its epoch, and the epoch was
     /// replayed.
@@ -261,12 +291,26 @@ impl Entries {
             return;
         }
         self.count += 1;
-        while let Some((_, _, entry)) = self
-            .standing
-            .pop_if(|(journal, through, _)| *journal == block.journal && block.through <= *through)
-        {
+        let before = block.linked.map(|linked| linked.before);
+        let repeats = |known: &mut Standing| {
+            let same_epochs = known.journal == block.journal && block.through <= known.through;
+            same_epochs || (before.is_some() && before == known.before)
+        };
+        while let Some(Standing { entry, .. }) = self.standing.pop_if(repeats) {
             self.superseded.insert(entry);
         }
-        self.standing.push((block.journal, block.through, self.count));
+        let Block { journal, through, .. } = *block;
+        self.standing.push(Standing { journal, through, before, entry: self.count });
     }
+}
+
+/// An entry that no later one repeats.
+#[derive(Debug)]
+struct Standing {
+    journal: Uuid,
+    through: u64,
+    /// The link that it follows.
+    before: Option<Link>,
+    /// Its number, from 1.
+    entry: usize,
 }

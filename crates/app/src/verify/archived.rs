@@ -1,5 +1,6 @@
 //! What a table holds of the traces that were acknowledged, read row by row.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +10,9 @@ use tracelake_lake::{LakeError, LiveFile, TableSnapshot, TraceDraft};
 use tracelake_model::TraceId;
 
 use super::acknowledged::Acknowledged;
+use super::changes::unmet;
 use super::report::Figures;
+use crate::ledger::Subject;
 
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
 
@@ -22,6 +25,8 @@ pub(super) struct Archived {
     pub(super) found: Vec<u8>,
     /// Spans of known traces that were not acknowledged.
     pub(super) others: HashMap<usize, Vec<u64>>,
+    /// Changes of clients that no row of their trace shows.
+    pub(super) unmet: HashMap<usize, Vec<Subject>>,
     /// Traces that were not acknowledged, each once a row.
     pub(super) unknown: Vec<TraceId>,
     /// Files and rows that cannot be read, and why.
@@ -54,6 +59,7 @@ impl Archived {
             rows: vec![0; acknowledged.ids.len()],
             found: vec![0; acknowledged.spans.len()],
             others: HashMap::new(),
+            unmet: HashMap::new(),
             unknown: Vec::new(),
             unreadable: Vec::new(),
             by_hour: BTreeMap::new(),
@@ -110,7 +116,24 @@ impl Archived {
         fingerprints.iter().for_each(|fingerprint| hour.all.add(*fingerprint));
         let is_changed = |since: i64| since < draft.updated_at_micros;
         hour.changed += u64::from(reading.changed_since_micros.is_some_and(is_changed));
+        self.take_changes(acknowledged, draft);
         self.take_row(acknowledged, draft.trace_id, fingerprints);
+    }
+
+    /// Takes in what a row says beside its spans.
+    pub(super) fn take_changes(&mut self, acknowledged: &Acknowledged, draft: &TraceDraft) {
+        let Some(trace) = acknowledged.number(draft.trace_id) else { return };
+        let number = u32::try_from(trace).ok();
+        let Some(changes) = number.and_then(|number| acknowledged.changes.get(&number)) else {
+            return;
+        };
+        let unmet = unmet(changes, draft);
+        match self.unmet.entry(trace) {
+            Entry::Occupied(mut known) => known.get_mut().retain(|one| unmet.contains(one)),
+            Entry::Vacant(vacant) => {
+                vacant.insert(unmet);
+            }
+        }
     }
 
     /// Takes in a row by its spans.

@@ -1,14 +1,15 @@
 //! Judges trace by trace, and sums up by hour and way in. Pure.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracelake_decode::Fingerprint;
 use tracelake_model::TraceId;
 
 use super::acknowledged::{Acknowledged, AcknowledgedSpan};
 use super::archived::Archived;
+use super::changes::result_of;
 use super::report::{HourLine, TraceLine, hour_text};
-use crate::ledger::Way;
+use crate::ledger::{Subject, Way};
 
 /// What of a trace is not in its own table and yet not missing.
 #[derive(Debug, Default)]
@@ -19,6 +20,19 @@ pub(super) struct Excused {
     pub(super) elsewhere: HashSet<usize>,
     /// Traces that have a row in another table.
     pub(super) rows_elsewhere: HashSet<TraceId>,
+    /// Changes of clients that the row in another table does not show.
+    pub(super) unmet_elsewhere: HashMap<TraceId, Vec<Subject>>,
+    /// Spans, by their place, that were in a row that another writer deleted.
+    pub(super) deleted_spans: HashSet<usize>,
+    /// Traces of which another writer deleted a row.
+    pub(super) deleted_rows: HashSet<TraceId>,
+    /// Changes of clients that a row showed until another writer replaced or deleted it.
+    pub(super) overridden: HashMap<TraceId, HashSet<Subject>>,
+    /// Traces that came before the first change of the table that is known: what of them is not
+    /// there may have been deleted, by whom is not known.
+    pub(super) unknown: HashSet<TraceId>,
+    /// Changes of clients that came before it: another writer may have changed the same since.
+    pub(super) unknown_changes: HashMap<TraceId, HashSet<Subject>>,
 }
 
 /// The outcome, but for what is about the table as a whole.
@@ -28,6 +42,10 @@ pub(super) struct Judgement {
     pub(super) traces: Vec<TraceLine>,
     /// Spans of acknowledged traces that came from elsewhere.
     pub(super) others: u64,
+    /// Changes of clients that another writer changed since.
+    pub(super) overridden: u64,
+    /// Changes of clients that rows do not show, and by whom they were changed is not known.
+    pub(super) unknown_changes: u64,
 }
 
 /// What became of one span.
@@ -40,6 +58,10 @@ enum Fate {
     Replaced,
     Elsewhere,
     Open,
+    /// Another writer deleted its row.
+    DeletedByOthers,
+    /// Not there, and whether it was deleted is not known.
+    Gone,
     Deleted,
     /// Deleted, and there.
     Undeleted,
@@ -71,6 +93,8 @@ pub(super) fn judge(
     for trace in 0..acknowledged.ids.len() {
         let fates = fates(acknowledged, archived, excused, trace);
         judgement.others += fates.others;
+        judgement.overridden += fates.overridden;
+        judgement.unknown_changes += fates.unknown_changes;
         judgement.traces.extend(trace_lines(acknowledged, archived, trace, &fates));
         sum_up(acknowledged, archived, trace, &fates, &mut lines);
     }
@@ -92,6 +116,14 @@ struct Fates {
     spans: Vec<Fate>,
     /// Its `start_trace` came, and there is no row.
     lost_start: bool,
+    /// There is no row, and whether another writer deleted it is not known.
+    is_gone: bool,
+    /// Changes of clients that its row does not show.
+    unmet: Vec<Subject>,
+    /// Those that it showed until another writer changed it.
+    overridden: u64,
+    /// Those that another writer may have changed, which is not known.
+    unknown_changes: u64,
     /// Spans from elsewhere.
     others: u64,
 }
@@ -132,10 +164,51 @@ fn fates(
             (false, 0) if richer(span) => Fate::Replaced,
             (false, 0) if excused.elsewhere.contains(&(range.start + place)) => Fate::Elsewhere,
             (false, 0) if is_open => Fate::Open,
+            (false, 0) if excused.deleted_spans.contains(&(range.start + place)) => {
+                Fate::DeletedByOthers
+            }
             (false, 0) => Fate::Missing,
         })
         .collect();
-    // A span that is there with other content: first by what it is, then one for another.
+    find_altered(&mut fates, spans, &mut others);
+    let started = acknowledged.started.get(trace).copied().flatten().is_some();
+    let rows = archived.rows.get(trace).copied().unwrap_or_default();
+    let id = acknowledged.ids.get(trace);
+    let in_set = |set: &HashSet<TraceId>| id.is_some_and(|id| set.contains(id));
+    let is_elsewhere = in_set(&excused.rows_elsewhere) || in_set(&excused.deleted_rows);
+    let lost_start = started && rows == 0 && !is_open && !is_elsewhere;
+    let is_gone = rows == 0 && in_set(&excused.unknown);
+    if is_gone {
+        fates.iter_mut().filter(|fate| **fate == Fate::Missing).for_each(|fate| *fate = Fate::Gone);
+    }
+    let unmet = match id {
+        _ if is_open => None,
+        Some(id) if rows == 0 => excused.unmet_elsewhere.get(id),
+        _ => archived.unmet.get(&trace),
+    };
+    let is_in = |known: &HashMap<TraceId, HashSet<Subject>>, subject: &Subject| {
+        id.and_then(|id| known.get(id)).is_some_and(|known| known.contains(subject))
+    };
+    let (overridden, unmet): (Vec<Subject>, Vec<Subject>) = unmet
+        .into_iter()
+        .flatten()
+        .copied()
+        .partition(|subject| is_in(&excused.overridden, subject));
+    let (unknown_changes, unmet): (Vec<Subject>, Vec<Subject>) =
+        unmet.into_iter().partition(|subject| is_in(&excused.unknown_changes, subject));
+    Fates {
+        spans: fates,
+        lost_start,
+        is_gone,
+        unmet,
+        overridden: overridden.len() as u64,
+        unknown_changes: unknown_changes.len() as u64,
+        others: others.len() as u64,
+    }
+}
+
+/// Finds spans that are there with other content: first by what they are, then one for another.
+fn find_altered(fates: &mut [Fate], spans: &[AcknowledgedSpan], others: &mut Vec<u64>) {
     for by_identity in [true, false] {
         for (fate, span) in fates.iter_mut().zip(spans).filter(|(fate, _)| **fate == Fate::Missing)
         {
@@ -145,12 +218,6 @@ fn fates(
             }
         }
     }
-    let started = acknowledged.started.get(trace).copied().flatten().is_some();
-    let rows = archived.rows.get(trace).copied().unwrap_or_default();
-    let id = acknowledged.ids.get(trace);
-    let is_elsewhere = id.is_some_and(|id| excused.rows_elsewhere.contains(id));
-    let lost_start = started && rows == 0 && !is_open && !is_elsewhere;
-    Fates { spans: fates, lost_start, others: others.len() as u64 }
 }
 
 fn is_same_span(span: &AcknowledgedSpan, other: u64) -> bool {
@@ -167,7 +234,9 @@ fn trace_lines(
     let range = acknowledged.range(trace);
     let spans = acknowledged.spans.get(range).unwrap_or_default();
     let rows = archived.rows.get(trace).copied().unwrap_or_default();
-    let stands = |fate: &&Fate| !matches!(fate, Fate::Deleted | Fate::Undeleted | Fate::Replaced);
+    let stands = |fate: &&Fate| {
+        !matches!(fate, Fate::Deleted | Fate::Undeleted | Fate::Replaced | Fate::DeletedByOthers)
+    };
     let of_spans = fates.spans.iter().filter(stands).count() as u64;
     let mut lines: BTreeMap<&'static str, (u64, Option<usize>)> = BTreeMap::new();
     for (fate, span) in fates.spans.iter().zip(spans) {
@@ -180,7 +249,16 @@ fn trace_lines(
     let started = acknowledged.started.get(trace).copied().flatten();
     let started = started.map(|cell| cell as usize);
     if fates.lost_start {
-        lines.entry("missing").or_insert((0, started));
+        let result = if fates.is_gone { "gone" } else { "missing" };
+        lines.entry(result).or_insert((0, started));
+    }
+    let mut changes: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for subject in &fates.unmet {
+        let result = result_of(*subject);
+        *changes.entry(result).or_default() += 1;
+        let known = u32::try_from(trace).ok().and_then(|trace| acknowledged.changes.get(&trace));
+        let cell = known.and_then(|known| known.get(subject)).map(|change| change.cell as usize);
+        lines.entry(result).or_insert((0, cell));
     }
     if 1 < rows && !lines.contains_key("doubled") {
         let first = spans.first().map(|span| span.cell()).or(started);
@@ -193,6 +271,7 @@ fn trace_lines(
             trace_id: trace_id.clone(),
             result: result.to_owned(),
             spans,
+            changes: changes.get(result).copied().unwrap_or_default(),
             of_spans,
             rows: u64::from(rows),
             hour: cell.map(|cell| line_hour(cell.hour)).unwrap_or_default(),
@@ -208,7 +287,13 @@ const fn fault_of(fate: Fate) -> Option<&'static str> {
         Fate::Doubled => Some("doubled"),
         Fate::Altered(_) => Some("altered"),
         Fate::Undeleted => Some("deleted"),
-        Fate::Archived | Fate::Replaced | Fate::Elsewhere | Fate::Open | Fate::Deleted => None,
+        Fate::Gone => Some("gone"),
+        Fate::Archived
+        | Fate::Replaced
+        | Fate::Elsewhere
+        | Fate::Open
+        | Fate::DeletedByOthers
+        | Fate::Deleted => None,
     }
 }
 
@@ -240,17 +325,18 @@ fn sum_up(
             Fate::Elsewhere => sums.elsewhere += 1,
             Fate::Open => sums.open += 1,
             Fate::Deleted => sums.deleted += 1,
+            Fate::DeletedByOthers => sums.deleted_by_others += 1,
             Fate::Undeleted => {
                 sums.deleted += 1;
                 (0..*found).for_each(|_| sums.archived.add(span.fingerprint));
             }
-            Fate::Archived | Fate::Doubled | Fate::Altered(_) | Fate::Missing => {
+            Fate::Archived | Fate::Doubled | Fate::Altered(_) | Fate::Missing | Fate::Gone => {
                 sums.acknowledged.add(span.fingerprint);
                 (0..*found).for_each(|_| sums.archived.add(span.fingerprint));
                 if let Fate::Altered(other) = fate {
                     sums.archived.add(*other);
                 }
-                *touched.entry(line).or_default() |= *fate != Fate::Missing;
+                *touched.entry(line).or_default() |= !matches!(fate, Fate::Missing | Fate::Gone);
             }
         }
     }
@@ -260,7 +346,8 @@ fn sum_up(
     {
         *touched.entry(line).or_default() |= has_row;
         if fates.lost_start {
-            lines.entry(line).or_default().results.insert("missing", ());
+            let result = if fates.is_gone { "gone" } else { "missing" };
+            lines.entry(line).or_default().results.insert(result, ());
         }
     }
     for (line, is_there) in touched {

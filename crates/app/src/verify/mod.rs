@@ -11,11 +11,18 @@
 //! that is not in the table may be in another one, where it was archived before, or moved to; then
 //! that one is read for it.
 //!
-//! What is compared is what rows give back: their spans with resource and scope. Tags, assessments
-//! and columns that are derived from spans are not.
+//! What is compared is what rows give back: their spans with resource and scope; tags,
+//! assessments and links to runs as clients changed them last; deletions. Columns that are derived
+//! from spans are not, nor what `start_trace` says. What is not as it should be is looked for in the
+//! table's changes before it is called so: another writer may have done it ([`history`]).
+//!
+//! The ledger itself is part of what is judged: that it is whole, from the link that is noted outside
+//! of it back to where its retention begins.
 
 mod acknowledged;
 mod archived;
+mod changes;
+mod history;
 mod judge;
 mod manifest;
 mod report;
@@ -23,8 +30,10 @@ mod rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tracelake_journal::RealFs;
 use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
 use tracelake_model::{Clock as _, ExperimentId, SystemClock, TableName, TraceId};
 use tracelake_registry::{ExperimentRoute, Registry};
@@ -34,11 +43,13 @@ use crate::config::Settings;
 use crate::control::{ServerFile, request_flush, request_open_traces};
 use crate::engine::existing_folder;
 use crate::fault::{Fault, FaultKind};
-use crate::ledger::{Cell, newest_mark, read_blocks};
+use crate::ledger::{Cell, chain_check, newest_mark, read_blocks};
 use crate::lookup::known_tables;
+use crate::pipeline::Identity;
 use crate::service::Service;
 use acknowledged::Acknowledged;
 use archived::{Archived, Reading};
+use history::{excuse_others, excuse_unknown};
 use judge::{Excused, Judgement, judge};
 use manifest::compare;
 use report::hour_text;
@@ -164,11 +175,20 @@ async fn verify_beside(
 ) -> anyhow::Result<VerifyReport> {
     let mut notes: Vec<String> = side.flush().await?.into_iter().collect();
     let registry = open_registry(folder).await?;
+    let own = match &registry {
+        Some(registry) => {
+            let identity = Identity::load(Arc::new(RealFs), folder)?;
+            Some(identity.mark(registry.archiver_id()))
+        }
+        None => None,
+    };
     let tables = known_tables(folder, settings.default_table.clone(), registry.as_ref()).await?;
     let ledger = folder.ledger();
     let table = request.table.clone();
     let default_table = settings.default_table.clone();
     let asked = request.clone();
+    // Before the end of the ledger is looked for: what is noted is written by then.
+    let chain = chain_check(folder)?;
     let read = tokio::task::spawn_blocking(move || {
         let until = newest_mark(&ledger)?;
         let mut homes =
@@ -177,7 +197,7 @@ async fn verify_beside(
             Ok(asked.takes_hour(cell.hour)
                 && (cell.table == asked.table || homes.home(cell)? == asked.table))
         };
-        let read = Acknowledged::read(&ledger, until, &mut in_scope);
+        let read = Acknowledged::read(&ledger, until, chain, &mut in_scope);
         if let Some(registry) = homes.registry {
             homes.handle.block_on(registry.close());
         }
@@ -213,11 +233,46 @@ async fn verify_beside(
             &mut excused,
             &mut notes,
         )?;
-        let judged = judge(&acknowledged, &archived, &excused);
-        count_parked(&folder, &mut notes)?;
-        Ok(put_together(&request, snapshot.as_ref(), &acknowledged, &archived, judged, notes))
+        let snapshots = others.iter().map(|table| newest(&lake, &folder, table));
+        let judged = judge_with_history(
+            own.as_deref(),
+            snapshot.as_ref(),
+            snapshots,
+            (&acknowledged, &archived),
+            &mut excused,
+        )?;
+        let mut report =
+            put_together(&request, snapshot.as_ref(), &acknowledged, &archived, judged, notes);
+        report.faults.extend(parked(&folder)?);
+        report.ok &= report.faults.is_empty();
+        Ok(report)
     });
     compared.await?
+}
+
+/// Judges, and once more with what other writers did to the traces that are not as they should be:
+/// in the table, and in the others of the archive, where a trace that was moved may have been
+/// deleted.
+fn judge_with_history(
+    own: Option<&str>,
+    snapshot: Option<&TableSnapshot>,
+    others: impl Iterator<Item = anyhow::Result<Option<TableSnapshot>>>,
+    (acknowledged, archived): (&Acknowledged, &Archived),
+    excused: &mut Excused,
+) -> anyhow::Result<Judgement> {
+    let judged = judge(acknowledged, archived, excused);
+    let (Some(own), Some(snapshot)) = (own, snapshot) else { return Ok(judged) };
+    if judged.traces.is_empty() {
+        return Ok(judged);
+    }
+    let reach = excuse_others(snapshot, own, acknowledged, &judged, excused)?;
+    excuse_unknown(reach, acknowledged, &judged, excused);
+    for snapshot in others {
+        if let Some(snapshot) = snapshot? {
+            excuse_others(&snapshot, own, acknowledged, &judged, excused)?;
+        }
+    }
+    Ok(judge(acknowledged, archived, excused))
 }
 
 /// Where traces belong by now, as the registry has it.
@@ -303,6 +358,9 @@ fn look_elsewhere(
         let found = Archived::read(&wanted, &snapshot, Reading::default())?;
         let has_row = wanted.ids.iter().zip(&found.rows).filter(|(_, rows)| 0 < **rows);
         excused.rows_elsewhere.extend(has_row.map(|(id, _)| *id));
+        let unmet = found.unmet.into_iter();
+        let unmet = unmet.filter_map(|(trace, unmet)| Some((*wanted.ids.get(trace)?, unmet)));
+        excused.unmet_elsewhere.extend(unmet);
         let before = excused.elsewhere.len();
         for (place, _) in found.found.iter().enumerate().filter(|(_, found)| 0 < **found) {
             excused.elsewhere.extend(wanted.place_in(acknowledged, place));
@@ -315,16 +373,14 @@ fn look_elsewhere(
     Ok(())
 }
 
-fn count_parked(folder: &DataFolder, notes: &mut Vec<String>) -> anyhow::Result<()> {
-    let parked = match std::fs::read_dir(folder.parked()) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        entries => entries?.count().div_ceil(2),
+/// What was acknowledged and set aside: it is in no table.
+fn parked(folder: &DataFolder) -> anyhow::Result<Vec<String>> {
+    let entries = crate::parked::list(&folder.parked())?;
+    let said = |entry: &crate::parked::Entry| {
+        let what = if entry.is_record { "a record" } else { "a damaged part of the journal" };
+        format!("{what} that was acknowledged is set aside as `parked/{}`", entry.name)
     };
-    if 0 < parked {
-        notes
-            .push(format!("{parked} records of the journal could not be read and lie in `parked`"));
-    }
-    Ok(())
+    Ok(entries.iter().map(said).collect())
 }
 
 fn put_together(
@@ -335,10 +391,19 @@ fn put_together(
     judged: Judgement,
     mut notes: Vec<String>,
 ) -> VerifyReport {
-    let Judgement { hours, mut traces, others } = judged;
+    let Judgement { hours, mut traces, others, overridden, unknown_changes } = judged;
     let mut faults: Vec<String> = archived.unreadable.clone();
-    for (path, bytes) in &acknowledged.damaged {
-        faults.push(format!("ledger file `{}`: {bytes} bytes cannot be read", path.display()));
+    faults.extend(acknowledged.chain.faults.iter().cloned());
+    notes.extend(acknowledged.chain.notes.iter().cloned());
+    if 0 < overridden {
+        notes.push(format!(
+            "{overridden} tags, assessments and runs of clients another writer changed since"
+        ));
+    }
+    if 0 < unknown_changes {
+        notes.push(format!(
+            "{unknown_changes} tags, assessments and runs are not as clients left them: by whom they were changed is not known"
+        ));
     }
     if 0 < others {
         notes.push(format!("{others} spans of these traces came from elsewhere"));
@@ -400,6 +465,7 @@ fn note_unknown(
             result: "doubled".to_owned(),
             spans: 0,
             of_spans: 0,
+            changes: 0,
             rows,
             hour: String::new(),
             way_in: String::new(),

@@ -31,7 +31,8 @@ pub struct VerifyReport {
     /// Further ones that are not listed.
     #[serde(default)]
     pub traces_left_out: u64,
-    /// What else is wrong: files that cannot be read, a manifest that does not agree.
+    /// What else is wrong: files that cannot be read, a ledger that is damaged or not whole, records
+    /// that were set aside, a manifest that does not agree.
     #[serde(default)]
     pub faults: Vec<String>,
     /// What is worth knowing.
@@ -57,8 +58,8 @@ pub struct HourLine {
     pub hour: String,
     /// `otlp_protobuf`, `otlp_json`, `mlflow_traces_json` or `mlflow_start_trace`.
     pub way_in: String,
-    /// `ok`, `open`, or what is wrong: `missing`, `doubled`, `altered`, `deleted`; several with
-    /// commas between them.
+    /// `ok`, `open`, or what is wrong: `missing`, `doubled`, `altered`, `deleted`, `gone`; several
+    /// with commas between them.
     pub result: String,
     /// Traces and different spans that should be in the table, and the sum of their hashes.
     pub acknowledged: Figures,
@@ -74,6 +75,9 @@ pub struct HourLine {
     pub open: u64,
     /// Spans that another table of the archive has.
     pub elsewhere: u64,
+    /// Spans that another writer deleted with their row.
+    #[serde(default)]
+    pub deleted_by_others: u64,
 }
 
 /// Traces, spans, and the sum of the hashes of these spans, in which their order does not count.
@@ -106,10 +110,15 @@ impl Figures {
 pub struct TraceLine {
     /// The trace.
     pub trace_id: String,
-    /// `missing`, `doubled`, `altered`, or `deleted`: a client deleted it, and it is there.
+    /// `missing`, `doubled`, `altered`; `deleted`: a client deleted it, and it is there; `gone`: it
+    /// is not there, and whether another writer deleted it is not known; `tags`, `assessments`,
+    /// `runs`: the row does not show what a client changed last.
     pub result: String,
     /// Spans that are so.
     pub spans: u64,
+    /// Changes of clients that are so.
+    #[serde(default)]
+    pub changes: u64,
     /// Spans that should be there.
     pub of_spans: u64,
     /// Rows that the trace has.

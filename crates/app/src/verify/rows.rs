@@ -21,7 +21,7 @@ struct Row<'a> {
     text: Option<&'a str>,
 }
 
-const NUMBERS: [&str; 10] = [
+const NUMBERS: [&str; 12] = [
     "traces",
     "archived_traces",
     "spans",
@@ -32,6 +32,8 @@ const NUMBERS: [&str; 10] = [
     "open",
     "elsewhere",
     "rows",
+    "deleted_by_others",
+    "changes",
 ];
 
 /// The report as one batch: rows of `kind` `hour`, then `trace`, `fault` and `note`.
@@ -92,6 +94,8 @@ fn hour_row(line: &HourLine) -> Row<'_> {
             Some(line.open),
             Some(line.elsewhere),
             None,
+            Some(line.deleted_by_others),
+            None,
         ],
         hashes: [Some(acknowledged.hash_text()), Some(archived.hash_text())],
         ..Row::default()
@@ -102,6 +106,7 @@ fn trace_row(line: &TraceLine) -> Row<'_> {
     let mut numbers = [None; NUMBERS.len()];
     numbers[2] = Some(line.spans);
     numbers[9] = Some(line.rows);
+    numbers[11] = Some(line.changes);
     Row {
         kind: "trace",
         hour: Some(&line.hour).filter(|hour| !hour.is_empty()).map(String::as_str),

@@ -5,8 +5,9 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::SqlitePool;
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row as _, SqlitePool};
 use unitycatalog_common::services::encryption::{EnvelopeEncryptor, LocalKeyProvider};
 use unitycatalog_common::store::ObjectStoreAdapter;
 use unitycatalog_sqlite::{SqliteGraphStore, connect_graph, unified_migrator};
@@ -33,8 +34,10 @@ pub(super) async fn open(path: &Path) -> Result<(SqlitePool, Store), CatalogErro
     let pool = loop {
         match open_once(path).await {
             Ok(pool) => break pool,
-            Err(_) if attempt < OPEN_ATTEMPTS && !is_foreign(path) => attempt += 1,
-            Err(reason) => return Err(storage("open", path, &reason)),
+            Err(fault) if attempt < OPEN_ATTEMPTS && fault.may_pass() && !is_foreign(path) => {
+                attempt += 1;
+            }
+            Err(fault) => return Err(fault.of(path)),
         }
         tokio::time::sleep(OPEN_PAUSE).await;
     };
@@ -48,7 +51,66 @@ pub(super) async fn open(path: &Path) -> Result<(SqlitePool, Store), CatalogErro
     Ok((pool, ObjectStoreAdapter::new(graph)))
 }
 
-async fn open_once(path: &Path) -> Result<SqlitePool, String> {
+/// Why the file cannot be opened.
+#[derive(Debug)]
+enum OpenFault {
+    /// SQLite says so: the disk, a lock, a race with another process.
+    Sqlite(sqlx::Error),
+    /// The tables are not what they should be.
+    Schema(MigrateError),
+    /// A page is damaged.
+    Pages(String),
+}
+
+impl OpenFault {
+    /// Whether another attempt may find it otherwise.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => !is_corrupt(error),
+            Self::Schema(
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
+            ) => !is_corrupt(error),
+            Self::Schema(_) | Self::Pages(_) => false,
+        }
+    }
+
+    fn of(self, path: &Path) -> CatalogError {
+        let damaged =
+            |reason: String| CatalogError::Damaged { path: path.display().to_string(), reason };
+        match self {
+            Self::Pages(reason) => damaged(reason),
+            Self::Schema(MigrateError::VersionMissing(version)) => {
+                CatalogError::TooNew { path: path.display().to_string(), version }
+            }
+            Self::Schema(error @ (MigrateError::VersionMismatch(_) | MigrateError::Dirty(_))) => {
+                damaged(error.to_string())
+            }
+            Self::Sqlite(error)
+            | Self::Schema(
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
+            ) if is_corrupt(&error) || is_wrong(&error) => damaged(error.to_string()),
+            Self::Sqlite(error) => storage("open", path, &error),
+            Self::Schema(error) => storage("open", path, &error),
+        }
+    }
+}
+
+/// True when SQLite says that a file is damaged, or none of its own.
+fn is_corrupt(error: &sqlx::Error) -> bool {
+    matches!(sqlite_code(error), Some(11 | 26))
+}
+
+/// True when a statement does not fit the tables.
+fn is_wrong(error: &sqlx::Error) -> bool {
+    sqlite_code(error) == Some(1)
+}
+
+fn sqlite_code(error: &sqlx::Error) -> Option<i64> {
+    let code: i64 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}
+
+async fn open_once(path: &Path) -> Result<SqlitePool, OpenFault> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -61,12 +123,43 @@ async fn open_once(path: &Path) -> Result<SqlitePool, String> {
         .acquire_timeout(BUSY_TIMEOUT)
         .connect_with(options)
         .await
-        .map_err(|error| error.to_string())?;
-    if let Err(error) = unified_migrator().run(&pool).await {
+        .map_err(OpenFault::Sqlite)?;
+    let looked = async {
+        // Before anything is written to it.
+        let checked: String = sqlx::query("PRAGMA quick_check(1)")
+            .fetch_one(&pool)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(OpenFault::Sqlite)?;
+        if checked != "ok" {
+            return Err(OpenFault::Pages(checked));
+        }
+        unified_migrator().run(&pool).await.map_err(OpenFault::Schema)
+    };
+    if let Err(fault) = looked.await {
         pool.close().await;
-        return Err(error.to_string());
+        return Err(fault);
     }
     Ok(pool)
+}
+
+/// Renames the file and its log, so that another one can be made. The log goes first: it belongs to
+/// the file.
+pub(super) fn move_aside(path: &Path, aside: &Path) -> Result<(), CatalogError> {
+    for suffix in ["-wal", "-shm", ""] {
+        let name = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            std::path::PathBuf::from(name)
+        };
+        match std::fs::rename(name(path), name(aside)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(storage("move aside", path, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// True for a file that is not SQLite's, or cannot be read: trying again cannot help.

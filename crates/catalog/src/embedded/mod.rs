@@ -28,10 +28,14 @@ use unitycatalog_server::api::RequestContext;
 use unitycatalog_server::policy::{ConstantPolicy, Principal};
 use unitycatalog_server::services::ServerHandler;
 
+use crate::calls::UnityCatalog as _;
 use crate::error::CatalogError;
 
 /// Where the API lies on the service's HTTP port.
 pub const API_PATH: &str = "/api/2.1/unity-catalog";
+
+/// A name that is looked up to see whether the tables of the file are what they should be.
+const PROBED_NAME: &str = "tracelake";
 
 /// A Unity Catalog in one file. Times of creation and change are the library's, by the system's clock.
 ///
@@ -58,6 +62,30 @@ impl EmbeddedCatalog {
                 .map_err(|error| file::storage("open", path, &error))?;
         let path = path.to_owned();
         Ok(Self { library, pool, path, changes: Mutex::new(()) })
+    }
+
+    /// Opens the file as [`EmbeddedCatalog::open`] does; one that is damaged is moved to `aside`
+    /// first. Returns what was wrong with it.
+    ///
+    /// # Errors
+    /// As [`EmbeddedCatalog::open`]: a file of a newer program stays where it is.
+    pub async fn open_or_rebuild(
+        path: &Path,
+        aside: &Path,
+    ) -> Result<(Self, Option<String>), CatalogError> {
+        let opened = match Self::open(path).await {
+            Ok(catalog) => match catalog.catalog(PROBED_NAME).await {
+                Ok(_) | Err(CatalogError::NotFound { .. }) => return Ok((catalog, None)),
+                Err(error) => {
+                    catalog.close().await;
+                    error.to_string()
+                }
+            },
+            Err(CatalogError::Damaged { reason, .. }) => reason,
+            Err(error) => return Err(error),
+        };
+        file::move_aside(path, aside)?;
+        Ok((Self::open(path).await?, Some(opened)))
     }
 
     /// The routes below [`API_PATH`]. Every answer is JSON as the official API has it, also for

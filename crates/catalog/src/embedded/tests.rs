@@ -7,7 +7,6 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::calls::UnityCatalog as _;
 use crate::columns::{Column, ColumnType};
 use crate::error::CatalogErrorKind;
 use crate::register::{Registration, TableSpec, ensure_table};
@@ -239,4 +238,64 @@ async fn a_foreign_file_is_refused() {
         .unwrap();
     let error = EmbeddedCatalog::open(&path).await.unwrap_err();
     assert!(error.to_string().contains("catalog.db"), "{error}");
+}
+
+/// Scenario: the file is garbage, cut, has a page of zeros, or tables of another program under the
+/// names of its own; or a newer program migrated it.
+/// Guarantees: a damaged one is moved aside as it was and another one works; a newer one is refused
+/// and stays as it is.
+#[tokio::test]
+async fn a_damaged_file_is_made_again() {
+    let origin = TempDir::new().unwrap();
+    let catalog = open(&origin).await;
+    let table = spec("file:///data/t/", &["a"]);
+    ensure_table(&*catalog, &table).await.unwrap();
+    catalog.close().await;
+    let good = std::fs::read(origin.path().join("catalog.db")).unwrap();
+    let changed = async |statements: &[&'static str]| {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("catalog.db");
+        std::fs::write(&path, &good).unwrap();
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+        let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        for statement in statements {
+            sqlx::query(*statement).execute(&mut connection).await.unwrap();
+        }
+        sqlx::Connection::close(connection).await.unwrap();
+        std::fs::read(&path).unwrap()
+    };
+    let mut holed = good.clone();
+    let end = holed.len();
+    holed[4096..end].fill(0);
+    let wrong = changed(&["UPDATE _sqlx_migrations SET checksum = x'00'"]).await;
+    let cases = [
+        b"garbage".repeat(1000),
+        good[..good.len() / 2].to_vec(),
+        holed,
+        good[..50].to_vec(),
+        wrong,
+    ];
+    for (number, bytes) in cases.into_iter().enumerate() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("catalog.db");
+        let aside = folder.path().join("catalog.db.damaged-1");
+        std::fs::write(&path, &bytes).unwrap();
+        std::fs::write(folder.path().join("catalog.db-wal"), "left behind").unwrap();
+        let (catalog, reason) = EmbeddedCatalog::open_or_rebuild(&path, &aside).await.unwrap();
+        assert!(reason.is_some(), "case {number}");
+        assert_eq!(std::fs::read(&aside).unwrap(), bytes, "case {number}");
+        assert_eq!(ensure_table(&catalog, &table).await.unwrap(), Registration::Created);
+        catalog.close().await;
+        let (catalog, reason) = EmbeddedCatalog::open_or_rebuild(&path, &aside).await.unwrap();
+        assert_eq!(reason, None, "case {number}");
+        assert_eq!(ensure_table(&catalog, &table).await.unwrap(), Registration::Unchanged);
+    }
+    let newer = changed(&["INSERT INTO _sqlx_migrations SELECT 99991231, description, installed_on, success, checksum, execution_time FROM _sqlx_migrations LIMIT 1"]).await;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("catalog.db");
+    let aside = folder.path().join("aside");
+    std::fs::write(&path, &newer).unwrap();
+    let error = EmbeddedCatalog::open_or_rebuild(&path, &aside).await.unwrap_err();
+    assert!(matches!(error, CatalogError::TooNew { version: 99_991_231, .. }), "{error}");
+    assert_eq!((std::fs::read(&path).unwrap(), aside.try_exists().unwrap()), (newer, false));
 }

@@ -422,3 +422,77 @@ fn traces_move_between_tables_once() {
     assert_eq!(source.rows(), [(2, 2, 1)]);
     assert_eq!(target.rows(), [(1, 2, 1), (3, 4, 2)]);
 }
+
+/// Scenario: one archiver appends traces; another amends one and deletes one; a file is taken out by
+/// a version of somebody else, which adds another one with a trace of it; then the log's begin, or a
+/// change file, is gone.
+/// Guarantees: each row that went is told with what it was, newest first, by whom, and whether its
+/// trace stays; what is gone ends the reach.
+#[test]
+fn changes_are_told_back_to_where_they_are_known() {
+    let fixture = Fixture::new();
+    let mut one = fixture.writer("one");
+    one.commit_epoch(1, &[draft(1, 0..1), draft(2, 0..2)]).unwrap();
+    let base = one.snapshot().version();
+    let gone = changes(2, vec![TraceChange::Delete]);
+    fixture.writer("two").commit_epoch(7, &[draft(1, 1..2), gone]).unwrap();
+    one.commit_epoch(2, &[draft(3, 0..1), draft(4, 0..1)]).unwrap();
+    one.commit_epoch(3, &[draft(5, 0..1)]).unwrap();
+    let snapshot = fixture.table.snapshot(None).unwrap();
+    let files = snapshot.live_files((None, None)).unwrap();
+    let holds = |file: &&crate::LiveFile, trace: u128| {
+        let mut found = false;
+        let opened = fixture.table.files.open(&file.path).unwrap();
+        crate::data_file::read_trace_ids(opened, |_, text| {
+            found |= TraceId::parse(text) == Some(draft(trace, 0..1).trace_id);
+        })
+        .unwrap();
+        found
+    };
+    let removed = files.iter().find(|file| holds(file, 3)).unwrap();
+    let root = fixture.table.location().folder();
+    let log = |version: u64| root.join(crate::layout::log_file(version));
+    // A copy of the removed file stands for a rewritten one that keeps both its traces; then it goes.
+    std::fs::copy(root.join(&removed.path), root.join("copy.parquet")).unwrap();
+    let version = snapshot.version();
+    let size = removed.size_bytes;
+    let add = |path: &str| {
+        format!(
+            "{{\"add\":{{\"path\":\"{path}\",\"partitionValues\":{{}},\"size\":{size},\"modificationTime\":0,\"dataChange\":true}}}}\n"
+        )
+    };
+    let remove = |path: &str| {
+        format!(
+            "{{\"remove\":{{\"path\":\"{path}\",\"dataChange\":true,\"deletionTimestamp\":0}}}}\n"
+        )
+    };
+    let rewrite = remove(&removed.action_path) + &add("copy.parquet");
+    std::fs::write(log(version + 1), rewrite).unwrap();
+    std::fs::write(log(version + 2), remove("copy.parquet")).unwrap();
+    let told = || {
+        let snapshot = fixture.table.snapshot(None).unwrap();
+        let mut told = Vec::new();
+        let reach = snapshot.for_each_change(&|_| true, &mut |by, change, row| {
+            let trace = u128::from_be_bytes(row.trace_id.0) - 1;
+            told.push((by.version, by.applications.join(","), change, trace, row.spans.len()));
+        });
+        (told, reach.unwrap().from_version)
+    };
+    let (deleted, replaced) = (crate::RowChange::Deleted, crate::RowChange::Replaced);
+    let two = "two".to_owned();
+    let none = String::new();
+    let mut expected = vec![
+        (version + 2, none.clone(), deleted, 3, 1),
+        (version + 2, none.clone(), deleted, 4, 1),
+        (version + 1, none.clone(), replaced, 3, 1),
+        (version + 1, none, replaced, 4, 1),
+        (base + 1, two.clone(), replaced, 1, 1),
+        (base + 1, two, deleted, 2, 2),
+    ];
+    assert_eq!(told(), (expected.clone(), 0));
+    let change_file =
+        std::fs::read_dir(root.join("_change_data")).unwrap().next().unwrap().unwrap();
+    std::fs::remove_file(change_file.path()).unwrap();
+    expected.truncate(4);
+    assert_eq!(told(), (expected, base + 2));
+}

@@ -1,5 +1,6 @@
 //! A Delta table of traces: opened through the Delta kernel, created or accepted by us.
 
+mod changes;
 mod create;
 mod epochs;
 mod facts;
@@ -23,6 +24,7 @@ use object_store::path::Path as ObjectPath;
 use tokio::runtime::{Handle, Runtime};
 use url::Url;
 
+pub use changes::{ChangedVersion, FeedReach, RowChange};
 pub use create::create_or_accept;
 pub use epochs::EpochMark;
 pub use facts::TableFeatures;

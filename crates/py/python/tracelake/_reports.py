@@ -151,6 +151,8 @@ class HourLine:
     """Spans that are on their way to the table."""
     elsewhere: int
     """Spans that another table of the archive has."""
+    deleted_by_others: int
+    """Spans that another writer deleted with their row."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +161,13 @@ class TraceLine:
 
     trace_id: str
     result: str
-    """``missing``, ``doubled``, ``altered``, or ``deleted``: a client deleted it, and it is there."""
+    """``missing``, ``doubled``, ``altered``; ``deleted``: a client deleted it, and it is there; ``gone``: it
+    is not there, and whether another writer deleted it is not known; ``tags``, ``assessments``, ``runs``: the
+    row does not show what a client changed last."""
     spans: int
     """Spans that are so."""
+    changes: int
+    """Changes of clients that are so."""
     of_spans: int
     """Spans that should be there."""
     rows: int

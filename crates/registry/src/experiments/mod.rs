@@ -15,6 +15,7 @@ use tracelake_model::ExperimentId;
 
 use crate::Registry;
 use crate::error::{RegistryError, is_unique_violation, storage};
+use crate::ids;
 use validate::{check_artifact_location, check_name, check_not_reserved, check_tag};
 
 pub use search::{ExperimentPage, ExperimentQuery, ViewType};
@@ -131,7 +132,11 @@ impl Registry {
         for tag in &new.tags {
             put_tag(&mut transaction, number, tag).await?;
         }
+        let data_dir = self.data_dir.clone();
+        let covered = tokio::task::spawn_blocking(move || ids::cover(&data_dir, number));
+        covered.await.map_err(|error| failed(sqlx::Error::Io(std::io::Error::other(error))))??;
         transaction.commit().await.map_err(&failed)?;
+        self.changed();
         Ok(number.into())
     }
 
@@ -190,7 +195,11 @@ impl Registry {
         .execute(&mut *transaction)
         .await;
         match renamed {
-            Ok(_) => transaction.commit().await.map_err(&failed),
+            Ok(_) => {
+                transaction.commit().await.map_err(&failed)?;
+                self.changed();
+                Ok(())
+            }
             Err(error) if is_unique_violation(&error) => {
                 Err(RegistryError::ExperimentExists { name: new_name.to_owned() })
             }
@@ -234,6 +243,7 @@ impl Registry {
         if moved.rows_affected() == 0 {
             return Err(RegistryError::ExperimentNotFound { id: id.clone() });
         }
+        self.changed();
         Ok(())
     }
 
@@ -251,7 +261,9 @@ impl Registry {
         let mut transaction = self.begin("set experiment tag").await?;
         require_active(&mut transaction, id).await?;
         put_tag(&mut transaction, id.number(), tag).await?;
-        transaction.commit().await.map_err(storage("set experiment tag"))
+        transaction.commit().await.map_err(storage("set experiment tag"))?;
+        self.changed();
+        Ok(())
     }
 
     /// Removes a tag of an active experiment.
@@ -278,7 +290,9 @@ impl Registry {
         if deleted.rows_affected() == 0 {
             return Err(RegistryError::TagNotFound { id: id.clone(), key: key.to_owned() });
         }
-        transaction.commit().await.map_err(&failed)
+        transaction.commit().await.map_err(&failed)?;
+        self.changed();
+        Ok(())
     }
 
     async fn with_tags(&self, row: &SqliteRow) -> Result<Experiment, RegistryError> {

@@ -11,7 +11,7 @@ use crate::simulation::faults::Fault;
 use crate::simulation::history::Said;
 
 /// Operations of the file system of one epoch, about.
-const OPERATIONS: usize = 32;
+const OPERATIONS: usize = 56;
 
 impl World<'_> {
     /// Lets an archiver commit, perhaps die before it notes that, and tells another one to change

@@ -1,9 +1,12 @@
 use tracelake_decode::{DecodedRecord, Fingerprinter, RecordContent, RecordKind};
 use tracelake_journal::SegmentNumber;
 
+use tracelake_lake::TraceDraft;
+
 use super::*;
 use crate::ledger::newest_mark;
-use crate::ledger::tests::{deletion, id, ledger, spans, start};
+use crate::ledger::tests::{chain, change, deletion, id, ledger, set_tag, spans, start};
+use crate::ledger::text_hash;
 
 const DAY: u64 = 86_400_000_000_000;
 
@@ -18,8 +21,9 @@ fn acknowledged(records: &[DecodedRecord], again: &[usize]) -> Acknowledged {
             writer.write(SegmentNumber::new(epoch as u64 + 1), DAY, DAY).unwrap();
         }
     }
-    let until = newest_mark(folder.path()).unwrap();
-    Acknowledged::read(folder.path(), until, &mut |_| Ok(true)).unwrap()
+    let files = folder.path().join("ledger");
+    let until = newest_mark(&files).unwrap();
+    Acknowledged::read(&files, until, chain(folder.path()), &mut |_| Ok(true)).unwrap()
 }
 
 fn fingerprints(record: &DecodedRecord) -> Vec<u64> {
@@ -175,4 +179,68 @@ fn what_is_on_its_way_is_not_missing() {
         judged.hours.iter().map(|line| (line.result.as_str(), line.open)).collect();
     assert_eq!(results, [("open", 1), ("missing", 0)]);
     assert_eq!(judged_with(&[1, 2]).traces, []);
+}
+
+/// Scenario: a client set tags on three traces; the row of the first shows them, that of the second
+/// does not, that of the third did until another writer replaced it. Then the second is open, or was
+/// deleted since.
+/// Guarantees: only the second is named, with how many changes, and not while it is open or deleted.
+#[test]
+fn changes_that_a_row_does_not_show_are_named() {
+    let changed = |trace| change(trace, vec![set_tag("a", "1"), set_tag("b", "2")]);
+    let mut records = vec![otlp(1, 0..1), otlp(2, 0..1), otlp(3, 0..1)];
+    records.extend([changed(1), changed(2), changed(3)]);
+    let judged_with = |records: &[DecodedRecord], open: Option<u128>| {
+        let acknowledged = acknowledged(records, &[]);
+        let rows = [1, 2, 3].map(|trace| (trace, fingerprints(&otlp(trace, 0..1))));
+        let mut archived = archived(&acknowledged, &rows);
+        for trace in 1..4 {
+            let mut row = TraceDraft::new(id(trace));
+            let mut info = tracelake_model::TraceInfo::new(id(trace));
+            info.set_tag("a".to_owned(), "1".to_owned());
+            info.set_tag("b".to_owned(), if trace == 1 { "2" } else { "other" }.to_owned());
+            row.info = Some(info);
+            archived.take_changes(&acknowledged, &row);
+        }
+        let tag = Subject::Tag(text_hash("b"));
+        let mut excused =
+            Excused { open: open.map(id).into_iter().collect(), ..Excused::default() };
+        excused.overridden.insert(id(3), [tag].into());
+        let judged = judge(&acknowledged, &archived, &excused);
+        let lines = judged.traces.into_iter();
+        let lines =
+            lines.map(|line| (TraceId::parse(&line.trace_id).unwrap(), line.result, line.changes));
+        (lines.collect::<Vec<_>>(), judged.overridden)
+    };
+    assert_eq!(judged_with(&records, None), (vec![(id(2), "tags".to_owned(), 1)], 1));
+    assert_eq!(judged_with(&records, Some(2)), (vec![], 1));
+    let anew = [records, vec![deletion(2), otlp(2, 0..1)]].concat();
+    assert_eq!(judged_with(&anew, None), (vec![], 1));
+}
+
+/// Scenario: two traces and a `start_trace` have no row: another writer deleted that of the first
+/// with one of its two spans, the second came before the changes that are known, the third after.
+/// Guarantees: what was in the deleted row is counted apart and no fault, the rest is missing; the
+/// second is gone, and nobody knows by whom.
+#[test]
+fn what_others_deleted_is_told_apart() {
+    let acknowledged = acknowledged(&[otlp(1, 0..2), otlp(2, 0..2), start(3)], &[]);
+    let archived = archived(&acknowledged, &[]);
+    let first = acknowledged.range(acknowledged.number(id(1)).unwrap()).start;
+    let excused = Excused {
+        deleted_spans: [first].into(),
+        deleted_rows: [id(1)].into(),
+        unknown: [id(2)].into(),
+        ..Excused::default()
+    };
+    let judged = judge(&acknowledged, &archived, &excused);
+    let lines: Vec<(TraceId, &str, u64)> = judged
+        .traces
+        .iter()
+        .map(|line| (TraceId::parse(&line.trace_id).unwrap(), line.result.as_str(), line.spans))
+        .collect();
+    assert_eq!(lines, [(id(1), "missing", 1), (id(2), "gone", 2), (id(3), "missing", 0)]);
+    let [spans, started] = judged.hours.as_slice() else { panic!("{:?}", judged.hours) };
+    assert_eq!((spans.deleted_by_others, spans.acknowledged.spans), (1, 3));
+    assert_eq!((spans.result.as_str(), started.result.as_str()), ("gone, missing", "missing"));
 }
