@@ -27,6 +27,7 @@ mod epoch_file;
 mod find;
 mod homes;
 mod identity;
+mod kept;
 mod moves;
 mod plans;
 mod recover;
@@ -571,7 +572,11 @@ impl Pipeline {
             traces.into_iter().partition(|trace| deferred.contains(&trace.trace_id));
         match is_in {
             // What the table does not take now it does not take in the next epoch either.
-            Ok(true) if kept => outcome.kept += left.len(),
+            Ok(true) if kept => {
+                outcome.kept += left.len();
+                self.keep(segment, table, left);
+                return;
+            }
             Ok(true) => outcome.deferred += left.len(),
             Ok(false) => {
                 self.plans.strike(segment, table);
