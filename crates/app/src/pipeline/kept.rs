@@ -67,6 +67,7 @@ impl Pipeline {
         let folder = self.archive.folder.parked();
         let fs = self.fs.as_ref();
         fs.create_dir_all(&folder)?;
+        fs.sync_dir(self.archive.folder.root())?;
         for (number, (header, payload)) in self.assembler.carry_of(traces).enumerate() {
             let name = format!("append-only-{:020}-{number:08}", epoch.get());
             write_file(fs, &folder.join(format!("{name}.header.json")), &header.to_bytes())?;
