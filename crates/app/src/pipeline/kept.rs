@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use tracelake_journal::SegmentNumber;
-use tracelake_lake::TraceDraft;
+use tracelake_lake::{EpochOutcome, TraceDraft};
 use tracelake_model::{TableName, TraceId};
 use tracing::{error, warn};
 
@@ -21,14 +21,24 @@ const SHARE: usize = 4;
 const PIECE_BYTES: usize = 1 << 10;
 
 impl Pipeline {
+    /// Notes for `status` how many pieces `table` does not take; true when there are any. A commit without
+    /// late pieces says nothing of those that wait.
+    pub(super) fn note_kept(&mut self, table: &TableName, done: &EpochOutcome) -> bool {
+        if 0 < done.kept || !done.is_append_only {
+            self.blocked.keep(table, done.kept);
+        }
+        0 < done.kept
+    }
+
     /// Puts back what `table` does not take, as far as there is room for it; the rest is set aside, the
-    /// largest pieces first, so that half of the room is free again.
+    /// largest pieces first, so that half of the room is free again. Returns how many there were.
     pub(super) fn keep(
         &mut self,
         epoch: SegmentNumber,
         table: &TableName,
         traces: Vec<TraceDraft>,
-    ) {
+    ) -> usize {
+        let pieces = traces.len();
         let mut bytes: HashMap<TraceId, usize> = HashMap::new();
         for trace in traces {
             let spans = trace.spans.iter().map(tracelake_decode::SpanRecord::weight_bytes);
@@ -38,7 +48,7 @@ impl Pipeline {
         let room = self.schedule.settle.max_open_bytes / SHARE;
         let mut held: usize = bytes.values().sum();
         if held <= room {
-            return;
+            return pieces;
         }
         let mut by_size: Vec<(TraceId, usize)> = bytes.into_iter().collect();
         by_size.sort_unstable_by_key(|(trace_id, bytes)| (std::cmp::Reverse(*bytes), *trace_id));
@@ -52,13 +62,13 @@ impl Pipeline {
         }
         match self.set_aside(epoch, &beyond) {
             Ok(()) => {
-                let pieces = beyond.len();
                 drop(self.assembler.take_out(&beyond));
-                error!(%table, pieces, "late pieces for an append-only table are set aside in `parked`");
+                error!(%table, pieces = beyond.len(), "late pieces for an append-only table are set aside in `parked`");
             }
             // They stay open.
             Err(error) => warn!(%table, error = format!("{error:#}"), "late pieces not set aside"),
         }
+        pieces
     }
 
     /// Writes what is open of traces as parked records; durable when this returns. The names keep the

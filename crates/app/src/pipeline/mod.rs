@@ -537,10 +537,7 @@ impl Pipeline {
         let is_in = match tried {
             Ok(done) => {
                 self.blocked.release(table);
-                kept = 0 < done.kept;
-                if kept || !done.is_append_only {
-                    self.blocked.keep(table, done.kept);
-                }
+                kept = self.note_kept(table, &done);
                 outcome.add(table, &done);
                 Ok(true)
             }
@@ -573,8 +570,7 @@ impl Pipeline {
         match is_in {
             // What the table does not take now it does not take in the next epoch either.
             Ok(true) if kept => {
-                outcome.kept += left.len();
-                self.keep(segment, table, left);
+                outcome.kept += self.keep(segment, table, left);
                 return;
             }
             Ok(true) => outcome.deferred += left.len(),
