@@ -130,3 +130,32 @@ def test_what_another_engine_asks_is_obeyed(make_server: Callable[..., Server]) 
     server.flush()
     assert len(table.rows(path)[first.hex()]["spans"]) == 2
     assert properties(path) == asked | {"delta.appendOnly": "false"}
+
+
+def test_what_an_append_only_table_does_not_take_costs_no_other_table(
+    make_server: Callable[..., Server],
+) -> None:
+    """More late spans for it than open traces may hold: requests go on for all, and what is beyond a part of the
+    memory is set aside, not lost."""
+    server = make_server("--settle-after", "1h", "--idle-after", "1h", "--max-open", "64KiB")
+    server.start()
+    path = server.table_path()
+    make = generate.Maker(8)
+    ids = [make.trace_id() for _ in range(40)]
+    for trace_id in ids:
+        send(server, make, trace_id)
+    server.flush()
+    alter(path, {"delta.appendOnly": "true"})
+    text = "late words " * 300
+    for first in range(0, len(ids), 4):
+        for trace_id in ids[first : first + 4]:
+            otlp.post(server.url, generate.request(make.span(trace_id, attributes={"text": text})))
+        answer = server.session.post(f"{server.url}/api/v1/flush", timeout=30)
+        assert answer.status_code == 200, answer.text
+    (seen,) = json.loads(server.cli.ok("status", "--format", "json"))["tables"]
+    assert seen["open_bytes"] <= 16 << 10 and seen["late_traces"] < len(ids) / 4
+    aside = {p.name for p in (server.data_dir / "parked").glob("append-only-*.payload")}
+    assert len(aside) + seen["late_traces"] == len(ids)
+    send(server, make, make.trace_id())
+    server.flush()
+    assert len(table.rows(path)) == len(ids) + 1

@@ -162,6 +162,7 @@ fn kind_of(cause: &(dyn std::error::Error + 'static)) -> Option<FaultKind> {
         return match error {
             LakeError::SchemaMismatch { .. }
             | LakeError::UnsupportedFeature { .. }
+            | LakeError::AppendOnly { .. }
             | LakeError::TablesElsewhere { .. } => Some(FaultKind::Conflict),
             LakeError::NotMounted { .. } => Some(FaultKind::TemporarilyUnavailable),
             _ => None,

@@ -111,8 +111,9 @@ fn link_once(link: &Path, wanted: &Path) -> Result<(), LakeError> {
         let absolute = std::path::absolute(wanted);
         let same = std::fs::canonicalize(wanted).or(absolute).is_ok_and(|path| path == *known);
         return if same {
-            // Its marker was made together with the link: that it is missing means something.
-            Ok(())
+            // Its marker was made together with the link: that it is missing means something. The link
+            // itself may be that of a command that died before it was durable.
+            sync_parent(link).map_err(|source| storage("sync the folder of", link, source))
         } else {
             Err(elsewhere(link, format!("leads to `{}`", known.display()), wanted))
         };

@@ -33,6 +33,7 @@ mod finish;
 mod healing;
 mod homes;
 mod identity;
+mod kept;
 mod moves;
 mod plans;
 mod recover;
@@ -521,10 +522,7 @@ impl Pipeline {
         let is_in = match tried {
             Ok(done) => {
                 self.blocked.release(table);
-                kept = 0 < done.kept;
-                if kept || !done.is_append_only {
-                    self.blocked.keep(table, done.kept);
-                }
+                kept = self.note_kept(table, &done);
                 outcome.add(table, &done);
                 Ok(true)
             }
@@ -556,7 +554,10 @@ impl Pipeline {
             traces.into_iter().partition(|trace| deferred.contains(&trace.trace_id));
         match is_in {
             // What the table does not take now it does not take in the next epoch either.
-            Ok(true) if kept => outcome.kept += left.len(),
+            Ok(true) if kept => {
+                outcome.kept += self.keep(segment, table, left);
+                return;
+            }
             Ok(true) => outcome.deferred += left.len(),
             Ok(false) => {
                 self.plans.strike(segment, table);

@@ -388,6 +388,15 @@ impl Assembler {
         open.sort_unstable_by_key(|(trace_id, _)| **trace_id);
         open.into_iter().flat_map(|(trace_id, trace)| trace.carry(*trace_id))
     }
+
+    /// What is open of some traces, as [`Self::carry`], in their order.
+    pub fn carry_of<'a>(
+        &'a self,
+        traces: &'a [TraceId],
+    ) -> impl Iterator<Item = CarriedRecord> + 'a {
+        let open = traces.iter().filter_map(|trace_id| Some((trace_id, self.open.get(trace_id)?)));
+        open.flat_map(|(trace_id, trace)| trace.carry(*trace_id))
+    }
 }
 
 #[cfg(test)]

@@ -198,13 +198,8 @@ pub(super) fn mend(snapshot: TableSnapshot) -> Result<TableSnapshot, LakeError> 
         for path in snapshot.checkpoint_files() {
             is_damaged |= look(&table, &path)?.is_err();
         }
-        let is_misnamed = match named(&table)? {
-            Named::Nothing => false,
-            Named::Garbage => true,
-            // The kernel refuses a name of nothing; one of several files it has looked at.
-            Named::Checkpoint(_) => false,
-        };
-        if !is_damaged && !is_misnamed {
+        // A name of nothing the kernel has refused.
+        if !is_damaged && named(&table)? != Named::Garbage {
             return Ok(snapshot);
         }
         if hide_damage(&table)? {
