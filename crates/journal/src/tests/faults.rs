@@ -1,7 +1,6 @@
 //! Full devices, failing syncs, limits, owners.
 
 use super::*;
-use crate::JournalFs as _;
 use crate::segment::FILE_HEADER_LEN;
 
 /// Bytes of a segment without records.
