@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use tracelake_journal::SegmentNumber;
+use tracelake_journal::{SegmentNumber, create_folder};
 use tracelake_lake::{EpochOutcome, TraceDraft};
 use tracelake_model::{TableName, TraceId};
 use tracing::{error, warn};
@@ -76,8 +76,7 @@ impl Pipeline {
     fn set_aside(&self, epoch: SegmentNumber, traces: &[TraceId]) -> anyhow::Result<()> {
         let folder = self.archive.folder.parked();
         let fs = self.fs.as_ref();
-        fs.create_dir_all(&folder)?;
-        fs.sync_dir(self.archive.folder.root())?;
+        create_folder(fs, &folder)?;
         for (number, (header, payload)) in self.assembler.carry_of(traces).enumerate() {
             let name = format!("append-only-{:020}-{number:08}", epoch.get());
             write_file(fs, &folder.join(format!("{name}.header.json")), &header.to_bytes())?;

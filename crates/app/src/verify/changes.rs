@@ -2,25 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use tracelake_decode::conventions::trace_tags;
 use tracelake_lake::TraceDraft;
 
 use super::acknowledged::KnownChange;
 use crate::ledger::{Subject, assessment_hash, text_hash};
 
-/// Those of `changes` that the row does not show. A tag that the row's spans set as well is passed
-/// over: which of the two stands depends on what came later.
+/// Those of `changes` that the row does not show. What a call says of a tag stands over spans and
+/// `start_trace`, whichever came first.
 pub(super) fn unmet(changes: &BTreeMap<Subject, KnownChange>, row: &TraceDraft) -> Vec<Subject> {
     let info = row.full_info();
     let hash = |(key, value): (&String, &String)| (text_hash(key), text_hash(value));
     let tags: BTreeMap<u64, u64> = info.tags.iter().map(hash).collect();
-    let of_spans: Vec<u64> = trace_tags(&row.spans).keys().map(|key| text_hash(key)).collect();
     let said = info.assessments.iter();
     let assessments: BTreeMap<u64, u64> =
         said.map(|said| (text_hash(&said.assessment_id), assessment_hash(said))).collect();
     let is_linked = |id: u64| info.linked_runs.iter().any(|run| text_hash(run) == id);
     let is_met = |(subject, change): (&Subject, &KnownChange)| match subject {
-        Subject::Tag(key) => tags.get(key).copied() == change.value || of_spans.contains(key),
+        Subject::Tag(key) => tags.get(key).copied() == change.value,
         Subject::Assessment(id) => assessments.get(id).copied() == change.value,
         Subject::Run(id) => is_linked(*id),
     };
