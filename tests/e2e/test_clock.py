@@ -91,3 +91,17 @@ def test_a_wall_clock_that_steps_stops_nothing_and_deletes_nothing(
     created.append(sender.send())
     assert created == sorted(created)
     assert "panicked" not in server.log_path.read_text(errors="replace")
+
+
+def test_a_service_that_starts_before_1970_answers_once_the_date_is_set(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """It says what is wrong, and needs no restart."""
+    clock = WallClock(tmp_path)
+    clock.set(-int(time.time()) - DAY)
+    server = make_server(env=clock.environment)
+    server.start()
+    assert "the system's date is before 1970" in server.log_path.read_text()
+    clock.set(0)
+    begun = datetime.now(UTC)
+    assert begun <= Sender(server).send() <= datetime.now(UTC)

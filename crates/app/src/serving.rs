@@ -12,7 +12,8 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracelake_intake::{grpc_service, http_router};
-use tracing::info;
+use tracelake_model::{Clock as _, SystemClock};
+use tracing::{error, info};
 
 use crate::api;
 use crate::api::guard::{refuse_foreign_names, refuse_foreign_pages};
@@ -80,6 +81,10 @@ impl Serving {
         let default_table = settings.default_table.clone();
         let filling = tasks::spawn(async move { archive.fill_catalog(&default_table).await });
         server.write(&service.archive.folder.server_file())?;
+        if SystemClock.now_unix_nano() == 0 {
+            // An answer has a date, and hyper knows none before that year.
+            error!("the system's date is before 1970: requests are answered once it is set");
+        }
         info!(http = %server.http, grpc = %server.grpc, data_dir = %data_dir.display(), "serving");
         Ok(Self { server, service, stop, http, grpc, filling })
     }

@@ -16,7 +16,8 @@
 //!
 //! **After a restart** the clock goes on from where the one before ended, and the time in which no
 //! process ran looks like a step ahead. Up to [`DOWNTIME_NANO`] it is taken for that at once; more, when
-//! wall and monotonic time of the new process have agreed for [`AGREED_NANO`], or by a witness.
+//! wall and monotonic time of the new process have agreed for [`AGREED_NANO`], or by a witness. A machine that
+//! came up with a date before this program was made is followed at once when it is set.
 //!
 //! **Proven** time is what deletions by age go by: it moves with monotonic time and by witnesses
 //! alone, and is never later than the system's wall time.
@@ -24,6 +25,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{Clock, Times};
+
+/// 2026-01-01: there was no such program before, so a clock that shows less is wrong.
+const EARLIEST_NANO: u64 = 1_767_225_600_000_000_000;
 
 /// What the system may be ahead and be followed at once: more than a leap second, or than a daemon that
 /// sets the time now and then sets it by.
@@ -97,7 +101,11 @@ impl State {
             self.agreed_since_nano = None;
         }
         let agreed = self.agreed_since_nano.map(|since| self.looked_nano.saturating_sub(since));
-        let believed = agreed.is_some_and(|agreed| AGREED_NANO <= agreed);
+        let known_wrong = self.given_unix_nano < EARLIEST_NANO;
+        let believed = known_wrong || agreed.is_some_and(|agreed| AGREED_NANO <= agreed);
+        if known_wrong {
+            self.proven_unix_nano = self.proven_unix_nano.max(system_unix_nano);
+        }
         let steady = self.given_unix_nano.saturating_add(passed);
         self.given_unix_nano = if steady.saturating_add(STEP_NANO) < system_unix_nano && !believed {
             steady
@@ -155,7 +163,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
     const DAY: u64 = 86_400 * SECOND;
-    const START: u64 = 20_000 * DAY;
+    const START: u64 = 21_000 * DAY;
 
     /// Two clocks that are set by hand.
     #[derive(Debug)]
@@ -256,9 +264,9 @@ mod tests {
     }
 
     /// Scenario: a restart an hour later, a hundred days later, and with a wall clock that is behind
-    /// what the earlier process wrote.
+    /// what the earlier process wrote; a first start in 1970.
     /// Guarantees: an hour is followed at once, a hundred days when the two clocks have agreed for a
-    /// while; neither is proof; nothing runs back.
+    /// while; neither is proof; nothing runs back; from 1970 the first step is followed.
     #[test]
     fn downtime_is_told_from_a_wrong_date() {
         let two = Two::new(START + 3_600 * SECOND);
@@ -281,6 +289,15 @@ mod tests {
         assert_eq!(clock.now_unix_nano(), START + SECOND);
         two.pass(2 * AGREED_NANO);
         assert_eq!(clock.now_unix_nano(), START + SECOND + 2 * AGREED_NANO, "it has stepped");
+
+        let two = Two::new(0);
+        let clock = steady(&two, None);
+        two.pass(SECOND);
+        assert_eq!(clock.times(), both(SECOND));
+        two.set(START);
+        assert_eq!(clock.times(), both(START), "it was wrong for sure");
+        two.set(START + DAY);
+        assert_eq!(clock.times(), both(START));
 
         let two = Two::new(0);
         let clock = steady(&two, Some(both(START)));
