@@ -205,7 +205,7 @@ fn each_version_is_synced_once() {
     assert_eq!(syncs(&watched), [] as [&str; 0]);
 
     let mut other = Fixture::new();
-    std::mem::swap(&mut other.table, &mut fresh(&fixture));
+    other.table = fresh(&fixture);
     other.writer("three").commit_epoch(1, &[draft(13, 0..1)]).unwrap();
     assert_eq!(writer.committed_epoch().unwrap(), Some(2));
     assert_eq!(syncs(&watched), ["sync log"]);
@@ -251,7 +251,7 @@ fn absence_is_a_lookup_too() {
     let mut writer = fixture.writer("one");
     let gone = std::collections::HashSet::from([draft(1, 0..1).trace_id]);
     let mut other = Fixture::new();
-    std::mem::swap(&mut other.table, &mut fresh(&fixture));
+    other.table = fresh(&fixture);
     assert_eq!(other.writer("two").delete_traces(&gone).unwrap().deleted, 1);
     watched.fail(Some("sync log"));
     assert!(writer.archived(&gone).is_err());
