@@ -440,7 +440,7 @@ fn changes_are_told_back_to_where_they_are_known() {
     one.commit_epoch(3, &[draft(5, 0..1)]).unwrap();
     let snapshot = fixture.table.snapshot(None).unwrap();
     let files = snapshot.live_files((None, None)).unwrap();
-    let holds = |file: &&crate::LiveFile, trace: u128| {
+    let holds = |file: &&LiveFile, trace: u128| {
         let mut found = false;
         let opened = fixture.table.files.open(&file.path).unwrap();
         crate::data_file::read_trace_ids(opened, |_, text| {
