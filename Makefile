@@ -49,6 +49,8 @@ export TRACELAKE_PYRIGHT ?= $(NPM_DIR)/node_modules/.bin/pyright
 # Extra arguments for the test runners: make e2e PYTEST_ARGS='-k crash'
 PYTEST_ARGS ?=
 CRASH_ROUNDS ?= 200
+ROUNDS ?= 50
+FS ?= ext4
 SCHEDULES ?= 10000
 SEED ?= 1
 HISTORIES ?= 10000
@@ -109,10 +111,17 @@ e2e: venv contract-tools package ## End-to-end tests only (builds what changed)
 	@$(TEST_ENV) $(PYTHON) -m pytest -v -p no:cacheprovider $(PYTEST_ARGS)
 
 .PHONY: crash
-crash: package ## Kill the service at random (CRASH_ROUNDS=200 times) and at every failpoint, alone and in turn
-	@$(call step,$(CRASH_ROUNDS) rounds of kill -9$(,) each failpoint: about $$(( $(CRASH_ROUNDS) * 3 / 60 + 5 )) minutes)
+crash: package ## Kill the service at random (CRASH_ROUNDS=200 times), at every failpoint and at every system call
+	@$(call step,$(CRASH_ROUNDS) rounds of kill -9$(,) each failpoint$(,) each system call: about $$(( $(CRASH_ROUNDS) * 3 / 60 + 40 )) minutes)
 	@$(TEST_ENV) CRASH_ALL=1 CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTHON) -m pytest -s -v \
-	  -p no:cacheprovider --timeout 0 test_failpoints.py test_crash.py $(PYTEST_ARGS)
+	  -p no:cacheprovider --timeout 0 test_failpoints.py test_crash.py test_system_calls.py $(PYTEST_ARGS)
+
+.PHONY: power-cuts
+power-cuts: package ## Cut the power of a file system under load, as root: make power-cuts [ROUNDS=50] [FS=ext4 or xfs]
+	@$(call step,$(ROUNDS) power cuts on $(FS): about $$(( $(ROUNDS) * 4 / 60 + 1 )) minutes)
+	@command -v mkfs.$(FS) >/dev/null || apt-get install --yes --quiet $(if $(filter xfs,$(FS)),xfsprogs,e2fsprogs)
+	@$(TEST_ENV) POWER_CUTS=$(ROUNDS) POWER_CUT_KIND=$(FS) $(PYTHON) -m pytest -s -v -rs \
+	  -p no:cacheprovider --timeout 0 test_power_cuts.py $(PYTEST_ARGS)
 
 .PHONY: simulate
 simulate: ## Simulated crashes and faults of disk and store: make simulate [SCHEDULES=10000] [SEED=1]
