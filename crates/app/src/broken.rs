@@ -10,7 +10,8 @@ pub(crate) struct Broken {
     step: Option<Step>,
 }
 
-/// A step without which acknowledged data is lost or doubled.
+/// A step without which acknowledged data is lost or doubled, or a promise is broken otherwise. What
+/// only the simulation can leave out is there in tests alone.
 #[cfg(debug_assertions)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -20,6 +21,23 @@ pub(crate) enum Step {
     Txn,
     /// What is unsettled goes on into the next epoch.
     Carry,
+    /// The syncs of the journal's folders.
+    FolderSync,
+    /// The syncs of the folders of tables.
+    #[cfg(test)]
+    TableSync,
+    /// The sync of a checkpoint before it is named.
+    #[cfg(test)]
+    CheckpointSync,
+    /// The sync of a log before it is believed that something is not there any more.
+    #[cfg(test)]
+    AbsenceSync,
+    /// Waits by monotonic time instead of wall time.
+    #[cfg(test)]
+    MonotonicWaits,
+    /// What a trace had when it ended is kept apart from what calls said since.
+    #[cfg(test)]
+    StartApart,
 }
 
 #[cfg(debug_assertions)]
@@ -30,14 +48,17 @@ impl Broken {
         Self { step }
     }
 
-    /// What the environment says: `TRACELAKE_BREAK=sync`, `txn` or `carry`.
+    /// What the environment says: `TRACELAKE_BREAK=sync`, `txn`, `carry` or `folder-sync`.
     pub(crate) fn from_environment() -> anyhow::Result<Self> {
         let step = match std::env::var("TRACELAKE_BREAK").ok().as_deref() {
             None | Some("") => None,
             Some("sync") => Some(Step::Sync),
             Some("txn") => Some(Step::Txn),
             Some("carry") => Some(Step::Carry),
-            Some(other) => anyhow::bail!("TRACELAKE_BREAK=`{other}`: sync, txn or carry"),
+            Some("folder-sync") => Some(Step::FolderSync),
+            Some(other) => {
+                anyhow::bail!("TRACELAKE_BREAK=`{other}`: sync, txn, carry or folder-sync")
+            }
         };
         if let Some(step) = step {
             tracing::error!(?step, "this process is broken on purpose and loses data");
@@ -45,8 +66,8 @@ impl Broken {
         Ok(Self { step })
     }
 
-    pub(crate) fn leaves_out_sync(self) -> bool {
-        self.step == Some(Step::Sync)
+    pub(crate) fn leaves_out(self, step: Step) -> bool {
+        self.step == Some(step)
     }
 }
 

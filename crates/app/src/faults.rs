@@ -15,6 +15,9 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use tracelake_journal::{JournalFile, JournalFs, JournalRead, ListedFile, LockOutcome};
 use tracelake_lake::{Fill, LakeError, OpenedFile, PutOutcome, TableFiles};
+use url::Url;
+
+use crate::broken::{Broken, Step};
 
 /// A record whose bytes contain this ends whoever takes it in, as one does that makes the process
 /// run out of memory: `TRACELAKE_POISON`, for the tests of what becomes of such a record.
@@ -201,11 +204,19 @@ pub(crate) fn journal_fs(fs: Arc<dyn JournalFs>) -> anyhow::Result<Arc<dyn Journ
         return Ok(fs);
     }
     tracing::warn!(is_volatile, "this process may die on purpose");
-    Ok(Arc::new(FaultyFs { fs, is_volatile }))
+    Ok(Arc::new(FaultyFs { fs, is_volatile, syncs_folders: true }))
+}
+
+/// The file system of the journal, as a build sees it that leaves a step out.
+pub(crate) fn broken_fs(fs: Arc<dyn JournalFs>, broken: Broken) -> Arc<dyn JournalFs> {
+    if broken.leaves_out(Step::FolderSync) {
+        return Arc::new(FaultyFs { fs, is_volatile: false, syncs_folders: false });
+    }
+    fs
 }
 
 /// The files of a table, with what the environment asks for.
-pub(crate) fn table_files(files: Arc<dyn TableFiles>) -> Arc<dyn TableFiles> {
+pub(crate) fn table_files(_: &Url, files: Arc<dyn TableFiles>) -> Arc<dyn TableFiles> {
     Arc::new(FaultyTable(files))
 }
 
@@ -213,6 +224,7 @@ pub(crate) fn table_files(files: Arc<dyn TableFiles>) -> Arc<dyn TableFiles> {
 struct FaultyFs {
     fs: Arc<dyn JournalFs>,
     is_volatile: bool,
+    syncs_folders: bool,
 }
 
 /// What a file of the journal is, by its name.
@@ -285,6 +297,9 @@ impl JournalFs for FaultyFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        if !self.syncs_folders {
+            return Ok(());
+        }
         around("folder", "sync", || self.fs.sync_dir(dir))
     }
 

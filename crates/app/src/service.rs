@@ -16,6 +16,8 @@ use tracing::error;
 
 use crate::archive::Archive;
 use crate::broken::Broken;
+#[cfg(debug_assertions)]
+use crate::broken::Step;
 use crate::config::Settings;
 use crate::fault::{Fault, FaultKind};
 #[cfg(debug_assertions)]
@@ -62,7 +64,7 @@ impl Service {
     pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
         let archive = Archive::open_with_tables(data_dir, settings.tables_dir.as_deref()).await?;
         #[cfg(debug_assertions)]
-        let archive = Archive { lake: archive.lake.with_files(faults::table_files), ..archive };
+        let archive = Archive { lake: archive.lake.with_files(Arc::new(faults::table_files)), ..archive };
         if let Err(error) = archive.folder.check_tables() {
             // Requests are taken in all the same: the journal is here.
             error!(%error, "nothing can be committed until it is mounted");
@@ -285,8 +287,8 @@ fn keep_backup(registry: Arc<Registry>) -> tokio::task::JoinHandle<()> {
 #[cfg(debug_assertions)]
 fn device(options: &mut JournalOptions) -> anyhow::Result<(Arc<dyn JournalFs>, Broken)> {
     let broken = Broken::from_environment()?;
-    options.leave_out_sync = broken.leaves_out_sync();
-    Ok((faults::journal_fs(Arc::new(RealFs))?, broken))
+    options.leave_out_sync = broken.leaves_out(Step::Sync);
+    Ok((faults::broken_fs(faults::journal_fs(Arc::new(RealFs))?, broken), broken))
 }
 
 #[cfg(not(debug_assertions))]

@@ -153,6 +153,7 @@ mod writing;
 mod journal;
 
 #[cfg(any(test, debug_assertions))]
+mod simulated_disk;
 mod simulated_fs;
 #[cfg(test)]
 mod tests;

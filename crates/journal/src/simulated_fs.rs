@@ -1,21 +1,19 @@
 //! A file system in memory that crashes, tears, forgets and fails on demand.
 //!
 //! It promises no more than [`JournalFs`] does. At a crash each unsynced byte may be kept, lost,
-//! zeroed or replaced, and each unsynced name may be kept or lost. After a failed sync the
-//! unsynced bytes are lost, while later syncs of the file succeed, as Linux does it. One seed
-//! gives one history, as long as its users are deterministic.
+//! zeroed or replaced, and each unsynced name may be kept or lost, a folder with all that is in it.
+//! A name is durable once its own folder was synced, and with it the names of all folders above.
+//! After a failed sync the unsynced bytes are lost, while later syncs of the file succeed, as Linux
+//! does it. A process that dies while the power stays on loses nothing, and makes nothing durable.
+//! One seed gives one history, as long as its users are deterministic.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Cursor, IoSlice};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fs::{JournalFile, JournalFs, JournalRead, ListedFile, LockOutcome};
-
-/// Bytes that reach the device, or do not, together.
-const SECTOR_BYTES: usize = 64;
+use crate::simulated_disk::{End, Fate, FileState, State, crashed, io_error};
 
 /// What befell a simulated file system since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +28,10 @@ pub struct Accidents {
     pub torn_files: u64,
     /// Creations, renames and removals that a crash undid.
     pub lost_names: u64,
+    /// Syncs of folders that failed.
+    pub failed_folder_syncs: u64,
+    /// Folders that a crash undid.
+    pub lost_folders: u64,
 }
 
 /// A simulated file system. Clones are the same one.
@@ -38,73 +40,41 @@ pub struct SimulatedFs {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    random: u64,
-    /// What a reader sees.
-    names: BTreeMap<PathBuf, usize>,
-    /// Folders that were made.
-    folders: BTreeSet<PathBuf>,
-    /// What a crash leaves at least.
-    durable_names: BTreeMap<PathBuf, usize>,
-    unsynced: Vec<NameChange>,
-    files: Vec<FileState>,
-    /// Which boot of the machine: handles of an earlier one are dead.
-    boot: u64,
-    locked: bool,
-    operations: u64,
-    crash_at: Option<u64>,
-    crashed: bool,
-    room_bytes: Option<usize>,
-    failing_syncs: u32,
-    failing_creates: u32,
-    accidents: Accidents,
-}
-
-#[derive(Clone, Debug)]
-enum NameChange {
-    Create(PathBuf, usize),
-    Rename(PathBuf, PathBuf, usize),
-    Remove(PathBuf),
-}
-
-#[derive(Debug, Default)]
-struct FileState {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
-    /// Where writes since the last sync went.
-    unsynced: Option<Range<usize>>,
-    /// What a failed sync lost although it is still readable.
-    lost: Vec<Range<usize>>,
-}
-
-/// What becomes of an operation.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Done,
-    /// The machine stops after it took effect.
-    DoneThenCrash,
-    /// The machine stops before.
-    Crash,
-}
-
 impl SimulatedFs {
     /// An empty file system whose accidents follow from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let state = State { random: seed, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(State::new(seed))) }
     }
 
-    /// Stops the machine at the operation after `operations` more.
+    /// Takes `folder`, and those above it, for ones that are there, durably.
+    pub fn mount(&self, folder: &Path) {
+        self.state().mount(folder);
+    }
+
+    /// Cuts the power at the operation after `operations` more.
     pub fn crash_after(&self, operations: u64) {
-        let mut state = self.state();
-        state.crash_at = Some(state.operations.saturating_add(operations));
+        self.end_after(operations, End::Power);
     }
 
-    /// Stops the machine now.
+    /// Cuts the power now, also of a machine whose process is dead already.
     pub fn crash(&self) {
-        self.state().crashed = true;
+        self.state().ended = Some(End::Power);
+    }
+
+    /// Ends the process at the operation after `operations` more; the power stays on.
+    pub fn end_process_after(&self, operations: u64) {
+        self.end_after(operations, End::Process);
+    }
+
+    /// Ends the process now; the power stays on.
+    pub fn end_process(&self) {
+        self.state().ended.get_or_insert(End::Process);
+    }
+
+    fn end_after(&self, operations: u64, end: End) {
+        let mut state = self.state();
+        state.end_at = Some((state.operations.saturating_add(operations), end));
     }
 
     /// What befell it so far.
@@ -140,13 +110,25 @@ impl SimulatedFs {
         self.state().failing_creates = count;
     }
 
-    /// Whether the machine has stopped.
-    #[must_use]
-    pub fn is_crashed(&self) -> bool {
-        self.state().crashed
+    /// Lets the next `count` syncs of folders fail with EIO.
+    pub fn fail_folder_syncs(&self, count: u32) {
+        self.state().failing_folder_syncs = count;
     }
 
-    /// Starts the machine again, after a crash or instead of one. Every handle is dead.
+    /// Whether the process is dead.
+    #[must_use]
+    pub fn is_crashed(&self) -> bool {
+        self.state().ended.is_some()
+    }
+
+    /// Whether the power is off.
+    #[must_use]
+    pub fn is_powerless(&self) -> bool {
+        self.state().ended == Some(End::Power)
+    }
+
+    /// Starts the process again: after its end alone, or after a crash or instead of one. Every
+    /// handle is dead.
     pub fn restart(&self) {
         self.state().restart();
     }
@@ -177,128 +159,6 @@ impl SimulatedFs {
     }
 }
 
-fn crashed() -> io::Error {
-    io::Error::other("simulated crash")
-}
-
-fn io_error() -> io::Error {
-    io::Error::other("simulated input/output error")
-}
-
-impl State {
-    /// `SplitMix64`.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is not 0.
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.random() % bound).unwrap_or(0)
-    }
-
-    fn step(&mut self) -> io::Result<Fate> {
-        if self.crashed {
-            return Err(crashed());
-        }
-        self.operations += 1;
-        if self.crash_at.is_none_or(|at| self.operations < at) {
-            return Ok(Fate::Done);
-        }
-        self.crashed = true;
-        Ok(if self.below(2) == 0 { Fate::Crash } else { Fate::DoneThenCrash })
-    }
-
-    fn used_bytes(&self) -> usize {
-        self.names.values().filter_map(|file| self.files.get(*file)).map(|f| f.cached.len()).sum()
-    }
-
-    fn file_of(&self, path: &Path) -> io::Result<usize> {
-        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn add_file(&mut self, path: &Path) -> usize {
-        let file = self.files.len();
-        self.files.push(FileState::default());
-        self.names.insert(path.to_path_buf(), file);
-        self.unsynced.push(NameChange::Create(path.to_path_buf(), file));
-        file
-    }
-
-    fn sync_names(&mut self) {
-        self.unsynced.clear();
-        self.durable_names = self.names.clone();
-    }
-
-    fn restart(&mut self) {
-        for change in std::mem::take(&mut self.unsynced) {
-            if self.below(2) == 0 {
-                self.accidents.lost_names += 1;
-                continue;
-            }
-            match change {
-                NameChange::Create(path, file) => drop(self.durable_names.insert(path, file)),
-                NameChange::Remove(path) => drop(self.durable_names.remove(&path)),
-                NameChange::Rename(from, to, file) => {
-                    self.durable_names.remove(&from);
-                    self.durable_names.insert(to, file);
-                }
-            }
-        }
-        self.names = self.durable_names.clone();
-        for index in 0..self.files.len() {
-            let survivor = self.survivor(index);
-            if let Some(file) = self.files.get_mut(index) {
-                *file = FileState::durable(survivor);
-            }
-        }
-        self.boot += 1;
-        self.locked = false;
-        self.crashed = false;
-        self.crash_at = None;
-        self.room_bytes = None;
-        self.failing_syncs = 0;
-        self.failing_creates = 0;
-    }
-
-    /// What the device holds of a file after a crash.
-    fn survivor(&mut self, index: usize) -> Vec<u8> {
-        let Some(file) = self.files.get_mut(index) else { return Vec::new() };
-        let FileState { cached, durable, lost, .. } = std::mem::take(file);
-        if cached == durable {
-            return durable;
-        }
-        let (short, long) = (durable.len().min(cached.len()), durable.len().max(cached.len()));
-        let len = short + self.below(long - short + 1);
-        let same = durable.iter().zip(&cached).take_while(|(a, b)| a == b).count();
-        let mut out = cached.get(..same.min(len)).unwrap_or_default().to_vec();
-        self.accidents.torn_files += 1;
-        while out.len() < len {
-            let end = (out.len() + SECTOR_BYTES - out.len() % SECTOR_BYTES).min(len);
-            let sector = out.len()..end;
-            let choice = self.below(8);
-            for at in sector {
-                let synced = durable.get(at).copied();
-                let cached = cached.get(at).copied();
-                let settled = synced == cached || lost.iter().any(|range| range.contains(&at));
-                let kept = cached.or(synced).unwrap_or(0);
-                out.push(match choice {
-                    _ if settled && synced.is_some() => synced.unwrap_or(0),
-                    0 => 0,
-                    1 => self.random().to_le_bytes()[0],
-                    2 => synced.unwrap_or(0),
-                    _ => kept,
-                });
-            }
-        }
-        out
-    }
-}
-
 /// A file of a [`SimulatedFs`] open for writing.
 #[derive(Debug)]
 struct SimulatedFile {
@@ -310,14 +170,14 @@ struct SimulatedFile {
 }
 
 impl SimulatedFile {
-    /// Runs `change` on the file unless the machine stops first.
+    /// Runs `change` on the file unless the process ends first.
     fn change<R>(&self, change: impl FnOnce(&mut State, usize) -> io::Result<R>) -> io::Result<R> {
         let mut state = self.fs.state();
         if state.boot != self.boot {
             return Err(crashed());
         }
         let fate = state.step()?;
-        if fate == Fate::Crash {
+        if fate == Fate::End {
             return Err(crashed());
         }
         let result = change(&mut state, self.file)?;
@@ -384,36 +244,12 @@ impl JournalFile for SimulatedFile {
     }
 }
 
-impl FileState {
-    /// A file of which the device has all.
-    fn durable(bytes: Vec<u8>) -> Self {
-        Self { cached: bytes.clone(), durable: bytes, ..Self::default() }
-    }
-
-    fn write(&mut self, position: usize, bytes: &[u8]) {
-        let end = position.saturating_add(bytes.len());
-        if self.cached.len() < end {
-            self.cached.resize(end, 0);
-        }
-        self.cached.get_mut(position..end).unwrap_or_default().copy_from_slice(bytes);
-        let before = self.unsynced.take().unwrap_or(position..end);
-        self.unsynced = Some(before.start.min(position)..before.end.max(end));
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.cached.truncate(len);
-        for range in self.lost.iter_mut().chain(&mut self.unsynced) {
-            *range = range.start.min(len)..range.end.min(len);
-        }
-    }
-}
-
 impl SimulatedFs {
-    /// Runs `change` unless the machine stops first.
+    /// Runs `change` unless the process ends first.
     fn change<R>(&self, change: impl FnOnce(&mut State) -> io::Result<R>) -> io::Result<R> {
         let mut state = self.state();
         let fate = state.step()?;
-        if fate == Fate::Crash {
+        if fate == Fate::End {
             return Err(crashed());
         }
         let result = change(&mut state)?;
@@ -425,7 +261,7 @@ impl SimulatedFs {
 
 impl JournalFs for SimulatedFs {
     fn create_dir(&self, dir: &Path) -> io::Result<bool> {
-        self.change(|state| Ok(state.folders.insert(dir.to_path_buf())))
+        self.change(|state| state.add_folder(dir))
     }
 
     fn lock(&self, _path: &Path) -> io::Result<LockOutcome> {
@@ -463,6 +299,7 @@ impl JournalFs for SimulatedFs {
         })
     }
 
+    /// Each life counts as a start of the machine: a process that ends here did not die of a record.
     fn boot(&self) -> String {
         self.state().boot.to_string()
     }
@@ -499,30 +336,15 @@ impl JournalFs for SimulatedFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(|state| {
-            let file = state.file_of(from)?;
-            state.names.remove(from);
-            state.names.insert(to.to_path_buf(), file);
-            let change = NameChange::Rename(from.to_path_buf(), to.to_path_buf(), file);
-            state.unsynced.push(change);
-            Ok(())
-        })
+        self.change(|state| state.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.change(|state| {
-            state.file_of(path)?;
-            state.names.remove(path);
-            state.unsynced.push(NameChange::Remove(path.to_path_buf()));
-            Ok(())
-        })
+        self.change(|state| state.remove(path))
     }
 
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
-        self.change(|state| {
-            state.sync_names();
-            Ok(())
-        })
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.change(|state| state.sync_folder(dir))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedFile>> {

@@ -365,7 +365,7 @@ fn trace_ids(text: &str) -> Option<Vec<TraceId>> {
 
 #[cfg(test)]
 mod tests {
-    use tracelake_journal::RealFs;
+    use tracelake_journal::{RealFs, SimulatedFs, create_folders};
 
     use super::*;
 
@@ -474,5 +474,32 @@ mod tests {
         std::fs::write(folder.epoch_plan(7), r#"{"version":3,"more":1}"#).unwrap();
         let six = Some(SegmentNumber::new(6));
         assert!(EpochPlans::load(Arc::new(RealFs), folder.clone(), six).is_err());
+    }
+
+    /// Scenario: the sync of the folder fails once for a plan, which has its name by then; another epoch
+    /// is planned.
+    /// Guarantees: after a crash at either moment, or when the later one cannot be written either,
+    /// nothing counts as planned that was not committed; the number is not used again.
+    #[test]
+    fn a_plan_that_failed_half_way_is_struck_before_the_next() {
+        let (_held, folder) = folder();
+        let machine = SimulatedFs::new(1);
+        let fs: Arc<dyn JournalFs> = Arc::new(machine.clone());
+        create_folders(fs.as_ref(), &folder.journal()).unwrap();
+        let loaded = || {
+            EpochPlans::load(Arc::clone(&fs), folder.clone(), Some(SegmentNumber::new(6))).unwrap()
+        };
+        let one = table("one");
+        let tables = |ids: &[u8]| [(one.clone(), planned(ids))].into_iter().collect();
+        let mut plans = EpochPlans::new(Arc::clone(&fs), folder.clone());
+        let (first, second) = (SegmentNumber::new(7), SegmentNumber::new(8));
+        machine.fail_folder_syncs(1);
+        assert!(plans.begin(first, tables(&[1]), Times::default()).is_err());
+        assert!(fs.len(&folder.epoch_plan(7)).is_ok(), "it has its name");
+        assert_eq!(plans.tables(first), BTreeMap::new());
+        plans.begin(second, tables(&[2]), Times::default()).unwrap();
+        let after = loaded();
+        assert_eq!((said(&after, 7), said(&after, 8).len()), (vec![], 1));
+        assert_eq!((plans.highest(), after.highest()), (Some(second), Some(second)));
     }
 }

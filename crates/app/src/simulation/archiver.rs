@@ -7,20 +7,20 @@ use anyhow::Context as _;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
-use tracelake_journal::{
-    Journal, JournalError, JournalFs, JournalOptions, RecordBytes, SimulatedFs,
-};
-use tracelake_lake::Lake;
+use tracelake_journal::{Journal, JournalError, JournalOptions, RecordBytes, SimulatedFs};
 use tracelake_lake::assemble::SettleRules;
-use tracelake_model::{Clock, TableName};
+use tracelake_lake::{Lake, TableFiles};
+use tracelake_model::{Clock, SteadyClock, TableName, Times};
 use tracelake_testkit::FakeClock;
 
 use super::faults::{Fault, FaultCounts};
+use super::folder::FolderFiles;
 use super::store::{Objects, SimulatedStore, store_root};
 use crate::archive::Archive;
-use crate::broken::Broken;
+use crate::broken::{Broken, Step};
+use crate::faults::broken_fs;
 use crate::pipeline::{
-    Command, FlushOutcome, Identity, OpenBytes, Pipeline, PipelineParts, Schedule, Wake,
+    Command, FlushOutcome, Identity, OpenBytes, Pipeline, PipelineParts, Schedule, Wake, read_epoch,
 };
 
 /// Of the ledger, which a schedule never outlives.
@@ -37,6 +37,7 @@ pub(super) struct Setting {
     pub(super) segment_bytes: u64,
     pub(super) index_limit: usize,
     pub(super) max_open_bytes: usize,
+    pub(super) checkpoint_every: u64,
     pub(super) broken: Broken,
 }
 
@@ -46,6 +47,8 @@ pub(super) struct Archiver {
     setting: Setting,
     pub(super) machine: SimulatedFs,
     alive: Option<Alive>,
+    /// Whether the power went with it, and nobody noticed yet.
+    power_went: bool,
     /// Faults of stores of earlier lives.
     past: FaultCounts,
 }
@@ -63,31 +66,45 @@ pub(super) type Answer = Result<(), JournalError>;
 impl Archiver {
     pub(super) fn new(setting: Setting, seed: u64) -> Self {
         let machine = SimulatedFs::new(seed);
-        Self { setting, machine, alive: None, past: FaultCounts::default() }
+        if let Some(above) = setting.archive.folder.root().parent() {
+            machine.mount(above);
+        }
+
+        Self { setting, machine, alive: None, power_went: false, past: FaultCounts::default() }
     }
 
     pub(super) const fn is_alive(&self) -> bool {
         self.alive.is_some()
     }
 
-    /// Starts the machine and the archiver on it, and lets it take in what an earlier life left.
-    /// While that goes on `meanwhile` is appended, with what is told of it. `fault` may befall the
-    /// store. It may die in the attempt.
+    /// Starts the archiver, and lets it take in what an earlier life left. While that goes on
+    /// `meanwhile` is appended, with what is told of it. `death` is after so many operations, and
+    /// whether with the power; `fault` may befall the store. It may die in the attempt.
     pub(super) fn start(
         &mut self,
-        crash_after: Option<u64>,
+        death: Option<(u64, bool)>,
         fault: Option<(Fault, u64, u64)>,
         meanwhile: Vec<(RecordBytes, DecodedRecord)>,
     ) -> anyhow::Result<Vec<Answer>> {
         self.machine.restart();
-        if let Some(operations) = crash_after {
-            self.machine.crash_after(operations);
+        if let Some((operations, with_power)) = death {
+            self.die_after(operations, with_power);
         }
         let started = self.try_start(fault, meanwhile);
         if started.is_err() {
-            self.kill();
+            self.machine.end_process();
+            self.bury();
         }
         started
+    }
+
+    /// Lets it die at the operation of its file system after so many more.
+    pub(super) fn die_after(&self, operations: u64, with_power: bool) {
+        if with_power {
+            self.machine.crash_after(operations);
+        } else {
+            self.machine.end_process_after(operations);
+        }
     }
 
     fn try_start(
@@ -102,20 +119,31 @@ impl Archiver {
         if let Some((fault, after, choice)) = fault {
             store.arm(fault, after, choice);
         }
-        let lake = Lake::over(Arc::<SimulatedStore>::clone(&store), store_root()?, handle);
-        let fs: Arc<dyn JournalFs> = Arc::new(self.machine.clone());
+        let mut lake = Lake::over(Arc::<SimulatedStore>::clone(&store), store_root()?, handle)
+            .with_checkpoint_every(self.setting.checkpoint_every);
+        if let Some(folders) = objects.folders() {
+            let (store, folders) = (Arc::clone(&store), Arc::clone(folders));
+            let broken = *broken;
+            lake = lake.with_files(Arc::new(move |url, _| {
+                let files = FolderFiles::new(Arc::clone(&store), Arc::clone(&folders), url, broken);
+                Arc::new(files) as Arc<dyn TableFiles>
+            }));
+        }
+        let fs = broken_fs(Arc::new(self.machine.clone()), *broken);
         let mut options = JournalOptions::new(archive.folder.journal());
         options.segment_bytes = self.setting.segment_bytes;
-        options.leave_out_sync = broken.leaves_out_sync();
+        options.leave_out_sync = broken.leaves_out(Step::Sync);
         let (journal, events, recovered) =
             Journal::<DecodedRecord>::open_on(Arc::clone(&fs), options)?;
         let journal = Arc::new(journal);
+        let floor = read_epoch(fs.as_ref(), &archive.folder)?.and_then(|done| done.times);
+        let clock = life_clock(Arc::clone(clock), floor, *broken);
         let (_, commands) = mpsc::unbounded_channel();
         let parts = PipelineParts {
             journal: Arc::clone(&journal),
             events,
             commands,
-            archive: Archive { lake, clock: Arc::<FakeClock>::clone(clock), ..archive.clone() },
+            archive: Archive { lake, clock, ..archive.clone() },
             schedule: self.schedule(),
             index_limit: self.setting.index_limit,
             identity: Identity::load(Arc::clone(&fs), &archive.folder)?,
@@ -147,22 +175,34 @@ impl Archiver {
         }
     }
 
-    /// Stops the machine: what was not durable may be gone.
-    pub(super) fn kill(&mut self) {
+    /// Cuts the power: what was not durable may be gone.
+    pub(super) fn cut_power(&mut self) {
         self.machine.crash();
         self.bury();
     }
 
-    /// Takes leave of a process whose machine has stopped, or that ended. Says whether it did.
+    /// Ends the process, and leaves the power on.
+    pub(super) fn end_process(&mut self) {
+        self.machine.end_process();
+        self.bury();
+    }
+
+    /// Takes leave of a process that is dead. Says whether it did.
     pub(super) fn bury(&mut self) -> bool {
         if self.machine.is_crashed()
             && let Some(alive) = self.alive.take()
         {
-            self.machine.crash();
+            self.machine.end_process();
             self.past.add(&alive.store.happened());
+            self.power_went |= self.machine.is_powerless();
             return true;
         }
         false
+    }
+
+    /// Whether it died by a power cut, asked once.
+    pub(super) fn take_power_went(&mut self) -> bool {
+        std::mem::take(&mut self.power_went)
     }
 
     /// Appends records in one group, and says of each whether it was acknowledged.
@@ -179,6 +219,14 @@ impl Archiver {
         }
     }
 
+    /// How many traces are not wholly in their table.
+    pub(super) fn open_traces(&mut self) -> usize {
+        let Some(Alive { pipeline, .. }) = &mut self.alive else { return 0 };
+        let (reply, mut answer) = oneshot::channel();
+        pipeline.turn(Wake::Command(Some(Command::OpenTraces(reply))));
+        answer.try_recv().map_or(0, |open| open.len())
+    }
+
     /// Settles and commits everything.
     pub(super) fn flush(&mut self) -> anyhow::Result<FlushOutcome> {
         let alive = self.alive.as_mut().context("dead")?;
@@ -193,6 +241,7 @@ impl Archiver {
             drop(journal);
             // What could not be committed is in the journal.
             pipeline.end().ok();
+            self.machine.end_process();
             self.past.add(&store.happened());
         }
     }
@@ -208,6 +257,7 @@ impl Archiver {
         self.machine.set_room(None);
         self.machine.fail_syncs(0);
         self.machine.fail_creates(0);
+        self.machine.fail_folder_syncs(0);
         self.machine.crash_after(u64::MAX);
         if let Some(alive) = &self.alive {
             alive.store.disarm();
@@ -226,11 +276,35 @@ impl Archiver {
         happened.note(Fault::NoRoom, accidents.refused_writes);
         happened.note(Fault::SyncError, accidents.failed_syncs);
         happened.note(Fault::CreateError, accidents.failed_creates);
+        happened.note(Fault::FolderSyncError, accidents.failed_folder_syncs);
+        happened.note(Fault::LostFolder, accidents.lost_folders);
         happened
     }
 
     pub(super) fn now_unix_nano(&self) -> u64 {
         self.setting.clock.now_unix_nano()
+    }
+}
+
+/// The clock of one life of an archiver, which goes on from where the one before ended.
+fn life_clock(clock: Arc<FakeClock>, floor: Option<Times>, broken: Broken) -> Arc<dyn Clock> {
+    if broken.leaves_out(Step::MonotonicWaits) {
+        return Arc::new(WallAlone(clock));
+    }
+    Arc::new(SteadyClock::new(clock, floor))
+}
+
+/// A build that waits by the wall clock.
+#[derive(Debug)]
+struct WallAlone(Arc<FakeClock>);
+
+impl Clock for WallAlone {
+    fn now_unix_nano(&self) -> u64 {
+        self.0.now_unix_nano()
+    }
+
+    fn monotonic_nano(&self) -> u64 {
+        self.0.now_unix_nano()
     }
 }
 

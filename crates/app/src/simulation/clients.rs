@@ -12,6 +12,7 @@ use tracelake_model::{Assessment, Limits, SpanId, TraceChange, TraceChanges, Tra
 
 use super::history::{History, Said, SpanKey};
 use super::random::Random;
+use crate::broken::{Broken, Step};
 
 /// Spans of a trace that any archiver is told of: so few that many come twice.
 const SPANS: usize = 4;
@@ -63,7 +64,13 @@ pub(super) fn compose(
         .collect();
     let first = random.pick(&fitting)?;
     let history = histories.get(first.table)?;
-    if first.owner.is_some() && history.has_acked_span(first.id) && random.chance(40) {
+    let is_known = first.owner.is_some() && history.has_acked_span(first.id);
+    // Told once, and told again, as a client does that heard no answer.
+    if is_known && random.chance(if history.was_started(first.id) { 15 } else { 8 }) {
+        let said = Said::Start(tag(0), "when it ended".to_owned());
+        return Some(Request { table: first.table, said: vec![(first.id, said)] });
+    }
+    if is_known && random.chance(40) {
         let said = change(random, history.was_deleted(first.id));
         return Some(Request { table: first.table, said: vec![(first.id, said)] });
     }
@@ -95,13 +102,18 @@ pub(super) fn change(random: &mut Random, was_deleted: bool) -> Said {
         0..3 => Said::Deleted,
         // Of a trace that was deleted nobody can say whether it is there to be changed.
         _ if was_deleted => Said::Span(span(random, OWN_SPANS)),
-        3..6 => Said::Tag(format!("tag-{}", random.below(2)), Some(value)),
-        6 => Said::Tag(format!("tag-{}", random.below(2)), None),
+        3..6 => Said::Tag(tag(random.below(2)), Some(value)),
+        6 => Said::Tag(tag(random.below(2)), None),
         _ => Said::Assessment(format!("a-{}", random.below(2)), value),
     }
 }
 
-/// The request as the journal and the pipeline take it.
+fn tag(number: usize) -> String {
+    format!("tag-{number}")
+}
+
+/// The request as the journal and the pipeline take it. A build that does not keep apart what a
+/// trace had when it ended takes that for calls.
 ///
 /// # Errors
 /// Never for what is generated here.
@@ -109,9 +121,17 @@ pub(super) fn record(
     request: &Request,
     route: Route,
     received_at_unix_nano: u64,
+    broken: Broken,
 ) -> Result<(RecordBytes, DecodedRecord), DecodeError> {
+    let is_apart = !broken.leaves_out(Step::StartApart);
+    let start = request.said.iter().find_map(|(trace, said)| match said {
+        Said::Start(key, value) if is_apart => Some(start_body(*trace, &route, key, value)),
+        _ => None,
+    });
     let changes: Vec<TraceChanges> = request.said.iter().filter_map(trace_changes).collect();
-    let (kind, payload) = if changes.is_empty() {
+    let (kind, payload) = if let Some(start) = start {
+        (RecordKind::MlflowStartTrace, start)
+    } else if changes.is_empty() {
         (RecordKind::OtlpProtobuf, spans_body(&request.said))
     } else {
         (RecordKind::TraceChanges, Bytes::from(changes_body(&changes)))
@@ -133,7 +153,7 @@ pub(super) fn record(
 fn trace_changes((trace_id, said): &(TraceId, Said)) -> Option<TraceChanges> {
     let change = match said.clone() {
         Said::Span(_) => return None,
-        Said::Tag(key, Some(value)) => TraceChange::SetTag { key, value },
+        Said::Tag(key, Some(value)) | Said::Start(key, value) => TraceChange::SetTag { key, value },
         Said::Tag(key, None) => TraceChange::DeleteTag { key },
         Said::Assessment(assessment_id, rationale) => {
             let rationale = Some(rationale);
@@ -143,6 +163,20 @@ fn trace_changes((trace_id, said): &(TraceId, Said)) -> Option<TraceChanges> {
         Said::Deleted => TraceChange::Delete,
     };
     Some(TraceChanges { trace_id: *trace_id, changes: vec![change] })
+}
+
+fn start_body(trace: TraceId, route: &Route, key: &str, value: &str) -> Bytes {
+    let body = serde_json::json!({"trace": {"trace_info": {
+        "trace_id": trace.to_mlflow(),
+        "trace_location": {
+            "type": "MLFLOW_EXPERIMENT",
+            "mlflow_experiment": {"experiment_id": route.experiment_id.to_string()},
+        },
+        "request_time": "2026-11-22T10:00:00Z",
+        "state": "OK",
+        "tags": {key: value},
+    }}});
+    body.to_string().into()
 }
 
 fn spans_body(said: &[(TraceId, Said)]) -> Bytes {

@@ -5,13 +5,17 @@ use std::fmt;
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The machine stops between two operations.
+    /// The power goes between two operations.
     Kill,
-    /// The machine stops at an operation of the journal's file system.
+    /// The process alone dies between two operations.
+    ProcessDeath,
+    /// The power goes, or the process dies, at an operation of the journal's file system.
     KillAtFile,
-    /// The machine stops before or after a PUT took effect.
+    /// The same before, within or after a PUT.
     KillAtPut,
-    /// The machine stops while it recovers.
+    /// The same once a version has its name.
+    KillAtVersion,
+    /// The same in the course of a recovery.
     KillInRecovery,
     /// The process is told to stop and started again.
     Restart,
@@ -23,8 +27,22 @@ pub(super) enum Fault {
     NoRoom,
     /// A sync fails.
     SyncError,
+    /// A sync of a folder of the journal fails.
+    FolderSyncError,
     /// A file cannot be created.
     CreateError,
+    /// A sync of a folder of a table fails.
+    TableSyncError,
+    /// The sync of the log's folder fails once a version has its name.
+    VersionSyncError,
+    /// A power cut undid a name in a folder of a table.
+    LostTableName,
+    /// A power cut undid a folder with all that was in it.
+    LostFolder,
+    /// An engine that syncs nothing wrote a version.
+    OtherEngine,
+    /// The wall clock was set back or ahead.
+    ClockStep,
     /// 503 to a PUT that had no effect.
     PutRefused,
     /// 409 to a PUT that had no effect.
@@ -48,17 +66,26 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 29] = [
         Self::Kill,
+        Self::ProcessDeath,
         Self::KillAtFile,
         Self::KillAtPut,
+        Self::KillAtVersion,
         Self::KillInRecovery,
         Self::Restart,
         Self::TornWrite,
         Self::LostName,
         Self::NoRoom,
         Self::SyncError,
+        Self::FolderSyncError,
         Self::CreateError,
+        Self::TableSyncError,
+        Self::VersionSyncError,
+        Self::LostTableName,
+        Self::LostFolder,
+        Self::OtherEngine,
+        Self::ClockStep,
         Self::PutRefused,
         Self::PutConflict,
         Self::PutMisreported,

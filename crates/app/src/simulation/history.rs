@@ -26,6 +26,8 @@ pub(super) enum Said {
     Tag(String, Option<String>),
     /// An assessment has this rationale.
     Assessment(String, String),
+    /// The trace ended, and had this tag unless somebody says otherwise; said once and again.
+    Start(String, String),
     /// The trace is gone.
     Deleted,
 }
@@ -56,6 +58,13 @@ impl History {
         self.traces
             .get(&trace)
             .is_some_and(|history| history.0.iter().any(|(said, _)| *said == Said::Deleted))
+    }
+
+    /// Whether the end of the trace was told, acknowledged or not.
+    pub(super) fn was_started(&self, trace: TraceId) -> bool {
+        self.traces.get(&trace).is_some_and(|history| {
+            history.0.iter().any(|(said, _)| matches!(said, Said::Start(..)))
+        })
     }
 
     /// Whether anything was said of the trace.
@@ -170,21 +179,40 @@ impl TraceHistory {
             return;
         }
         let info = row.full_info();
-        // Of each key, the values that it may have: that of the last acknowledged order, and those
-        // of later ones that may have taken effect.
-        let mut allowed: BTreeMap<(bool, &String), Vec<Option<&String>>> = BTreeMap::new();
+        // Of each key, what calls may have made of it: what the last acknowledged one did, or one of
+        // the later ones that may have taken effect; none is that no call did.
+        let mut calls: BTreeMap<(bool, &String), Vec<Option<Option<&String>>>> = BTreeMap::new();
+        let mut starts: BTreeMap<&String, (&String, bool)> = BTreeMap::new();
         for (said, acked) in &self.0 {
             let (key, value) = match said {
                 Said::Tag(key, value) => ((false, key), value.as_ref()),
                 Said::Assessment(id, rationale) => ((true, id), Some(rationale)),
+                Said::Start(key, value) => {
+                    starts.entry(key).or_insert((value, false)).1 |= *acked;
+                    continue;
+                }
                 Said::Span(_) | Said::Deleted => continue,
             };
-            let values = allowed.entry(key).or_insert_with(|| vec![None]);
+            let values = calls.entry(key).or_insert_with(|| vec![None]);
             if *acked {
                 values.clear();
             }
-            values.push(value);
+            values.push(Some(value));
         }
+        for key in starts.keys() {
+            calls.entry((false, key)).or_insert_with(|| vec![None]);
+        }
+        // A call stands over what the trace had when it ended, whichever came first or came again.
+        let allowed = calls.into_iter().map(|(key, values)| {
+            let without_call = match starts.get(key.1).filter(|_| !key.0) {
+                Some((value, true)) => vec![Some(*value)],
+                Some((value, false)) => vec![None, Some(*value)],
+                None => vec![None],
+            };
+            let of =
+                |call: Option<_>| call.map_or_else(|| without_call.clone(), |value| vec![value]);
+            (key, values.into_iter().flat_map(of).collect::<Vec<_>>())
+        });
         for ((is_assessment, key), values) in allowed {
             let found = if is_assessment {
                 let known = info.assessments.iter().find(|known| known.assessment_id == *key);

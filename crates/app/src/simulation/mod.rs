@@ -11,6 +11,7 @@
 mod archiver;
 mod clients;
 mod faults;
+mod folder;
 mod ground;
 mod history;
 mod random;

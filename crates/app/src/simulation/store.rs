@@ -1,4 +1,5 @@
-//! An object store in memory that refuses, forgets to answer, answers late and lies, by order.
+//! An object store in memory that refuses, forgets to answer, answers late and lies, by order; or
+//! folders of the archivers' machine, as [`super::folder`] has them.
 //!
 //! All archivers of a schedule share its objects. Each has a [`SimulatedStore`] of its own, whose
 //! faults hit that archiver alone, and which is dead once the archiver is.
@@ -23,6 +24,7 @@ use tracelake_journal::SimulatedFs;
 use tracelake_testkit::FakeClock;
 
 use super::faults::{Fault, FaultCounts};
+use super::folder::Folders;
 
 /// Operations, of any archiver, after which a late PUT takes effect at the latest.
 const LATE_BY: u64 = 30;
@@ -38,8 +40,10 @@ pub(super) fn store_root() -> std::result::Result<url::Url, url::ParseError> {
 /// The objects that all archivers share.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
-    memory: InMemory,
+    memory: Arc<InMemory>,
     late: Mutex<Late>,
+    /// Where they are files of a machine.
+    folders: Option<Arc<Folders>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +53,19 @@ struct Late {
 }
 
 impl Objects {
+    /// Files of a machine below `folder`, whose power cuts follow from `seed`.
+    pub(super) fn in_folder(folder: &std::path::Path, seed: u64) -> Self {
+        let memory = Arc::new(InMemory::new());
+        let mounted = Path::from_absolute_path(folder).unwrap_or_default();
+        let folders = Some(Arc::new(Folders::new(Arc::clone(&memory), mounted, seed)));
+        Self { memory, late: Mutex::default(), folders }
+    }
+
+    /// The machine's folders, where the objects are files there.
+    pub(super) const fn folders(&self) -> Option<&Arc<Folders>> {
+        self.folders.as_ref()
+    }
+
     /// Counts an operation; lets take effect what is due, or everything.
     async fn let_land(&self, everything: bool) {
         let due: Vec<_> = {
@@ -76,10 +93,22 @@ impl Objects {
 
 /// What requests an armed fault waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Request {
+pub(super) enum Request {
     Put,
+    /// A PUT of a version.
+    PutVersion,
     Get,
     List,
+    FolderSync,
+}
+
+impl Request {
+    /// A PUT of this.
+    pub(super) fn put(location: &Path) -> Self {
+        let is_json = location.filename().is_some_and(|name| name.ends_with(".json"));
+        let is_log = location.parts().any(|part| part.as_ref() == "_delta_log");
+        if is_log && is_json { Self::PutVersion } else { Self::Put }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -95,7 +124,7 @@ struct State {
 #[derive(Debug)]
 pub(super) struct SimulatedStore {
     objects: Arc<Objects>,
-    /// Dead when the machine is.
+    /// Dead when its process is.
     machine: Option<SimulatedFs>,
     dead: AtomicBool,
     clock: Arc<FakeClock>,
@@ -142,20 +171,26 @@ impl SimulatedStore {
         let stopped = self.machine.as_ref().is_some_and(SimulatedFs::is_crashed);
         if stopped || self.dead.load(Ordering::SeqCst) {
             self.dead.store(true, Ordering::SeqCst);
-            return Err(failed("the machine has stopped"));
+            return Err(failed("the process is dead"));
         }
         Ok(())
     }
 
-    fn die(&self) {
+    /// Ends the process; by a power cut or alone, as `choice` says.
+    pub(super) fn die(&self, choice: u64) -> Error {
         self.dead.store(true, Ordering::SeqCst);
         if let Some(machine) = &self.machine {
-            machine.crash();
+            if choice % 2 == 0 {
+                machine.crash();
+            } else {
+                machine.end_process();
+            }
         }
+        failed("the process is dead")
     }
 
     /// The fault that befalls this request, if one does.
-    fn befall(&self, request: Request) -> Result<Option<(Fault, u64)>> {
+    pub(super) fn befall(&self, request: Request) -> Result<Option<(Fault, u64)>> {
         self.check_alive()?;
         let mut state = self.state();
         if 0 < state.throttled {
@@ -184,7 +219,7 @@ impl SimulatedStore {
                 state.throttled = choice % 12;
                 Err(failed("503 SlowDown"))
             }
-            Fault::GetError | Fault::ListError | Fault::PutRefused => {
+            Fault::GetError | Fault::ListError | Fault::PutRefused | Fault::TableSyncError => {
                 Err(failed("503 ServiceUnavailable"))
             }
             Fault::PutConflict => Err(failed("409 ConditionalRequestConflict")),
@@ -210,17 +245,11 @@ impl SimulatedStore {
                 self.objects.put_late(1 + choice % LATE_BY, location, payload);
                 Err(failed("connection reset"))
             }
-            Fault::KillAtPut if choice % 2 == 0 => {
-                self.die();
-                Err(failed("the machine has stopped"))
-            }
+            Fault::KillAtPut if choice % 2 == 0 => Err(self.die(choice / 2)),
             _ => {
                 let put = self.objects.memory.put_opts(location, payload, opts).await;
                 match fault {
-                    Fault::KillAtPut => {
-                        self.die();
-                        Err(failed("the machine has stopped"))
-                    }
+                    Fault::KillAtPut | Fault::KillAtVersion => Err(self.die(choice / 2)),
                     Fault::AnswerLost => Err(failed("500 InternalError")),
                     Fault::PutMetItself => Err(taken()),
                     _ => put,
@@ -235,11 +264,13 @@ fn fits(fault: Fault, request: Request) -> bool {
         Fault::Slow | Fault::Throttled => true,
         Fault::GetError => request == Request::Get,
         Fault::ListError => request == Request::List,
-        _ => request == Request::Put,
+        Fault::TableSyncError => request == Request::FolderSync,
+        Fault::KillAtVersion | Fault::VersionSyncError => request == Request::PutVersion,
+        _ => matches!(request, Request::Put | Request::PutVersion),
     }
 }
 
-fn failed(what: &'static str) -> Error {
+pub(super) fn failed(what: &'static str) -> Error {
     Error::Generic { store: "simulated", source: what.into() }
 }
 
@@ -257,7 +288,12 @@ impl ObjectStore for SimulatedStore {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        let fault = self.befall(Request::Put)?;
+        let fault = self.befall(Request::put(location))?;
+        if let Some(folders) = self.objects.folders() {
+            // So the kernel writes: renamed over what was there, nothing of it synced.
+            folders.note_unsynced_put(location);
+            return self.objects.memory.put_opts(location, payload, opts).await;
+        }
         self.objects.let_land(false).await;
         match fault {
             None => self.objects.memory.put_opts(location, payload, opts).await,

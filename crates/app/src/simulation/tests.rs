@@ -25,16 +25,28 @@ fn no_schedule_breaks_a_promise() {
     let summary = run(first, asked.unwrap_or(SCHEDULES), Broken::default(), false).unwrap();
     println!("{}", summary.report());
     assert!(summary.failures.is_empty());
-    if 500 <= summary.schedules {
+    if 5_000 <= summary.schedules {
         assert_eq!(summary.missing(), [], "faults that no schedule met");
     }
 }
 
-/// Scenario: builds that leave out the sync, the look whether an epoch is in at a replay, the carry.
+/// Scenario: builds that leave out the sync, the look whether an epoch is in at a replay, the carry, the
+/// syncs of the journal's folders, of tables' folders, of checkpoints, of what is not there any more,
+/// one that waits by wall time, and one in which a retry touches tags.
 /// Guarantees: the simulation finds each of them, well within its normal run.
 #[test]
 fn broken_builds_are_caught() {
-    for step in [Step::Sync, Step::Txn, Step::Carry] {
+    for step in [
+        Step::Sync,
+        Step::Txn,
+        Step::Carry,
+        Step::FolderSync,
+        Step::TableSync,
+        Step::CheckpointSync,
+        Step::AbsenceSync,
+        Step::MonotonicWaits,
+        Step::StartApart,
+    ] {
         let broken = Broken::without(Some(step));
         let summary = run(1, CAUGHT_WITHIN, broken, true).unwrap();
         let caught = summary.failures.first();

@@ -1,6 +1,7 @@
 //! Tests of the journal as a whole.
 
 mod damage;
+mod device;
 mod faults;
 mod model;
 mod reuse;

@@ -54,9 +54,9 @@ pub struct Lake {
     _threads: Option<Arc<Threads>>,
 }
 
-/// Puts something around the files of a table.
+/// Puts something around the files of the table at a URL, or others in their place.
 #[cfg(debug_assertions)]
-pub type AroundFiles = fn(Arc<dyn TableFiles>) -> Arc<dyn TableFiles>;
+pub type AroundFiles = Arc<dyn Fn(&Url, Arc<dyn TableFiles>) -> Arc<dyn TableFiles> + Send + Sync>;
 
 /// The property by which transaction ids expire.
 const TRANSACTION_RETENTION: &str = "delta.setTransactionRetentionDuration";
@@ -166,8 +166,8 @@ impl Lake {
             Arc::new(LocalFiles::new(location.clone()))
         };
         #[cfg(debug_assertions)]
-        let files = match self.around_files {
-            Some(around) => around(files),
+        let files = match &self.around_files {
+            Some(around) => around(&url, files),
             None => files,
         };
         Some((url, files))

@@ -1,11 +1,13 @@
 //! One schedule: archivers, clients and faults by a seed, and what the tables hold at the end.
 
+mod ending;
+mod moving;
 mod takeover;
+mod trouble;
 
-use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
-use std::hash::{Hash as _, Hasher as _};
+use std::hash::Hash as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +23,10 @@ use super::ground::{Ground, MAX_ARCHIVERS};
 use super::history::History;
 use super::random::Random;
 use super::store::{Objects, SimulatedStore, store_root};
+use crate::archive::Archive;
 use crate::broken::Broken;
-
-/// Starts, and flushes, that may fail once nothing goes wrong any more.
-const PATIENCE: usize = 8;
+use moving::Moving;
+use trouble::{MENU, MENU_OF_FOLDERS};
 
 /// What became of a schedule.
 #[derive(Debug, Default)]
@@ -58,7 +60,13 @@ struct World<'a> {
     /// Kinds of fault that this schedule may meet.
     menu: Vec<Fault>,
     happened: FaultCounts,
-    crash_armed: Vec<bool>,
+    /// Archivers that are to die at an operation.
+    death_armed: Vec<bool>,
+    /// The experiment of the traces, where it is bound in the course of the schedule.
+    moving: Option<Moving>,
+    /// Whether the wall clock was set.
+    stepped: bool,
+    broken: Broken,
     violations: String,
     taken_over: u64,
     digest: DefaultHasher,
@@ -80,31 +88,46 @@ impl<'a> World<'a> {
     fn new(ground: &'a Ground, seed: u64, broken: Broken) -> Self {
         let mut random = Random::new(seed);
         let clock = Arc::new(FakeClock::default());
-        let objects = Arc::new(Objects::default());
+        // In folders, all archivers are processes of one machine; with an object store each has its own.
+        let in_folders = random.chance(45);
+        let seed = random.next();
+        let tables = ground.archives.first().map(|archive| archive.folder.tables_folder());
+        let objects = match tables.filter(|_| in_folders) {
+            Some(tables) => Objects::in_folder(&tables, seed),
+            None => Objects::default(),
+        };
+        let objects = Arc::new(objects);
         let archiver_count = random.pick(&[1, 2, 2, MAX_ARCHIVERS]).unwrap_or(1);
         let table_count = 1 + usize::from(random.chance(20));
         let segment_bytes = random.pick(&[600, 3_000, 1 << 20]).unwrap_or(3_000);
         let index_limit = random.pick(&[2, 1_000]).unwrap_or(2);
         let max_open_bytes = random.pick(&[400, 1 << 20, 1 << 20]).unwrap_or(400);
+        let checkpoint_every = random.pick(&[2, 3, 50]).unwrap_or(3);
+        let moves = archiver_count == 1 && table_count == 1 && random.chance(40);
+        let moving = if moves { Moving::new(ground) } else { None };
         let archivers = (0..archiver_count)
             .zip(&ground.archives)
             .map(|(_, archive)| {
+                let shared = Arc::clone(&archive.registry);
+                let registry = moving.as_ref().map_or(shared, Moving::registry);
                 let setting = Setting {
                     handle: ground.runtime.handle().clone(),
-                    archive: archive.clone(),
+                    archive: Archive { registry, ..archive.clone() },
                     default_table: ground.tables[0].clone(),
                     objects: Arc::clone(&objects),
                     clock: Arc::clone(&clock),
                     segment_bytes,
                     index_limit,
                     max_open_bytes,
+                    checkpoint_every,
                     broken,
                 };
                 Archiver::new(setting, random.next())
             })
             .collect();
         let traces = traces(&mut random, archiver_count, table_count);
-        let menu = (0..1 + random.below(4)).filter_map(|_| random.pick(&MENU)).collect();
+        let menu = if in_folders { MENU_OF_FOLDERS.as_slice() } else { MENU.as_slice() };
+        let menu = (0..1 + random.below(4)).filter_map(|_| random.pick(menu)).collect();
         Self {
             ground,
             random,
@@ -116,7 +139,10 @@ impl<'a> World<'a> {
             unacked: Vec::new(),
             menu,
             happened: FaultCounts::default(),
-            crash_armed: vec![false; archiver_count],
+            death_armed: vec![false; archiver_count],
+            moving,
+            stepped: false,
+            broken,
             violations: String::new(),
             taken_over: 0,
             digest: DefaultHasher::new(),
@@ -130,7 +156,11 @@ impl<'a> World<'a> {
             return;
         }
         match self.random.below(100) {
-            0..6 => self.hand_over(),
+            0..8 => self.hand_over(),
+            8..14 if self.objects.folders().is_some() => self.leave_in_doubt(at),
+            14..24 if self.can_bind() => self.bind(),
+            24..27 if self.objects.folders().is_some() => self.commit_elsewhere(),
+            27..30 => self.step_clock(),
             6..40 => self.send(at),
             40..65 => {
                 let wait = 200 + self.random.below(2_500) as u64;
@@ -149,24 +179,27 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Notices that an archiver died at an operation.
+    /// Notices that an archiver died at an operation, and that the power went with it.
     fn look_after(&mut self, at: usize) {
         let Some(archiver) = self.archivers.get_mut(at) else { return };
         archiver.machine.operations().hash(&mut self.digest);
         if archiver.bury()
-            && let Some(armed) = self.crash_armed.get_mut(at)
+            && let Some(armed) = self.death_armed.get_mut(at)
             && std::mem::take(armed)
         {
             self.happened.note(Fault::KillAtFile, 1);
         }
+        if archiver.take_power_went() {
+            self.cut_power(at);
+        }
     }
 
     fn start(&mut self, at: usize) {
-        let mut crash_after = None;
+        let mut death = None;
         let mut fault = None;
         if self.menu.contains(&Fault::KillInRecovery) && self.random.chance(60) {
             if self.random.chance(50) {
-                crash_after = Some(self.random.below(40) as u64);
+                death = Some((self.random.below(40) as u64, self.random.chance(50)));
             } else {
                 fault = Some((Fault::KillAtPut, self.random.below(3) as u64, self.random.next()));
             }
@@ -177,8 +210,8 @@ impl<'a> World<'a> {
         }
         let records = self.records(at, &meanwhile);
         let Some(archiver) = self.archivers.get_mut(at) else { return };
-        let started = archiver.start(crash_after, fault, records);
-        let died = crash_after.or(fault.map(|_| 0)).is_some() && started.is_err();
+        let started = archiver.start(death, fault, records);
+        let died = (death.is_some() || fault.is_some()) && started.is_err();
         self.happened.note(Fault::KillInRecovery, u64::from(died));
         archiver.heal();
         // Of an attempt that died nobody heard.
@@ -216,13 +249,19 @@ impl<'a> World<'a> {
         requests
             .iter()
             .filter_map(|request| {
-                let route = Route {
-                    experiment_id: self.ground.experiments.get(request.table)?.clone(),
-                    table: self.ground.tables.get(request.table)?.clone(),
-                };
-                record(request, route, now).ok()
+                record(request, self.route(request.table)?, now, self.broken).ok()
             })
             .collect()
+    }
+
+    fn route(&self, table: usize) -> Option<Route> {
+        if let Some(moving) = &self.moving {
+            return Some(moving.route(self.ground));
+        }
+        Some(Route {
+            experiment_id: self.ground.experiments.get(table)?.clone(),
+            table: self.ground.tables.get(table)?.clone(),
+        })
     }
 
     fn send(&mut self, at: usize) {
@@ -259,127 +298,6 @@ impl<'a> World<'a> {
         }
     }
 
-    fn meet_fault(&mut self, at: usize) {
-        let Some(fault) = self.random.pick(&self.menu) else { return };
-        let (after, choice) = (self.random.below(4) as u64, self.random.next());
-        let Some(archiver) = self.archivers.get_mut(at) else { return };
-        match fault {
-            Fault::Kill | Fault::KillInRecovery => {
-                archiver.kill();
-                self.happened.note(Fault::Kill, 1);
-            }
-            Fault::KillAtFile => {
-                self.arm_crash(at, choice % 14);
-            }
-            Fault::Restart => {
-                archiver.stop();
-                self.happened.note(Fault::Restart, 1);
-            }
-            Fault::NoRoom if choice % 3 == 0 => archiver.machine.set_room(None),
-            Fault::NoRoom => {
-                let room = archiver.machine.used_bytes() + self.random.below(400);
-                archiver.machine.set_room(Some(room));
-            }
-            Fault::SyncError => archiver.machine.fail_syncs(1 + u32::from(choice % 4 == 0)),
-            Fault::CreateError => archiver.machine.fail_creates(1 + u32::from(choice % 4 == 0)),
-            Fault::GetError | Fault::Slow => archiver.arm(fault, (choice >> 8) % 10, choice),
-            _ => archiver.arm(fault, after, choice),
-        }
-    }
-
-    /// Lets the machine stop after so many more operations of its file system.
-    fn arm_crash(&mut self, at: usize, operations: u64) {
-        self.with(at, |archiver| archiver.machine.crash_after(operations));
-        if let Some(armed) = self.crash_armed.get_mut(at) {
-            *armed = true;
-        }
-    }
-
-    /// Lets nothing more go wrong, commits everything, and compares.
-    fn end(mut self) -> Outcome {
-        for at in 0..self.archivers.len() {
-            if self.random.chance(40) {
-                self.with(at, Archiver::kill);
-            }
-            self.with(at, |archiver| archiver.heal());
-        }
-        self.settle();
-        let mut outcome = self.compare();
-        if self.random.chance(8) {
-            // Once more from the journals: what is in stays as it is.
-            for at in 0..self.archivers.len() {
-                self.with(at, Archiver::kill);
-            }
-            self.settle();
-            outcome = self.compare();
-        }
-        outcome.archivers = self.archivers.len();
-        outcome.happened = self.happened;
-        for archiver in &self.archivers {
-            outcome.happened.add(&archiver.happened());
-        }
-        for history in &self.histories {
-            outcome.acked_spans += history.acked_spans;
-            outcome.unacked += history.unacked;
-        }
-        outcome.taken_over = self.taken_over;
-        outcome.violations = self.violations;
-        (outcome.versions, outcome.rows, outcome.amended).hash(&mut self.digest);
-        outcome.digest = self.digest.finish();
-        outcome
-    }
-
-    fn settle(&mut self) {
-        let store = SimulatedStore::new(Arc::clone(&self.objects), None, Arc::clone(&self.clock));
-        self.ground.runtime.block_on(store.let_all_land());
-        for archiver in &mut self.archivers {
-            archiver.heal();
-            let mut reason = String::new();
-            let flushed = (0..PATIENCE).any(|_| {
-                self.clock.advance(Duration::from_secs(5));
-                if !archiver.is_alive()
-                    && let Err(error) = archiver.start(None, None, Vec::new())
-                {
-                    reason = format!("{error:#}");
-                    return false;
-                }
-                let flushed = archiver.flush();
-                archiver.bury();
-                flushed.map_err(|error| reason = format!("{error:#}")).is_ok()
-            });
-            if !flushed {
-                writeln!(self.violations, "does not come to rest: {reason}").ok();
-            }
-        }
-    }
-
-    fn compare(&mut self) -> Outcome {
-        let mut outcome = Outcome::default();
-        for at in 0..self.histories.len() {
-            match self.read(at) {
-                Ok(Some((snapshot, rows))) => {
-                    let history = self.histories.get(at);
-                    let faults = history.map(|history| history.check(&rows)).unwrap_or_default();
-                    self.violations.push_str(&faults);
-                    outcome.versions += snapshot.version();
-                    outcome.rows += rows.len() as u64;
-                    outcome.amended += rows.iter().filter(|row| 1 < row.revision).count() as u64;
-                    if self.random.chance(6) {
-                        self.check_versions(&snapshot);
-                    }
-                }
-                Ok(None) => {
-                    let faults = self.histories.get(at).map(|history| history.check(&[]));
-                    self.violations.push_str(&faults.unwrap_or_default());
-                }
-                Err(error) => {
-                    writeln!(self.violations, "table cannot be read: {error:#}").ok();
-                }
-            }
-        }
-        outcome
-    }
-
     fn read(&self, table: usize) -> anyhow::Result<Option<(TableSnapshot, Vec<TraceDraft>)>> {
         let store = SimulatedStore::new(Arc::clone(&self.objects), None, Arc::clone(&self.clock));
         let lake = Lake::over(Arc::new(store), store_root()?, self.ground.runtime.handle());
@@ -395,51 +313,7 @@ impl<'a> World<'a> {
         let snapshot = table.snapshot(None)?;
         Ok(Some((snapshot.clone(), rows(&snapshot)?)))
     }
-
-    /// One row per trace in each version that there was.
-    fn check_versions(&mut self, newest: &TableSnapshot) {
-        for version in 0..newest.version() {
-            let read = newest.table().snapshot_at(version).map_err(anyhow::Error::from);
-            match read.and_then(|snapshot| rows(&snapshot)) {
-                Ok(rows) => {
-                    let mut times: HashMap<_, usize> = HashMap::new();
-                    rows.iter().for_each(|row| *times.entry(row.trace_id).or_default() += 1);
-                    if times.values().any(|times| 1 < *times) {
-                        writeln!(self.violations, "version {version}: two rows of a trace").ok();
-                    }
-                }
-                Err(error) => {
-                    writeln!(self.violations, "version {version}: {error:#}").ok();
-                }
-            }
-        }
-    }
 }
-
-/// Kinds of fault that are met by choice; torn writes and lost names follow from kills.
-const MENU: [Fault; 20] = [
-    // The more likely ones twice.
-    Fault::KillAtFile,
-    Fault::KillAtPut,
-    Fault::Kill,
-    Fault::KillAtFile,
-    Fault::KillAtPut,
-    Fault::KillInRecovery,
-    Fault::Restart,
-    Fault::NoRoom,
-    Fault::SyncError,
-    Fault::CreateError,
-    Fault::PutRefused,
-    Fault::PutConflict,
-    Fault::PutMisreported,
-    Fault::PutMetItself,
-    Fault::AnswerLost,
-    Fault::PutLate,
-    Fault::GetError,
-    Fault::ListError,
-    Fault::Slow,
-    Fault::Throttled,
-];
 
 fn rows(snapshot: &TableSnapshot) -> anyhow::Result<Vec<TraceDraft>> {
     let mut rows = Vec::new();

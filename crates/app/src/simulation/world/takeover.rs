@@ -29,8 +29,8 @@ impl World<'_> {
         let (count, choice) = (self.random.below(OPERATIONS) as u64, self.random.next());
         match choice % 4 {
             0 => {}
-            1 => self.with(at, |archiver| archiver.arm(Fault::KillAtPut, count % 4, choice >> 8)),
-            _ => self.arm_crash(at, count),
+            1 | 2 => self.with(at, |archiver| archiver.arm(Fault::KillAtVersion, 0, choice >> 8)),
+            _ => self.arm_death(at, count, choice / 4),
         }
         self.with(at, |archiver| drop(archiver.flush()));
         self.look_after(at);
