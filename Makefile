@@ -224,6 +224,11 @@ bench-recovery: bench-build ## A journal of 5 GB after kill -9: make bench-recov
 	@$(call step,filling and replaying 5 GB: about 6 minutes$(,) 12 GB of disk$(,) 10 GB of memory while it fills)
 	@$(BENCH_ENV) $(PYTHON) tests/bench/recovery.py $(ARGS)
 
+.PHONY: bench-large-trace
+bench-large-trace: bench-build ## A trace of a million spans, one of 4 GiB: make bench-large-trace [ARGS='--mebibytes 500'] (10 minutes)
+	@$(call step,two traces without an end: about 10 minutes$(,) 15 GB of disk)
+	@$(BENCH_ENV) $(PYTHON) tests/bench/large_trace.py $(ARGS)
+
 # Receivers of others, in an environment of their own: what they need contradicts what the tests need.
 $(PEERS_STAMP):
 	@$(call step,python environment of the peers in $(PEERS_VENV) (about 3 minutes$(,) once))

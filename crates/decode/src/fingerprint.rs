@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use crate::request::{SpanGroup, SpanRecord};
+use crate::request::{SpanGroup, SpanRecord, SpanSource};
 use crate::shape::{Message, canonical, is_canonical};
 
 /// Bits of the half that says which span it is.
@@ -43,6 +43,43 @@ impl Fingerprint {
     }
 }
 
+/// A fingerprint with both halves whole: two different spans of a trace have the same one by a chance of
+/// 2^-127. Kept on disk, as the fingerprint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpanDigest {
+    /// Of span id, start, end and name; the lowest bit says that the span came in MLflow's form.
+    pub span: u64,
+    /// Of everything that the span says.
+    pub content: u64,
+}
+
+impl SpanDigest {
+    /// Bytes of a digest as it is kept.
+    pub const BYTES: usize = 16;
+
+    /// True when a span of this digest says nothing beside one of `other`: it is a copy of it, or
+    /// MLflow's poorer form of it.
+    #[must_use]
+    pub const fn is_in(self, other: Self) -> bool {
+        (self.span == other.span && self.content == other.content)
+            || (self.span & 1 == 1 && self.span == other.span | 1 && other.span & 1 == 0)
+    }
+
+    /// As it is kept.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        ((u128::from(self.span) << 64) | u128::from(self.content)).to_be_bytes()
+    }
+
+    /// From the bytes that were kept.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        // Both halves are 64 bits wide.
+        Self { span: (both >> 64) as u64, content: (both & (u64::MAX as u128)) as u64 }
+    }
+}
+
 /// Makes fingerprints of spans. What neighbours share is worked out once: use one for the spans of
 /// a request, or of a row.
 #[derive(Debug, Default)]
@@ -60,13 +97,15 @@ impl Fingerprinter {
             xxh3_64(&canonical(Message::Span, &span.message))
         };
         let content = joined([message, self.group(&span.group)]);
-        let identity = joined([
-            u64::from_le_bytes(span.span_id.0),
-            span.start_time_unix_nano,
-            span.end_time_unix_nano,
-            xxh3_64(span.view().name.as_bytes()),
-        ]);
-        Fingerprint((identity & IDENTITY_BITS) | (content & !IDENTITY_BITS))
+        Fingerprint((identity(span) & IDENTITY_BITS) | (content & !IDENTITY_BITS))
+    }
+
+    /// The digest of `span`.
+    pub fn digest(&mut self, span: &SpanRecord) -> SpanDigest {
+        let message = part(Message::Span, &span.message);
+        let content = joined([message, self.group(&span.group)]);
+        let source = u64::from(span.group.source == SpanSource::Mlflow);
+        SpanDigest { span: (identity(span) & !1) | source, content }
     }
 
     fn group(&mut self, group: &Arc<SpanGroup>) -> u64 {
@@ -84,6 +123,16 @@ impl Fingerprinter {
             }
         }
     }
+}
+
+/// What MLflow's copy of a span shares with the one that came by OTLP.
+fn identity(span: &SpanRecord) -> u64 {
+    joined([
+        u64::from_le_bytes(span.span_id.0),
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+        xxh3_64(span.view().name.as_bytes()),
+    ])
 }
 
 fn part(message: Message, bytes: &[u8]) -> u64 {

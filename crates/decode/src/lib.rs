@@ -25,7 +25,9 @@ pub mod writer;
 
 pub use content_encoding::ContentEncoding;
 pub use error::DecodeError;
-pub use fingerprint::{Fingerprint, Fingerprinter, assessment_fingerprint, start_fingerprint};
+pub use fingerprint::{
+    Fingerprint, Fingerprinter, SpanDigest, assessment_fingerprint, start_fingerprint,
+};
 pub use record::{
     CarriedWords, DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, Start,
     changes_body, decode_record, words_body,

@@ -49,6 +49,18 @@ fn is_default(limits: &Limits) -> bool {
     *limits == Limits::default()
 }
 
+/// Which limits a header stands for that names none: those of the first form had no bound on a span.
+const HEADER_FORM: u8 = 1;
+
+/// The form of a header; the first one did not say.
+#[derive(Deserialize)]
+struct HeaderForm {
+    #[serde(rename = "v", default)]
+    form: u8,
+    #[serde(rename = "l", default)]
+    limits: Option<serde::de::IgnoredAny>,
+}
+
 /// Header of a journal record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordHeader {
@@ -82,16 +94,33 @@ impl RecordHeader {
     /// The header's bytes in the journal.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        serde_json::to_vec(self).map(Bytes::from).unwrap_or_default()
+        let mut bytes = format!("{{\"v\":{HEADER_FORM},").into_bytes();
+        let form = bytes.len();
+        if serde_json::to_writer(&mut bytes, self).is_err() {
+            return Bytes::new();
+        }
+        // The brace that opens the header stands before its form.
+        bytes.remove(form);
+        bytes.into()
     }
 
     /// Reads a header from the journal.
     ///
     /// # Errors
-    /// [`DecodeError::Json`] when the bytes are not a header.
+    /// [`DecodeError::Json`] when the bytes are not a header, or one of a form that a later version
+    /// writes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        serde_json::from_slice(bytes)
-            .map_err(|error| DecodeError::Json { reason: error.to_string() })
+        let fault = |reason: String| DecodeError::Json { reason };
+        let mut header: Self = serde_json::from_slice(bytes).map_err(|e| fault(e.to_string()))?;
+        let HeaderForm { form, limits } =
+            serde_json::from_slice(bytes).map_err(|e| fault(e.to_string()))?;
+        if HEADER_FORM < form {
+            return Err(fault(format!("a later version wrote this header, in form {form}")));
+        }
+        if form < HEADER_FORM && limits.is_none() {
+            header.limits.max_span_bytes = usize::MAX;
+        }
+        Ok(header)
     }
 
     /// The route of spans that name `experiment`, or of those that name none.

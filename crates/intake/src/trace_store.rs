@@ -23,8 +23,10 @@ pub struct FoundTrace {
     pub route: Route,
     /// All that is known of it, with what its spans say by themselves.
     pub info: TraceInfo,
-    /// Its spans.
+    /// Its spans; of a trace too large for one answer those that come first.
     pub spans: Vec<SpanRecord>,
+    /// Number of the others.
+    pub left_out: u64,
     /// Why it cannot be changed any more; `None` when it can.
     pub fixed: Option<String>,
 }

@@ -21,7 +21,7 @@ pub use commit::{EpochOutcome, LocatedTraces, Preview, TableWriter, current_trac
 pub use error::{LakeError, Retry};
 pub use layout::{DataFolder, TableLocation};
 pub use log::DamagedCheckpoint;
-pub use rows::TraceDraft;
+pub use rows::{LARGE_ROW_BYTES, TraceDraft};
 pub use shared_tables::TABLES_MARKER;
 pub use storage::{Fill, OpenedFile, PutOutcome, TableFiles};
 pub use table::{

@@ -18,6 +18,17 @@ pub struct Limits {
     /// Bytes of all spans of a request, each with its own copy of resource and scope, as the table
     /// holds them. Past it: further spans are rejected.
     pub max_expanded_bytes: usize,
+    /// Bytes of one span with its resource and scope. Past it: the span is rejected. Limits that were
+    /// written down before there was this one have none.
+    #[serde(default = "unbounded")]
+    pub max_span_bytes: usize,
+}
+
+/// Most bytes of a span with its resource and scope that are accepted: half of what a row may hold.
+pub const MAX_SPAN_BYTES: usize = 32 << 20;
+
+const fn unbounded() -> usize {
+    usize::MAX
 }
 
 /// Deepest nesting that may be configured: reading a value takes stack for each level.
@@ -34,6 +45,7 @@ impl Limits {
             max_nesting_depth: MAX_NESTING_DEPTH,
             max_events: usize::MAX,
             max_expanded_bytes: usize::MAX,
+            max_span_bytes: usize::MAX,
         }
     }
 }
@@ -47,6 +59,7 @@ impl Default for Limits {
             max_nesting_depth: 64,
             max_events: 100_000,
             max_expanded_bytes: 512 << 20,
+            max_span_bytes: MAX_SPAN_BYTES,
         }
     }
 }

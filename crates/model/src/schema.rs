@@ -122,6 +122,18 @@ fn build_schema() -> Schema {
             "MLflow runs that the trace was linked to, in that order",
         ),
         commented(text("said"), "Which values of the row clients said, as JSON"),
+        commented(
+            field("part", DataType::Int32),
+            "Null for the row of a trace; 1 and up for further rows with more of its spans",
+        ),
+        commented(
+            field("spans_bytes", DataType::Int64),
+            "Bytes of the row's spans as sent, of large traces",
+        ),
+        commented(
+            field("span_digests", DataType::Binary),
+            "16 bytes for each of the row's spans, of large traces",
+        ),
     ])
 }
 

@@ -76,6 +76,7 @@ pub(crate) fn schema() -> SchemaRef {
         Field::new("span_count", DataType::Int32, true),
         Field::new("error_span_count", DataType::Int32, true),
         long("total_span_duration_ns"),
+        Field::new("part", DataType::Int32, true),
     ]))
 }
 

@@ -24,6 +24,7 @@ fn tight() -> Limits {
         max_nesting_depth: 2,
         max_events: 1,
         max_expanded_bytes: 256,
+        max_span_bytes: 128,
     }
 }
 

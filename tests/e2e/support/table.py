@@ -18,12 +18,20 @@ def query(path: Path, sql: str) -> list[dict]:
 
 
 def rows(path: Path) -> dict[str, dict]:
-    """All rows by trace id without the prefix; fails when an id has two rows."""
+    """All traces by id without the prefix, those of several rows with the spans of all; fails when an id
+    has two rows, or two of one part."""
     found: dict[str, dict] = {}
+    parts: dict[tuple[str, int], dict] = {}
     for row in query(path, "select * from t"):
         trace_id = row["trace_id"].removeprefix("tr-")
+        if row.get("part") is not None:
+            assert (trace_id, row["part"]) not in parts, f"two rows for a part of {row['trace_id']}"
+            parts[trace_id, row["part"]] = row
+            continue
         assert trace_id not in found, f"two rows for {row['trace_id']}"
         found[trace_id] = row
+    for (trace_id, _), row in sorted(parts.items()):
+        found[trace_id]["spans"].extend(row["spans"])
     return found
 
 

@@ -14,8 +14,8 @@ use crate::engine::default_table;
 
 /// Writes archived traces as OTLP protobuf, span for span as they were sent.
 ///
-/// With --trace-id one `ExportTraceServiceRequest`; without it one per trace, each after its
-/// length as a varint.
+/// With --trace-id one `ExportTraceServiceRequest`; without it one per row, each after its
+/// length as a varint. A large trace has several rows.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tracelake rebuild --trace-id tr-0123456789abcdef0123456789abcdef --output trace.pb\n  tracelake rebuild production.monitoring.agent_traces --output all.pb"
@@ -57,7 +57,7 @@ pub(crate) async fn run(data_dir: &Path, args: &RebuildArgs) -> anyhow::Result<(
         let snapshot = table.snapshot(None)?;
         snapshot.for_each_trace(wanted, &mut |trace: TraceDraft| {
             let body = encode_request(&trace.spans);
-            count += 1;
+            count += usize::from(trace.part.is_none());
             if wanted.is_none() {
                 write_length(&mut out, body.len())?;
             }

@@ -1,17 +1,17 @@
 //! Rows of a traces table as MLflow's own traces.
 
-use tracelake_decode::Route;
-use tracelake_intake::{FoundTrace, mlflow_trace_json};
+use tracelake_intake::mlflow_trace_json;
 use tracelake_lake::rows::rebuild_traces;
-use tracelake_model::{ExperimentId, TableName};
+use tracelake_model::TableName;
 
 use super::answer::Answer;
 use crate::fault::{Fault, FaultKind};
+use crate::pipeline::found_trace;
 
 /// Columns without which rows tell of no trace. Tables of other writers may have no more.
 const NEEDED: [&str; 4] = ["trace_id", "experiment_id", "trace_info", "spans"];
 
-/// Each row as the JSON of a `Trace` that MLflow's tracking server answers, in the order of the
+/// Each trace as the JSON of a `Trace` that MLflow's tracking server answers, in the order of the
 /// rows: `{"trace_info": ..., "spans": [...]}`.
 ///
 /// # Errors
@@ -29,13 +29,9 @@ pub fn mlflow_traces(answer: &Answer) -> Result<Vec<String>, Fault> {
     let mut traces = Vec::new();
     for batch in &answer.batches {
         let drafts = rebuild_traces(batch).map_err(|error| wrong(&error.to_string()))?;
-        for draft in drafts {
-            let (info, spans) = (draft.full_info(), draft.spans_in_order());
-            let experiment_id =
-                draft.experiment_id.unwrap_or_else(ExperimentId::default_experiment);
-            let route = Route { experiment_id, table: table.clone() };
-            let trace = FoundTrace { route, info, spans, fixed: None };
-            traces.push(mlflow_trace_json(&trace));
+        // Parts have spans of a trace whose row stands for it.
+        for draft in drafts.into_iter().filter(|draft| draft.part.is_none()) {
+            traces.push(mlflow_trace_json(&found_trace(table.clone(), draft)));
         }
     }
     Ok(traces)

@@ -220,6 +220,7 @@ impl Settings {
                 max_events: limits.max_events,
                 max_expanded_bytes: pick!(max_expanded, ByteSize(limits.max_expanded_bytes as u64))
                     .to_usize(),
+                max_span_bytes: limits.max_span_bytes,
             },
             index_limit: pick!(index_limit, 4_000_000_usize),
             ledger_retention: pick!(ledger_retention, Span(LEDGER_RETENTION)).0,

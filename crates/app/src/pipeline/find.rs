@@ -10,6 +10,12 @@ use tracelake_model::{ExperimentId, TableName, TraceId};
 
 use super::Pipeline;
 
+/// Metadata of a trace in an answer: how many of its spans are not in it.
+const LEFT_OUT_KEY: &str = "tracelake.spansLeftOut";
+
+/// Bytes of spans that are read of a trace in several rows: as many as one row has at the most.
+const TRACE_BYTES: usize = 64 << 20;
+
 impl Pipeline {
     /// Those of `traces` that there are, each from all its rows and what is open of it. A change
     /// to one is for the table named: it joins what is open of the trace, whatever that came for.
@@ -29,7 +35,7 @@ impl Pipeline {
         let mut append_only: HashSet<TableName> = HashSet::new();
         for table in tables {
             let read = match self.writers.existing(&table) {
-                Ok(Some(_)) => self.writers.guarded(&table, |writer| writer.read(&wanted)),
+                Ok(Some(_)) => self.writers.guarded(&table, |writer| writer.read(&wanted, TRACE_BYTES)),
                 Ok(None) => continue,
                 Err(error) => Err(error),
             };
@@ -81,9 +87,14 @@ impl Pipeline {
     }
 }
 
-fn found_trace(table: TableName, draft: TraceDraft) -> FoundTrace {
-    let (info, spans) = (draft.full_info(), draft.spans_in_order());
+/// The trace as clients see it. One that is not whole says so in its metadata.
+pub(crate) fn found_trace(table: TableName, draft: TraceDraft) -> FoundTrace {
+    let (mut info, spans) = (draft.full_info(), draft.spans_in_order());
+    let left_out = draft.all_spans().saturating_sub(spans.len() as u64);
+    if 0 < left_out {
+        info.trace_metadata.insert(LEFT_OUT_KEY.to_owned(), left_out.to_string());
+    }
     let experiment_id = draft.experiment_id.unwrap_or_else(ExperimentId::default_experiment);
     let route = Route { experiment_id, table };
-    FoundTrace { route, info, spans, fixed: None }
+    FoundTrace { route, info, spans, left_out, fixed: None }
 }

@@ -51,8 +51,8 @@ use tracelake_decode::DecodedRecord;
 use tracelake_journal::{
     Event, Journal, JournalError, JournalFs, Receiver, Recovered, SegmentNumber,
 };
-use tracelake_lake::assemble::{Assembler, SettleRules, Take};
-use tracelake_lake::{LakeError, Retry, TraceDraft};
+use tracelake_lake::assemble::{Assembler, LATE_AT_ONCE_BYTES, SettleRules, Take};
+use tracelake_lake::{LARGE_ROW_BYTES, LakeError, Retry, TraceDraft};
 use tracelake_model::{Clock, TableName, TraceId};
 use tracing::{error, warn};
 
@@ -73,6 +73,7 @@ use writers::{FailedCommit, Writers};
 pub(crate) use blocked::OpenBytes;
 pub(crate) use command::{Command, FlushOutcome};
 pub(crate) use epoch_file::{read_epoch, write_durably, write_file};
+pub(crate) use find::found_trace;
 pub(crate) use identity::Identity;
 pub(crate) use recover::check_carry;
 pub(crate) use replay_mark::Stopper;
@@ -409,7 +410,9 @@ impl Pipeline {
         let now = self.clock.monotonic_nano();
         let everything = scope == Scope::Everything;
         let since_amendment = Duration::from_nanos(now.saturating_sub(self.last_amendment_nano));
-        let amend = everything || self.schedule.amend_every <= since_amendment;
+        let amend = everything
+            || self.schedule.amend_every <= since_amendment
+            || self.schedule.settle.max_open_bytes / 2 < self.assembler.late_bytes();
         let blocked = self.blocked.clone();
         let ready = |table: &TableName| everything || blocked.is_ready(table, now);
         self.resolve_doubts(&ready);
@@ -490,7 +493,9 @@ impl Pipeline {
             let Ok(archived) = archived else { continue };
             let (late, fresh) = std::mem::take(traces)
                 .into_iter()
-                .partition(|trace| archived.contains(&trace.trace_id));
+                .partition(|trace| {
+                    archived.contains(&trace.trace_id) && trace.spans_bytes() < LATE_AT_ONCE_BYTES
+                });
             *traces = fresh;
             let late: Vec<TraceDraft> = late;
             for trace in late {
@@ -524,6 +529,8 @@ impl Pipeline {
                 self.blocked.release(table);
                 kept = self.note_kept(table, &done);
                 outcome.add(table, &done);
+                let large = traces.iter().filter(|one| LARGE_ROW_BYTES <= one.spans_bytes());
+                large.for_each(|trace| self.assembler.note_large(trace.trace_id));
                 Ok(true)
             }
             Err(FailedCommit { fault: fault @ LakeError::EpochTaken { .. }, .. }) => {

@@ -79,9 +79,9 @@ impl Archived {
         let files = snapshot.live_files((None, None))?;
         let visit = |file: &LiveFile| {
             let lock = || archived.lock().unwrap_or_else(PoisonError::into_inner);
-            let wanted = |trace: Option<TraceId>| {
+            let wanted = |trace: Option<TraceId>, is_part: bool| {
                 let is_known = trace.is_some_and(|trace| acknowledged.number(trace).is_some());
-                if !is_known {
+                if !is_known && !is_part {
                     lock().unknown.extend(trace);
                 }
                 is_known || reading.whole
@@ -112,12 +112,14 @@ impl Archived {
     ) {
         let hour = self.by_hour.entry(draft.created_at_micros.div_euclid(MICROS_PER_HOUR));
         let hour = hour.or_default();
-        hour.all.traces += 1;
+        hour.all.traces += u64::from(draft.part.is_none());
         fingerprints.iter().for_each(|fingerprint| hour.all.add(*fingerprint));
         let is_changed = |since: i64| since < draft.updated_at_micros;
         hour.changed += u64::from(reading.changed_since_micros.is_some_and(is_changed));
-        self.take_changes(acknowledged, draft);
-        self.take_row(acknowledged, draft.trace_id, fingerprints);
+        if draft.part.is_none() {
+            self.take_changes(acknowledged, draft);
+        }
+        self.take_row(acknowledged, (draft.trace_id, draft.part.is_some()), fingerprints);
     }
 
     /// Takes in what a row says beside its spans.
@@ -136,15 +138,15 @@ impl Archived {
         }
     }
 
-    /// Takes in a row by its spans.
+    /// Takes in a row by its spans: of a trace, and whether it is a part of it.
     pub(super) fn take_row(
         &mut self,
         acknowledged: &Acknowledged,
-        trace: TraceId,
+        (trace, is_part): (TraceId, bool),
         fingerprints: &[u64],
     ) {
         let Some(trace) = acknowledged.number(trace) else { return };
-        if let Some(rows) = self.rows.get_mut(trace) {
+        if let Some(rows) = self.rows.get_mut(trace).filter(|_| !is_part) {
             *rows = rows.saturating_add(1);
         }
         let range = acknowledged.range(trace);

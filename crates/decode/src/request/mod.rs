@@ -190,6 +190,7 @@ pub fn decode_otlp(
         limits: walk_limits(limits),
         found: DecodedSpans::default(),
         room_bytes: limits.max_expanded_bytes,
+        max_span_bytes: limits.max_span_bytes,
     };
     let mut fields = Fields::new(body);
     let mut any = false;
@@ -217,6 +218,7 @@ struct Decoder<'a> {
     found: DecodedSpans,
     /// Bytes that accepted spans may still take, see [`Limits::max_expanded_bytes`].
     room_bytes: usize,
+    max_span_bytes: usize,
 }
 
 impl<'a> Decoder<'a> {
@@ -321,7 +323,15 @@ impl<'a> Decoder<'a> {
 
     /// Takes the span's share of what a request may become in the table.
     fn fit(&mut self, record: SpanRecord) -> Result<SpanRecord, String> {
-        match self.room_bytes.checked_sub(record.weight_bytes()) {
+        let bytes = record.weight_bytes();
+        if self.max_span_bytes < bytes {
+            return Err(format!(
+                "span {}: it has {bytes} bytes with its resource and scope, {} are allowed",
+                describe(&record.view()),
+                self.max_span_bytes
+            ));
+        }
+        match self.room_bytes.checked_sub(bytes) {
             Some(room) => {
                 self.room_bytes = room;
                 Ok(record)

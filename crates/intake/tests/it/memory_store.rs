@@ -48,6 +48,7 @@ impl Applied {
             route: route.clone(),
             info: TraceInfo::new(trace_id),
             spans: Vec::new(),
+            left_out: 0,
             fixed: None,
         })
     }

@@ -18,7 +18,7 @@ use tracelake_decode::{
 use tracelake_model::trace_info::INFO_FINALIZED;
 use tracelake_model::{ExperimentId, TableName, TraceChanges, TraceId};
 
-use crate::rows::{ExperimentBy, TraceDraft};
+use crate::rows::{ExperimentBy, LARGE_ROW_BYTES, TraceDraft};
 use open_trace::{OpenTrace, complete_assessments};
 
 pub use open_trace::CarriedRecord;
@@ -43,6 +43,12 @@ impl Default for SettleRules {
         }
     }
 }
+
+/// Bytes of a late piece that are worth an amendment of their own.
+pub const LATE_AT_ONCE_BYTES: usize = LARGE_ROW_BYTES / 2;
+
+/// Large traces that are remembered, so that what comes of them is known to be late.
+const MAX_LARGE: usize = 10_000;
 
 /// What the open traces of tables that can be written come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +100,8 @@ impl std::fmt::Debug for Take<'_> {
 pub struct Assembler {
     open: HashMap<TraceId, OpenTrace>,
     bytes: usize,
+    /// Traces whose row is large.
+    large: HashSet<TraceId>,
 }
 
 impl Assembler {
@@ -192,10 +200,12 @@ impl Assembler {
         header: &RecordHeader,
         now_unix_nano: u64,
     ) -> &mut OpenTrace {
+        let late = self.large.contains(&trace_id);
         let trace = self.open.entry(trace_id).or_insert_with(|| {
             let mut trace = OpenTrace::new(route.table.clone(), route.experiment_id.clone());
             trace.first_seen_unix_nano = header.received_at_unix_nano;
             trace.last_seen_unix_nano = now_unix_nano;
+            trace.late = late;
             trace
         });
         if trace.run_id.is_none() {
@@ -257,6 +267,7 @@ impl Assembler {
         for trace in self.open.values().filter(|trace| ready(&trace.table)) {
             if trace.late {
                 status.late = true;
+                status.settled |= LATE_AT_ONCE_BYTES <= trace.bytes;
             } else {
                 status.bytes += trace.bytes;
                 status.settled |= trace.settled(rules, now_unix_nano);
@@ -280,7 +291,7 @@ impl Assembler {
         self.open.retain(|trace_id, trace| {
             let due = (take.ready)(&trace.table)
                 && (take.everything
-                    || (trace.late && take.late)
+                    || (trace.late && (take.late || LATE_AT_ONCE_BYTES <= trace.bytes))
                     || (!trace.late && trace.settled(rules, now_unix_nano))
                     || early.contains(trace_id));
             if due {
@@ -312,6 +323,19 @@ impl Assembler {
         trace.put_back(table, draft);
         let after = trace.bytes;
         self.bytes = self.bytes - before + after;
+    }
+
+    /// Notes that the trace has a large row: what comes of it is late, and is not held until it is silent.
+    pub fn note_large(&mut self, trace_id: TraceId) {
+        if self.large.len() < MAX_LARGE {
+            self.large.insert(trace_id);
+        }
+    }
+
+    /// Bytes of late pieces.
+    #[must_use]
+    pub fn late_bytes(&self) -> usize {
+        self.open.values().filter(|trace| trace.late).map(|trace| trace.bytes).sum()
     }
 
     /// Takes out these traces, as they are.

@@ -17,6 +17,7 @@ use tracelake_model::{
 use super::SettleRules;
 use crate::commit::merge::name_experiment;
 use crate::commit::span_set::{Added, SpanSet};
+use crate::rows::parts::{MAX_ROW_BYTES, MAX_ROW_SPANS};
 use crate::rows::{ExperimentBy, TraceDraft};
 
 /// A record of the journal that carries an unsettled trace over: header and payload.
@@ -244,6 +245,12 @@ impl OpenTrace {
         announced.is_some_and(|spans| spans <= self.spans.ids())
             || ((self.root_ended || changes_alone) && rules.settle_after <= silent)
             || rules.idle_after <= silent
+            || self.is_full()
+    }
+
+    /// True when a row holds no more: it is not waited for the rest.
+    fn is_full(&self) -> bool {
+        MAX_ROW_SPANS <= self.spans.len() || MAX_ROW_BYTES <= self.bytes
     }
 
     /// The trace as it is, taken out.

@@ -18,9 +18,10 @@ use delta_kernel::actions::deletion_vector_writer::{
 use parquet::errors::ParquetError;
 use tracelake_model::TraceId;
 
-use super::batches::{take_rows, with_change_type, with_other_columns};
+use super::batches::{number, take_rows, with_change_type, with_other_columns, without_ours};
 use super::merge::{Age, Amended, amend, fold};
-use super::{EpochOutcome, Found, MAX_ATTEMPTS, Step, TableWriter};
+use super::parts::{LargeTrace, Rows, arrange, sum_beyond};
+use super::{EpochOutcome, Found, MAX_ATTEMPTS, MAX_BATCH_BYTES, Step, TableWriter};
 use crate::data_file::{EncodedFile, encode_batches, encode_file, read_rows};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
@@ -39,7 +40,7 @@ pub(super) struct OldRows {
     /// The rows, whole, in the table's schema.
     pub(super) rows: RecordBatch,
     /// The live file and row of each.
-    places: Vec<(usize, u64)>,
+    pub(super) places: Vec<(usize, u64)>,
     /// Traces whose rows were left out.
     deferred: HashSet<TraceId>,
 }
@@ -65,8 +66,14 @@ pub(super) struct Plan {
     successors: Vec<u32>,
     /// Old rows that go for good.
     deleted: RecordBatch,
-    /// New rows of the traces, for the index.
+    /// Traces that have new rows, for the index.
     traces: Vec<TraceId>,
+    /// Further parts of large traces.
+    further: Vec<TraceDraft>,
+    /// Of large traces that have new rows: the files in which others stay.
+    staying: HashMap<TraceId, BTreeSet<String>>,
+    /// Of the deletions the rows that were not read: parts of traces that go for good.
+    unread: Deletions,
     /// Traces whose rows go for good.
     deleted_traces: usize,
     pub(super) deletions: Deletions,
@@ -83,7 +90,7 @@ pub(super) struct Plan {
 impl Plan {
     /// True when no row changes.
     pub(super) fn is_empty(&self) -> bool {
-        self.deletions.is_empty()
+        self.deletions.is_empty() && self.further.is_empty()
     }
 
     /// Leaves all rows as they are: the late pieces with something to say are deferred. Returns how many
@@ -94,6 +101,8 @@ impl Plan {
         self.traces.clear();
         self.deleted_traces = 0;
         self.deletions.clear();
+        self.further.clear();
+        self.unread.clear();
         kept.len()
     }
 
@@ -112,11 +121,19 @@ impl Plan {
             }
             order.push((1, postimage));
         }
+        let bytes = before.get_array_memory_size().saturating_add(after.get_array_memory_size());
+        let at_a_time = if MAX_BATCH_BYTES < bytes / order.len().max(1) { 1 } else { IMAGES_AT_A_TIME };
         let mut taken = 0;
         Ok(std::iter::from_fn(move || {
-            let chunk = order.get(taken..order.len().min(taken + IMAGES_AT_A_TIME))?;
+            let chunk = order.get(taken..order.len().min(taken + at_a_time))?;
             taken += chunk.len();
-            (!chunk.is_empty()).then(|| interleave_record_batch(&[&before, &after], chunk))
+            match chunk {
+                [] => None,
+                // A large row is not copied.
+                [(0, row)] => Some(Ok(before.slice(*row, 1))),
+                [(_, row)] => Some(Ok(after.slice(*row, 1))),
+                _ => Some(interleave_record_batch(&[&before, &after], chunk)),
+            }
         }))
     }
 
@@ -126,6 +143,149 @@ impl Plan {
         let unchanged = late.saturating_sub(self.deferred.len() + amended + deleted);
         EpochOutcome { appended: fresh, amended, deleted, unchanged, ..EpochOutcome::default() }
     }
+}
+
+/// What a plan is put together from, trace by trace. Rows that were read go by their number.
+#[derive(Default)]
+struct Changed<'a> {
+    files: &'a [LiveFile],
+    places: &'a [(usize, u64)],
+    rows: Vec<TraceDraft>,
+    traces: Vec<TraceId>,
+    further: Vec<TraceDraft>,
+    staying: HashMap<TraceId, BTreeSet<String>>,
+    unread: Deletions,
+    deleted_traces: usize,
+    replaced: Vec<u32>,
+    successors: Vec<u32>,
+    removed: Vec<u32>,
+    /// Of each new row the old one that has its other columns.
+    first_rows: Vec<u32>,
+    deletions: Deletions,
+    unchanged_in: BTreeSet<usize>,
+    changed: Vec<TraceId>,
+}
+
+impl Changed<'_> {
+    /// Merges `piece` into the rows that were read of its trace.
+    fn amend(
+        &mut self,
+        rows: Vec<(usize, TraceDraft)>,
+        piece: &TraceDraft,
+        large: Option<&LargeTrace>,
+        age: Age,
+        now_micros: i64,
+    ) {
+        let anew = piece.replaces && age == Age::Younger;
+        let came = large.filter(|_| !anew).map(|large| large.rest_of(piece));
+        let came = came.as_ref().unwrap_or(piece);
+        let (parts, heads): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|(_, row)| row.part.is_some());
+        let (indexes, heads): (Vec<usize>, Vec<TraceDraft>) = heads.into_iter().unzip();
+        if heads.is_empty() && !anew {
+            // Another writer took the row of the trace and left parts.
+            if !came.is_blank() {
+                let next_part = large.map_or(1, LargeTrace::next_part);
+                let Rows { head, further, .. } = arrange(came.clone(), None, next_part, true);
+                self.traces.push(head.trace_id);
+                self.changed.push(head.trace_id);
+                self.further.extend(once(head).chain(further));
+            }
+            return;
+        }
+        let beyond = sum_beyond(&heads);
+        let revision = heads.iter().map(|head| head.revision).max().unwrap_or_default();
+        let row = match amend(heads, came, age, now_micros) {
+            // The same spans as the head's own, and those of the parts go.
+            Amended::Unchanged if anew && large.is_some_and(LargeTrace::has_parts) => {
+                Some(Box::new(TraceDraft {
+                    replaces: false,
+                    updated_at_micros: now_micros,
+                    revision: revision.saturating_add(1),
+                    ..came.clone()
+                }))
+            }
+            Amended::Unchanged => {
+                self.unchanged_in.extend(large.into_iter().flat_map(LargeTrace::files));
+                let read = indexes.iter().chain(parts.iter().map(|(index, _)| index));
+                let places = read.filter_map(|index| self.places.get(*index));
+                self.unchanged_in.extend(places.map(|(file, _)| *file));
+                return;
+            }
+            Amended::Row(row) => Some(row),
+            Amended::Deleted => None,
+        };
+        self.changed.push(piece.trace_id);
+        if anew {
+            for address in large.map(|large| large.unread(piece)).unwrap_or_default() {
+                self.deletions.entry(address.file).or_default().insert(address.row);
+                self.unread.entry(address.file).or_default().insert(address.row);
+            }
+            parts.iter().for_each(|(index, _)| self.remove(*index));
+        }
+        let Some(row) = row else {
+            self.deleted_traces += 1;
+            indexes.iter().for_each(|index| self.remove(*index));
+            return;
+        };
+        let head = TraceDraft { part: None, beyond: beyond.filter(|_| !anew), ..*row };
+        let one_row = anew || large.is_none_or(|large| large.is_worth_a_new_row(came));
+        let next_part = large.filter(|_| !anew).map_or(1, LargeTrace::next_part);
+        let (last_index, last) = parts.into_iter().filter(|_| !anew).next_back().unzip();
+        let Rows { head, last, further } = arrange(head, last, next_part, one_row);
+        self.traces.push(head.trace_id);
+        if let Some(large) = large.filter(|_| !anew) {
+            let mut rows = large.unread(piece);
+            if let (Some(index), None) = (last_index, &last) {
+                let place = self.places.get(index);
+                rows.extend(place.map(|(file, row)| RowAddress { file: *file, row: *row }));
+            }
+            let paths = rows.iter().filter_map(|row| Some(self.files.get(row.file)?.path.clone()));
+            self.staying.insert(head.trace_id, paths.collect());
+        }
+        self.replace(&indexes, head);
+        if let (Some(index), Some(last)) = (last_index, last) {
+            self.replace(&[index], last);
+        }
+        self.further.extend(further);
+    }
+
+    /// Puts `row` in the place of old rows.
+    fn replace(&mut self, indexes: &[usize], row: TraceDraft) {
+        let successor = number(self.rows.len());
+        for index in indexes {
+            self.replaced.push(number(*index));
+            self.successors.push(successor);
+            self.delete(*index);
+        }
+        self.first_rows.extend(indexes.first().map(|index| number(*index)));
+        self.rows.push(row);
+    }
+
+    /// Takes an old row away for good.
+    fn remove(&mut self, index: usize) {
+        self.removed.push(number(index));
+        self.delete(index);
+    }
+
+    fn delete(&mut self, index: usize) {
+        if let Some((file, row)) = self.places.get(index) {
+            self.deletions.entry(*file).or_default().insert(*row);
+        }
+    }
+}
+
+/// The rows of a trace as one, with the spans of the parts that are there.
+fn whole_trace(rows: Vec<TraceDraft>) -> Option<TraceDraft> {
+    let (mut parts, mut heads): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row.part.is_some());
+    let beyond = sum_beyond(&heads);
+    heads.sort_by_key(|row| (row.updated_at_micros, row.revision));
+    parts.sort_by_key(|row| row.part);
+    let mut trace = fold(heads)?;
+    trace.beyond = beyond;
+    parts.into_iter().for_each(|part| trace.take_in(part));
+    Some(trace)
 }
 
 /// A version that replaces rows, and appends those of traces that have none.
@@ -147,7 +307,9 @@ impl TableWriter {
     pub(super) fn amend(&mut self, amendment: Amendment<'_>) -> Result<Step<()>, LakeError> {
         let Amendment { mut plan, late, fresh, mut found, mark, txn } = amendment;
         let schema = plan.postimages.schema();
-        let inserted = Self::encode_fresh(&fresh)
+        let further = std::mem::take(&mut plan.further);
+        let rows: Vec<&TraceDraft> = fresh.iter().copied().chain(&further).collect();
+        let inserted = Self::encode_fresh(&rows)
             .map(|batch| conform(&batch?, &schema))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| LakeError::Arrow { action: "encode rows", source })?;
@@ -172,20 +334,23 @@ impl TableWriter {
         let inserts = inserted.iter().map(|batch| with_change_type(batch, "insert"));
         let count = [&plan.preimages, &plan.postimages, &plan.deleted].into_iter().chain(&inserted);
         let count = count.map(RecordBatch::num_rows).sum();
-        let changes = self.write_images(&schema, count, &mut images.chain(inserts))?;
+        let mut changes = vec![self.write_images(&schema, count, &mut images.chain(inserts))?];
+        changes.extend(self.write_unread(&schema, &plan)?);
         for _ in 0..MAX_ATTEMPTS {
             let mut actions = vec![self.commit_info(operation, false)];
             actions.extend(txn.clone());
             actions.extend(self.delete_rows(&plan.files, &plan.deletions)?);
             actions.extend(written.as_ref().map(|(add, _)| add.clone()));
-            actions.push(changes.clone());
+            actions.extend(changes.iter().cloned());
             if let Step::Done(()) = self.write_version(&actions)? {
                 self.note_deletions(&actions);
                 if let Some((_, path)) = written {
                     for trace in traces {
                         let rows = found.get(&trace).into_iter().flatten();
+                        let staying = plan.staying.get(&trace);
                         let left: Vec<&str> = rows
                             .filter_map(|row| Some(plan.files.get(row.file)?.path.as_str()))
+                            .filter(|path| staying.is_none_or(|files| !files.contains(*path)))
                             .collect();
                         self.index.note(&path, trace, &left);
                     }
@@ -262,9 +427,32 @@ impl TableWriter {
             fresh.into_iter().filter(|trace| !trace.is_blank()).cloned().collect();
         let arrow = |source| LakeError::Arrow { action: "encode rows", source };
         let schema = self.snapshot.schema()?;
-        let mut rows = vec![encode(&fresh).and_then(|r| conform(&r, &schema)).map_err(arrow)?];
+        let fresh: Vec<&TraceDraft> = fresh.iter().collect();
+        let mut rows = Vec::new();
+        for batch in Self::encode_fresh(&fresh) {
+            rows.push(batch.and_then(|rows| conform(&rows, &schema)).map_err(arrow)?);
+        }
         let mut replaced: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-        let plan = self.plan_amendment(&late, &found, Age::Younger, usize::MAX)?;
+        let files = self.live_files()?;
+        let large = self.large_traces(&late, &found, &files)?;
+        // A large row is not read for this: spans that came of it are shown beside it.
+        let (beside, late): (Vec<&TraceDraft>, Vec<&TraceDraft>) = late
+            .into_iter()
+            .partition(|piece| {
+                let large = large.get(&piece.trace_id);
+                !piece.replaces && large.is_some_and(LargeTrace::has_large_head)
+            });
+        let beside: Vec<TraceDraft> = beside
+            .into_iter()
+            .filter_map(|piece| Some(large.get(&piece.trace_id)?.as_part(piece)))
+            .filter(|part| !part.spans.is_empty())
+            .collect();
+        // What memory has no room for is shown as it was until it is committed.
+        let plan = self.plan_amendment(&late, &found, Age::Younger, self.round_bytes)?;
+        let further: Vec<&TraceDraft> = plan.further.iter().chain(&beside).collect();
+        for batch in Self::encode_fresh(&further) {
+            rows.push(batch.and_then(|rows| conform(&rows, &schema)).map_err(arrow)?);
+        }
         rows.push(plan.postimages);
         for (index, deleted) in plan.deletions {
             if let Some(file) = plan.files.get(index) {
@@ -286,68 +474,63 @@ impl TableWriter {
     ) -> Result<Plan, LakeError> {
         let schema = self.snapshot.schema()?;
         let files = self.live_files()?;
+        let large = self.large_traces(late, found, &files)?;
         let wanted: Found = late
             .iter()
-            .filter_map(|piece| Some((piece.trace_id, found.get(&piece.trace_id)?.clone())))
+            .filter_map(|piece| {
+                let rows = match large.get(&piece.trace_id) {
+                    Some(large) => large.to_read(piece),
+                    None => found.get(&piece.trace_id)?.clone(),
+                };
+                Some((piece.trace_id, rows))
+            })
             .collect();
         let OldRows { rows: old, places, deferred } =
             self.read_old_rows(&wanted, &files, &schema, limit)?;
         let archived = rebuild_traces(&old).map_err(|error| self.unreadable(&error))?;
+        let mut changed = Changed { files: &files, places: &places, ..Changed::default() };
+        let mut by_trace: HashMap<TraceId, Vec<(usize, TraceDraft)>> = HashMap::new();
+        for (row, trace) in archived.into_iter().enumerate() {
+            by_trace.entry(trace.trace_id).or_default().push((row, trace));
+        }
         let now = self.clock.now_unix_micro();
-        let mut by_trace: HashMap<TraceId, Vec<usize>> = HashMap::new();
-        for (row, trace) in archived.iter().enumerate() {
-            by_trace.entry(trace.trace_id).or_default().push(row);
-        }
-        let mut archived: Vec<Option<TraceDraft>> = archived.into_iter().map(Some).collect();
-        let mut traces = Vec::new();
-        let mut deleted_traces = 0;
-        let mut replaced: Vec<u32> = Vec::new();
-        let mut successors: Vec<u32> = Vec::new();
-        let mut removed: Vec<u32> = Vec::new();
-        let mut first_rows: Vec<u32> = Vec::new();
-        let mut deletions: Deletions = BTreeMap::new();
-        let mut unchanged_in = BTreeSet::new();
-        let mut changed = Vec::new();
         for piece in late.iter().filter(|piece| !deferred.contains(&piece.trace_id)) {
-            let rows = by_trace.get(&piece.trace_id).map(Vec::as_slice).unwrap_or_default();
-            let indexes = rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX));
-            let drafts = rows.iter().filter_map(|row| archived.get_mut(*row)?.take()).collect();
-            match amend(drafts, piece, age, now) {
-                Amended::Unchanged => {
-                    let places = rows.iter().filter_map(|row| places.get(*row));
-                    unchanged_in.extend(places.map(|(file, _)| *file));
-                    continue;
-                }
-                Amended::Row(row) => {
-                    let successor = u32::try_from(traces.len()).unwrap_or(u32::MAX);
-                    successors.extend(indexes.clone().map(|_| successor));
-                    traces.push(*row);
-                    first_rows.extend(indexes.clone().next());
-                    replaced.extend(indexes);
-                }
-                Amended::Deleted => {
-                    deleted_traces += 1;
-                    removed.extend(indexes);
-                }
-            }
-            changed.push(piece.trace_id);
-            for (file, row) in rows.iter().filter_map(|row| places.get(*row)) {
-                deletions.entry(*file).or_default().insert(*row);
-            }
+            let rows = by_trace.remove(&piece.trace_id).unwrap_or_default();
+            changed.amend(rows, piece, large.get(&piece.trace_id), age, now);
         }
+        let Changed {
+            rows,
+            traces,
+            further,
+            staying,
+            unread,
+            deleted_traces,
+            replaced,
+            successors,
+            removed,
+            first_rows,
+            deletions,
+            unchanged_in,
+            changed,
+            ..
+        } = changed;
         let arrow = |source| LakeError::Arrow { action: "plan amendment", source };
+        let encoded = encode(&rows).map_err(arrow)?;
+        drop(rows);
+        let others = take_rows(&without_ours(&old, &encoded).map_err(arrow)?, &first_rows);
+        let postimages =
+            with_other_columns(&encoded, &others.map_err(arrow)?, &schema).map_err(arrow)?;
         let preimages = take_rows(&old, &replaced).map_err(arrow)?;
         let deleted = take_rows(&old, &removed).map_err(arrow)?;
-        let encoded = encode(&traces).map_err(arrow)?;
-        let others = take_rows(&old, &first_rows).map_err(arrow)?;
-        let postimages = with_other_columns(&encoded, &others, &schema).map_err(arrow)?;
-        let traces = traces.into_iter().map(|trace| trace.trace_id).collect();
         Ok(Plan {
             preimages,
             postimages,
             successors,
             deleted,
             traces,
+            further,
+            staying,
+            unread,
             deleted_traces,
             deletions,
             deferred,
@@ -357,18 +540,25 @@ impl TableWriter {
         })
     }
 
-    /// The traces of `wanted` that have rows, each as one trace.
+    /// The traces of `wanted` that have rows, each as one trace. Of the parts of a large one those that
+    /// come first are read, as many as `bytes` allow; [`TraceDraft::all_spans`] tells how many spans there are.
     ///
     /// # Errors
     /// [`LakeError`] when the table cannot be read.
     pub fn read(
         &mut self,
         wanted: &HashSet<TraceId>,
+        bytes: usize,
     ) -> Result<HashMap<TraceId, TraceDraft>, LakeError> {
         self.look()?;
-        let found = self.find(wanted)?;
+        let mut found = self.find(wanted)?;
         let files = self.live_files()?;
         let schema = self.snapshot.schema()?;
+        let blank: Vec<TraceDraft> = found.keys().map(|trace| TraceDraft::new(*trace)).collect();
+        let blank: Vec<&TraceDraft> = blank.iter().collect();
+        for (trace_id, large) in self.large_traces(&blank, &found, &files)? {
+            found.insert(trace_id, large.within(bytes));
+        }
         let old = self.read_old_rows(&found, &files, &schema, usize::MAX)?.rows;
         let mut rows: HashMap<TraceId, Vec<TraceDraft>> = HashMap::new();
         for row in rebuild_traces(&old).map_err(|error| self.unreadable(&error))? {
@@ -376,10 +566,7 @@ impl TableWriter {
         }
         Ok(rows
             .into_iter()
-            .filter_map(|(trace_id, mut rows)| {
-                rows.sort_by_key(|row| (row.updated_at_micros, row.revision));
-                Some((trace_id, fold(rows)?))
-            })
+            .filter_map(|(trace_id, rows)| Some((trace_id, whole_trace(rows)?)))
             .collect())
     }
 
@@ -396,10 +583,7 @@ impl TableWriter {
         schema: &SchemaRef,
         limit: usize,
     ) -> Result<OldRows, LakeError> {
-        let mut wanted: Deletions = BTreeMap::new();
-        for address in found.values().flatten() {
-            wanted.entry(address.file).or_default().insert(address.row);
-        }
+        let wanted = by_file(found);
         let mut read = self.read_rows(&wanted, files, schema, limit)?;
         let count: usize = wanted.values().map(BTreeSet::len).sum();
         let mut deferred = HashSet::new();
@@ -426,7 +610,7 @@ impl TableWriter {
     }
 
     /// Rows of files, in order, until they take more than `limit` bytes.
-    fn read_rows(
+    pub(super) fn read_rows(
         &self,
         wanted: &Deletions,
         files: &[LiveFile],
@@ -457,7 +641,11 @@ impl TableWriter {
                 }
             }
         }
-        let rows = concat_batches(schema, &batches).map_err(arrow)?;
+        let rows = match batches.as_slice() {
+            // A large row is not copied.
+            [only] => only.clone(),
+            _ => concat_batches(schema, &batches).map_err(arrow)?,
+        };
         Ok(OldRows { rows, places, deferred: HashSet::new() })
     }
 
@@ -480,6 +668,20 @@ impl TableWriter {
             size: file.size_bytes as u64,
             data_change: false,
         }))
+    }
+
+    /// The change data of rows that go and were not read: a file for each, so that one is in memory.
+    fn write_unread(&self, schema: &SchemaRef, plan: &Plan) -> Result<Vec<Action>, LakeError> {
+        let mut actions = Vec::new();
+        for (file, rows) in &plan.unread {
+            for row in rows {
+                let one = Deletions::from([(*file, BTreeSet::from([*row]))]);
+                let row = self.read_rows(&one, &plan.files, schema, usize::MAX)?.rows;
+                let mut image = once(with_change_type(&row, "delete"));
+                actions.push(self.write_images(schema, row.num_rows(), &mut image)?);
+            }
+        }
+        Ok(actions)
     }
 
     pub(super) fn write_parquet(
@@ -563,6 +765,15 @@ impl TableWriter {
         }
         Ok(actions)
     }
+}
+
+/// The rows found, by live file.
+pub(super) fn by_file(found: &Found) -> Deletions {
+    let mut rows: Deletions = BTreeMap::new();
+    for address in found.values().flatten() {
+        rows.entry(address.file).or_default().insert(address.row);
+    }
+    rows
 }
 
 /// Statistics of a file that lost rows: the bounds still hold, but are no longer met.

@@ -2,15 +2,38 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
 use crate::rows::conform;
 
+/// The number of a row that was read: memory holds fewer than 2^32.
+pub(super) fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+/// The columns of `old` that are not among `ours`.
+pub(super) fn without_ours(
+    old: &RecordBatch,
+    ours: &RecordBatch,
+) -> Result<RecordBatch, ArrowError> {
+    let schema = old.schema();
+    let is_other = |index: &usize| ours.column_by_name(schema.field(*index).name()).is_none();
+    old.project(&(0..old.num_columns()).filter(is_other).collect::<Vec<_>>())
+}
+
 /// Some rows of a batch.
 pub(super) fn take_rows(batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, ArrowError> {
+    if rows.len() == batch.num_rows() && rows.iter().copied().eq(0..number(rows.len())) {
+        // A large row is not copied.
+        return Ok(batch.clone());
+    }
+    if batch.num_columns() == 0 {
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        return RecordBatch::try_new_with_options(batch.schema(), Vec::new(), &options);
+    }
     let indexes = UInt32Array::from(rows.to_vec());
     let columns = batch
         .columns()

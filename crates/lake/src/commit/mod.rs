@@ -24,6 +24,7 @@
 mod amendment;
 mod batches;
 pub(crate) mod merge;
+mod parts;
 mod rebase;
 mod relocation;
 pub(crate) mod span_set;
@@ -32,6 +33,7 @@ pub use amendment::Preview;
 pub(crate) use amendment::loose_bounds;
 use amendment::{Amendment, Plan};
 use merge::Age;
+use parts::{Rows, arrange};
 pub use relocation::LocatedTraces;
 
 /// The trace as it is, from its rows, older ones first, and what is open of it; `None` when it was
@@ -41,7 +43,9 @@ pub fn current_trace(rows: Vec<TraceDraft>, piece: Option<TraceDraft>) -> Option
     merge::current(rows, piece)
 }
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -57,6 +61,7 @@ use crate::error::LakeError;
 use crate::layout::data_file;
 use crate::log::actions::{Action, Add, CommitInfo, ENGINE_INFO};
 use crate::log::{checkpoint_if_due, put_version};
+use crate::rows::parts::{fits_a_row, spans_bytes};
 use crate::rows::{RowEncoder, TraceDraft};
 use crate::storage::PutOutcome;
 use crate::table::{
@@ -255,7 +260,9 @@ impl TableWriter {
         self.refresh()?;
         let mut by_trace: BTreeMap<TraceId, Vec<TraceDraft>> = BTreeMap::new();
         for trace in traces {
-            by_trace.entry(trace.trace_id).or_default().push(trace.clone());
+            // Parts are pieces, and each brings what it adds to the numbers of its trace.
+            let piece = TraceDraft { part: None, beyond: None, ..trace.clone() };
+            by_trace.entry(trace.trace_id).or_default().push(piece);
         }
         let traces: Vec<TraceDraft> = by_trace
             .into_values()
@@ -453,14 +460,15 @@ impl TableWriter {
         Ok(traces.iter().filter_map(known).collect())
     }
 
-    /// The rows of traces that have none, batch by batch.
+    /// The rows of traces that have none, batch by batch. Traces too large for a row have several.
     fn encode_fresh<'a>(
-        traces: &'a [&'a TraceDraft],
-    ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + 'a {
+        traces: &[&'a TraceDraft],
+    ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + use<'a> {
+        let rows = fresh_rows(traces);
         let mut encoder = RowEncoder::default();
-        let chunks = if traces.is_empty() { Vec::new() } else { chunks_by_bytes(traces) };
-        chunks.into_iter().map(move |chunk| {
-            chunk.iter().for_each(|trace| encoder.push(trace));
+        chunks_by_bytes(&rows).into_iter().map(move |chunk| {
+            let rows = rows.get(chunk).unwrap_or_default();
+            rows.iter().for_each(|row| encoder.push(row));
             encoder.finish()
         })
     }
@@ -561,26 +569,44 @@ enum Step<T> {
     Lost,
 }
 
-/// Cuts `traces` so that no part has more than [`MAX_BATCH_BYTES`] of span bytes.
-fn chunks_by_bytes<'a, 'b>(traces: &'b [&'a TraceDraft]) -> Vec<&'b [&'a TraceDraft]> {
+/// The rows of traces that have none.
+fn fresh_rows<'a>(traces: &[&'a TraceDraft]) -> Vec<Cow<'a, TraceDraft>> {
+    let mut rows = Vec::with_capacity(traces.len());
+    for trace in traces {
+        if trace.part.is_some() || fits_a_row(&trace.spans) {
+            rows.push(Cow::Borrowed(*trace));
+        } else {
+            let Rows { head, further, .. } = arrange((*trace).clone(), None, 1, true);
+            rows.extend(std::iter::once(head).chain(further).map(Cow::Owned));
+        }
+    }
+    rows
+}
+
+/// Cuts `rows` so that no run has more than [`MAX_BATCH_BYTES`] of span bytes, or one row.
+fn chunks_by_bytes(rows: &[Cow<'_, TraceDraft>]) -> Vec<Range<usize>> {
     let mut chunks = Vec::new();
     let mut start = 0;
     let mut bytes = 0;
-    for (index, trace) in traces.iter().enumerate() {
-        let size: usize = trace.spans.iter().map(tracelake_decode::SpanRecord::weight_bytes).sum();
+    for (index, row) in rows.iter().enumerate() {
+        let size = spans_bytes(&row.spans);
         if start < index && MAX_BATCH_BYTES < bytes + size {
-            chunks.extend(traces.get(start..index));
+            chunks.push(start..index);
             start = index;
             bytes = 0;
         }
         bytes += size;
     }
-    chunks.extend(traces.get(start..));
+    if start < rows.len() {
+        chunks.push(start..rows.len());
+    }
     chunks
 }
 
 #[cfg(test)]
 mod epoch_tests;
+#[cfg(test)]
+mod parts_tests;
 #[cfg(test)]
 mod rebase_tests;
 #[cfg(test)]

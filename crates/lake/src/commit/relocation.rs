@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{ExperimentId, TraceId};
 
+use super::amendment::{OldRows, by_file};
 use super::{Found, MAX_ATTEMPTS, Step, TableWriter};
 use crate::data_file::{read_text_column, read_trace_ids};
 use crate::error::LakeError;
@@ -84,7 +85,8 @@ impl TableWriter {
         Ok(found)
     }
 
-    /// Reads rows of a data file as traces.
+    /// Reads rows of a data file as traces, until they take more than memory has room for: the others are
+    /// found by the next pass.
     ///
     /// # Errors
     /// [`LakeError`] when the table cannot be read.
@@ -97,9 +99,10 @@ impl TableWriter {
         let addresses = rows.iter().map(|row| RowAddress { file: index, row: *row }).collect();
         let found = Found::from([(TraceId::default(), addresses)]);
         let schema = self.snapshot.schema()?;
-        let batch = self.read_old_rows(&found, &files, &schema, usize::MAX)?.rows;
-        let traces = rebuild_traces(&batch).map_err(|error| self.unreadable(&error))?;
-        let rows = rows.iter().copied().collect();
+        let OldRows { rows, places, .. } =
+            self.read_rows(&by_file(&found), &files, &schema, self.round_bytes)?;
+        let traces = rebuild_traces(&rows).map_err(|error| self.unreadable(&error))?;
+        let rows = places.into_iter().map(|(_, row)| row).collect();
         Ok(LocatedTraces { traces, rows: BTreeMap::from([(path.to_owned(), rows)]) })
     }
 

@@ -59,12 +59,13 @@ impl Fixture {
 pub(crate) fn draft(trace: u128, range: Range<u64>) -> TraceDraft {
     let body = spans::simple_request(trace, range);
     let decoded = decode_otlp(&body, SpanSource::Otlp, &Limits::default()).unwrap();
+    let trace_id = decoded.spans[0].trace_id;
     TraceDraft {
         experiment_id: Some(ExperimentId::default_experiment()),
+        spans: decoded.spans,
         created_at_micros: 5,
         updated_at_micros: 5,
-        spans: decoded.spans.clone(),
-        ..TraceDraft::new(decoded.spans[0].trace_id)
+        ..TraceDraft::new(trace_id)
     }
 }
 
@@ -341,7 +342,7 @@ fn changes_reach_the_row_once() {
     let delete = TraceChange::DeleteTag { key: "gone".to_owned() };
     assert_eq!(writer.commit_epoch(4, &[changes(1, vec![delete])]).unwrap().amended, 1);
     assert_eq!(fixture.rows(), [(1, 3, 3), (2, 1, 1)]);
-    let read = writer.read(&HashSet::from([TraceId(2_u128.to_be_bytes())])).unwrap();
+    let read = writer.read(&HashSet::from([TraceId(2_u128.to_be_bytes())]), 0).unwrap();
     let tags = read.values().next().unwrap().full_info().tags;
     assert_eq!(tags.get("k").map(String::as_str), Some("v"));
     assert!(!tags.contains_key("gone"));
@@ -364,7 +365,7 @@ fn deleted_tags_of_a_resource_stay_deleted() {
     writer.commit_epoch(1, &[of_service(draft(1, 0..2))]).unwrap();
     let wanted = HashSet::from([TraceId(2_u128.to_be_bytes())]);
     let has_tag = |writer: &mut TableWriter| {
-        let read = writer.read(&wanted).unwrap();
+        let read = writer.read(&wanted, 0).unwrap();
         read.values().next().unwrap().full_info().tags.contains_key("service.name")
     };
     assert!(has_tag(&mut writer));

@@ -3,8 +3,10 @@
 mod encode;
 mod format;
 
-use arrow::array::{Array, RecordBatch, StructArray};
-use arrow::datatypes::{DataType, Schema};
+use std::collections::HashSet;
+
+use arrow::array::{Array, AsArray as _, RecordBatch, StructArray};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, Schema};
 use arrow::json::LineDelimitedWriter;
 use delta_kernel::engine::arrow_conversion::TryFromArrow as _;
 use delta_kernel::expressions::ColumnName;
@@ -15,7 +17,8 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::arrow::{ProjectionMask, arrow_reader::ArrowReaderOptions};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::statistics::Statistics;
 
 pub(crate) use encode::{encode_batches, encode_file};
 
@@ -110,11 +113,117 @@ pub(crate) fn read_rows(
         next = row + 1;
     }
     selectors.push(RowSelector::skip(length(total - next)));
+    let at_a_time = if has_large_rows(builder.metadata()) { 1 } else { READ_ROWS };
     let reader = builder
         .with_row_selection(RowSelection::from(selectors))
-        .with_batch_size(READ_ROWS)
+        .with_batch_size(at_a_time)
         .build()?;
     Ok(reader.map(|batch| batch.map_err(ParquetError::from)))
+}
+
+/// True when some row of a file is large, by the bounds of its columns: then rows are read one at a time.
+pub(crate) fn has_large_rows(metadata: &ParquetMetaData) -> bool {
+    let columns = metadata.file_metadata().schema_descr().columns();
+    let sizes = columns.iter().position(|column| column.path().string() == "spans_bytes");
+    let Some(sizes) = sizes else { return false };
+    metadata.row_groups().iter().any(|group| {
+        let statistics = group.column(sizes).statistics();
+        let nulls = statistics.and_then(Statistics::null_count_opt);
+        nulls.and_then(|nulls| i64::try_from(nulls).ok()) != Some(group.num_rows())
+    })
+}
+
+/// The rows of a data file that are parts of large traces.
+pub(crate) fn read_parts(file: OpenedFile) -> Result<HashSet<u64>, ParquetError> {
+    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+    let mut parts = HashSet::new();
+    if !has_large_rows(metadata.metadata()) {
+        return Ok(parts);
+    }
+    let mask = ProjectionMask::columns(metadata.metadata().file_metadata().schema_descr(), ["part"]);
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        .with_projection(mask)
+        .with_batch_size(8192)
+        .build()?;
+    let mut row = 0_u64;
+    for batch in reader {
+        let batch = batch?;
+        let column = batch.columns().first();
+        for part in column.and_then(|c| c.as_primitive_opt::<Int32Type>()).into_iter().flatten() {
+            if part.is_some() {
+                parts.insert(row);
+            }
+            row += 1;
+        }
+    }
+    Ok(parts)
+}
+
+/// What a file says of a large row beside its contents.
+#[derive(Debug)]
+pub(crate) struct LargeRow<'a> {
+    /// Row of the file.
+    pub row: u64,
+    /// Number of the part that it is of its trace.
+    pub part: Option<i32>,
+    /// Bytes of its spans.
+    pub spans_bytes: usize,
+    /// Digests of its spans.
+    pub digests: &'a [u8],
+}
+
+/// The large ones among chosen rows of a data file, which ascend.
+pub(crate) fn read_large_rows(
+    file: OpenedFile,
+    rows: &[u64],
+    found: &mut dyn FnMut(LargeRow<'_>),
+) -> Result<(), ParquetError> {
+    /// Digests of a row take up to 1.6 MB.
+    const AT_A_TIME: usize = 8;
+    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+    if !has_large_rows(metadata.metadata()) {
+        return Ok(());
+    }
+    let names = ["part", "spans_bytes", "span_digests"];
+    let mask = ProjectionMask::columns(metadata.metadata().file_metadata().schema_descr(), names);
+    let total = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or_default();
+    let mut selectors = Vec::new();
+    let mut next = 0;
+    let index = |row: &u64| usize::try_from(*row).ok().filter(|row| *row < total);
+    for row in rows.iter().filter_map(index) {
+        selectors.push(RowSelector::skip(row - next));
+        selectors.push(RowSelector::select(1));
+        next = row + 1;
+    }
+    selectors.push(RowSelector::skip(total - next));
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        .with_projection(mask)
+        .with_row_selection(RowSelection::from(selectors))
+        .with_batch_size(AT_A_TIME)
+        .build()?;
+    let mut left = rows.iter();
+    for batch in reader {
+        let batch = batch?;
+        let column = |name: &str| batch.column_by_name(name);
+        let parts = column("part").and_then(|c| c.as_primitive_opt::<Int32Type>());
+        let sizes = column("spans_bytes").and_then(|c| c.as_primitive_opt::<Int64Type>());
+        let digests = column("span_digests").and_then(|c| c.as_binary_opt::<i32>());
+        let (Some(parts), Some(sizes), Some(digests)) = (parts, sizes, digests) else {
+            return Err(ParquetError::General("columns of large rows of other types".to_owned()));
+        };
+        for (at, row) in left.by_ref().take(batch.num_rows()).enumerate() {
+            if sizes.is_null(at) || digests.is_null(at) {
+                continue;
+            }
+            found(LargeRow {
+                row: *row,
+                part: parts.is_valid(at).then(|| parts.value(at)),
+                spans_bytes: usize::try_from(sizes.value(at)).unwrap_or_default(),
+                digests: digests.value(at),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The `trace_id` column of a data file, in file order.

@@ -6,6 +6,7 @@
 mod columns;
 mod conform;
 mod ordered;
+pub(crate) mod parts;
 mod rebuild;
 mod row;
 mod said;
@@ -13,6 +14,7 @@ mod spans;
 mod traces;
 
 pub use conform::conform;
+pub use parts::{Beyond, LARGE_ROW_BYTES};
 pub use rebuild::{RebuildError, rebuild_traces};
 pub use traces::{ExperimentBy, RowEncoder, TraceDraft, encode};
 

@@ -22,11 +22,14 @@ use tracelake_decode::conventions::interpret;
 use tracelake_decode::request::{SpanGroup, SpanSource, experiment_of};
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{SpanRecord, SpanView, decode_otlp};
-use tracelake_model::{Assessment, ExperimentId, Limits, SpanId, TraceId, TraceInfo, TraceState};
+use tracelake_model::{
+    Assessment, ExperimentId, Limits, SpanId, TokenUsage, TraceCost, TraceId, TraceInfo, TraceState,
+};
 
+use super::parts::{Beyond, cost_beyond, usage_beyond};
 use super::row::Row;
 use super::said::Said;
-use super::traces::{ExperimentBy, RUN_METADATA, TraceDraft, TraceFacts};
+use super::traces::{ExperimentBy, RUN_METADATA, SpanDurations, TraceDraft, TraceFacts};
 
 /// Why a row cannot be read back.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,10 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
         .map(|span| span_record(trace_id, &span, &by_spans))
         .collect::<Result<_, _>>()?;
     let keeps_order = said.as_ref().is_none_or(Said::keeps_order);
+    if let Some(part) = row.int("part") {
+        return Ok(part_of(trace_id, part, row, spans));
+    }
+    let beyond = beyond(row, &spans, keeps_order);
     let info = everything(trace_id, row);
     let created_at_micros = row.micros("created_at").unwrap_or_default();
     let experiment_by = match &said {
@@ -92,7 +99,8 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
     }
     let info = match said {
         None => otherwise_than(info, row, &spans, keeps_order),
-        Some(said) if said.is_by_these_rules() => {
+        // What a head says otherwise than its own spans is of spans in parts.
+        Some(said) if said.is_by_these_rules() && beyond.is_none() => {
             // What is there beside its word was written by one that does not know the column.
             let mut known = said.of_row(info.clone());
             let other = otherwise_than(info, row, &spans, keeps_order);
@@ -111,7 +119,64 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
         created_at_micros,
         updated_at_micros: row.micros("updated_at").unwrap_or(created_at_micros),
         revision: row.int("revision").unwrap_or(1),
+        part: None,
+        beyond: beyond.map(Box::new),
         ..TraceDraft::new(trace_id)
+    })
+}
+
+/// A part of a large trace: spans, and whose they are.
+fn part_of(trace_id: TraceId, part: i32, row: &Row<'_>, spans: Vec<SpanRecord>) -> TraceDraft {
+    let created_at_micros = row.micros("created_at").unwrap_or_default();
+    TraceDraft {
+        experiment_id: row.text("experiment_id").and_then(|id| id.parse().ok()),
+        experiment_by: ExperimentBy::Request,
+        run_id: row.owned("run_id"),
+        spans,
+        created_at_micros,
+        updated_at_micros: row.micros("updated_at").unwrap_or(created_at_micros),
+        revision: row.int("revision").unwrap_or(1),
+        part: Some(part),
+        ..TraceDraft::new(trace_id)
+    }
+}
+
+/// What the numbers of a head say beside its own spans; `None` of a row whose trace has no parts.
+fn beyond(row: &Row<'_>, spans: &[SpanRecord], keeps_order: bool) -> Option<Beyond> {
+    let spans_in_parts =
+        u64::try_from(row.int("span_count")?).ok()?.checked_sub(spans.len() as u64)?;
+    if spans_in_parts == 0 {
+        return None;
+    }
+    let own = TraceFacts::of_spans(spans, keeps_order);
+    let durations = SpanDurations::new(spans);
+    let errors = spans.iter().filter(|span| span.view().is_error()).count() as u64;
+    let usage = TokenUsage {
+        input_tokens: row.long("input_tokens"),
+        output_tokens: row.long("output_tokens"),
+        total_tokens: row.long("total_tokens"),
+        cache_read_input_tokens: row.long("cache_read_input_tokens"),
+        cache_creation_input_tokens: row.long("cache_creation_input_tokens"),
+    };
+    let cost = TraceCost {
+        input_cost: row.double("input_cost"),
+        output_cost: row.double("output_cost"),
+        total_cost: row.double("total_cost"),
+    };
+    let total_ns = row.long("total_span_duration_ns").unwrap_or_default();
+    let start_micros = row.child("trace_info").and_then(|info| info.micros("timestamp"));
+    Some(Beyond {
+        spans: spans_in_parts,
+        errors: row.count("error_span_count").saturating_sub(errors),
+        total_duration_ns: total_ns.saturating_sub(durations.total_ns),
+        max_duration_ns: row.long("max_span_duration_ns"),
+        usage: usage_beyond(&usage, own.usage()),
+        cost: cost_beyond(&cost, own.cost()),
+        models: row.texts("models"),
+        start_micros,
+        end_millis: start_micros
+            .zip(row.long("execution_duration_ms"))
+            .map(|(start, duration)| start.div_euclid(1_000).saturating_add(duration)),
     })
 }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, MapArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, MapArray,
     StringArray, StructArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 
 /// One row of a struct column, with typed access to its fields by name.
 #[derive(Clone, Copy)]
@@ -32,6 +32,11 @@ impl<'a> Row<'a> {
 
     pub(super) fn long(&self, name: &str) -> Option<i64> {
         let column: &Int64Array = self.column(name)?.as_primitive_opt::<Int64Type>()?;
+        Some(column.value(self.row))
+    }
+
+    pub(super) fn double(&self, name: &str) -> Option<f64> {
+        let column: &Float64Array = self.column(name)?.as_primitive_opt::<Float64Type>()?;
         Some(column.value(self.row))
     }
 

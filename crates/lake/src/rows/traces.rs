@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch,
     StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, SchemaRef};
@@ -14,12 +14,17 @@ use tracelake_decode::conventions::{
 };
 use tracelake_decode::{SpanRecord, Start};
 use tracelake_model::schema::traces_schema;
-use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo, TraceState};
+use tracelake_model::{
+    Assessment, ExperimentId, TokenUsage, TraceCost, TraceId, TraceInfo, TraceState,
+};
 
 use super::columns::{
     Finish, Finished, MapColumn, Offsets, element_fields, field_of, struct_array, struct_fields,
 };
 use super::ordered::{Ordered, ordered};
+use super::parts::{
+    Beyond, LARGE_ROW_BYTES, digests, earlier, spans_bytes, sum_cost, sum_usage,
+};
 use super::said::Said;
 use super::spans::SpanColumns;
 
@@ -68,6 +73,10 @@ pub struct TraceDraft {
     /// The trace was deleted before these pieces of it came: they take the place of what a row
     /// holds.
     pub replaces: bool,
+    /// Number of the part that it is of its trace; `None` for the row of the trace.
+    pub part: Option<i32>,
+    /// What the spans in its parts add to its numbers, when it has parts.
+    pub beyond: Option<Box<Beyond>>,
 }
 
 impl TraceDraft {
@@ -87,7 +96,29 @@ impl TraceDraft {
             updated_at_micros: 0,
             revision: 1,
             replaces: false,
+            part: None,
+            beyond: None,
         }
+    }
+
+    /// Bytes of its spans, each with its resource and scope.
+    #[must_use]
+    pub fn spans_bytes(&self) -> usize {
+        spans_bytes(&self.spans)
+    }
+
+    /// Spans of the trace, those in its parts included.
+    #[must_use]
+    pub fn all_spans(&self) -> u64 {
+        self.spans.len() as u64 + self.beyond.as_ref().map_or(0, |beyond| beyond.spans())
+    }
+
+    /// Takes the spans of one of its parts in.
+    pub(crate) fn take_in(&mut self, part: Self) {
+        if let Some(beyond) = &mut self.beyond {
+            beyond.take_out(part.spans.len() as u64);
+        }
+        self.spans.extend(part.spans);
     }
 
     /// True when a client's `start_trace` is in it.
@@ -168,7 +199,10 @@ impl RowEncoder {
             meanings.push(meaning);
         }
         self.spans.end_trace();
-        self.columns.append(trace, &ordered, &meanings, errors);
+        match trace.part {
+            Some(part) => self.columns.append_part(trace, part),
+            None => self.columns.append(trace, &ordered, &meanings, errors),
+        }
     }
 
     /// The batch of the rows since the last call.
@@ -203,6 +237,9 @@ struct TraceColumns {
     runs: StringBuilder,
     runs_rows: usize,
     runs_list: Offsets,
+    parts: Int32Builder,
+    spans_bytes: Int64Builder,
+    digests: BinaryBuilder,
 }
 
 const TEXT: [&str; 9] = [
@@ -240,6 +277,7 @@ impl TraceColumns {
     ) {
         let meaning = interpret_trace_of(&ordered.spans, meanings, ordered.tags_of());
         let facts = TraceFacts::new(trace, TraceFacts::of_meaning(&ordered.spans, meaning));
+        self.append_size(trace);
         self.append_text(trace, &facts);
         self.said.append_value(Said::of(trace, ordered).to_text());
         self.info_text[0].append_value(
@@ -279,7 +317,64 @@ impl TraceColumns {
                 self.models_rows += 1;
             }
         }
+        let beyond = trace.beyond.iter().flat_map(|beyond| &beyond.models);
+        for model in beyond.filter(|model| !models.contains(&model.as_str())) {
+            self.models.append_value(model);
+            self.models_rows += 1;
+        }
         self.models_list.end(self.models_rows);
+    }
+
+    /// The row of a part: whose it is and how large, and nothing of what its trace is as a whole.
+    fn append_part(&mut self, trace: &TraceDraft, part: i32) {
+        let known = [
+            Some(trace.trace_id.to_mlflow()),
+            trace.experiment_id.as_ref().map(ToString::to_string),
+            trace.run_id.clone(),
+        ];
+        let nothing = std::iter::repeat(None);
+        for (builder, value) in self.text.iter_mut().zip(known.into_iter().chain(nothing)) {
+            builder.append_option(value);
+        }
+        self.info_text.iter_mut().for_each(StringBuilder::append_null);
+        self.said.append_null();
+        let spans: Vec<&SpanRecord> = trace.spans.iter().collect();
+        self.info_time.append_option(earliest_start(&spans));
+        self.longs.iter_mut().for_each(Int64Builder::append_null);
+        let [span_count, error_span_count, revision] = &mut self.ints;
+        span_count.append_null();
+        error_span_count.append_null();
+        revision.append_value(trace.revision);
+        self.costs.iter_mut().for_each(Float64Builder::append_null);
+        for (builder, value) in
+            self.times.iter_mut().zip([trace.created_at_micros, trace.updated_at_micros])
+        {
+            builder.append_value(value);
+        }
+        self.tags.end();
+        self.metadata.end();
+        self.assessments.end_trace();
+        self.runs_list.end(self.runs_rows);
+        self.models_list.end(self.models_rows);
+        self.parts.append_value(part);
+        self.append_digests(trace, spans_bytes(&trace.spans));
+    }
+
+    /// How large a large row is, and what is in it: so that what comes later need not read it.
+    fn append_size(&mut self, trace: &TraceDraft) {
+        self.parts.append_null();
+        let bytes = spans_bytes(&trace.spans);
+        if bytes < LARGE_ROW_BYTES && trace.beyond.is_none() {
+            self.spans_bytes.append_null();
+            self.digests.append_null();
+        } else {
+            self.append_digests(trace, bytes);
+        }
+    }
+
+    fn append_digests(&mut self, trace: &TraceDraft, bytes: usize) {
+        self.spans_bytes.append_value(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.digests.append_value(digests(&trace.spans));
     }
 
     fn append_text(&mut self, trace: &TraceDraft, facts: &TraceFacts) {
@@ -301,7 +396,15 @@ impl TraceColumns {
 
     fn append_numbers(&mut self, trace: &TraceDraft, facts: &TraceFacts, errors: usize) {
         let usage = &facts.meaning.usage;
-        let durations = SpanDurations::new(&trace.spans);
+        let mut durations = SpanDurations::new(&trace.spans);
+        let mut spans = trace.spans.len() as u64;
+        let mut errors = errors as u64;
+        if let Some(beyond) = &trace.beyond {
+            durations.total_ns = durations.total_ns.saturating_add(beyond.total_duration_ns);
+            durations.max_ns = durations.max_ns.max(beyond.max_duration_ns);
+            spans = spans.saturating_add(beyond.spans);
+            errors = errors.saturating_add(beyond.errors);
+        }
         for (builder, value) in self.longs.iter_mut().zip([
             facts.execution_duration_ms,
             usage.input_tokens,
@@ -314,9 +417,9 @@ impl TraceColumns {
         ]) {
             builder.append_option(value);
         }
-        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
         for (builder, value) in
-            self.ints.iter_mut().zip([count(trace.spans.len()), count(errors), trace.revision])
+            self.ints.iter_mut().zip([count(spans), count(errors), trace.revision])
         {
             builder.append_value(value);
         }
@@ -365,6 +468,9 @@ impl TraceColumns {
         let assessments = field_of(fields, "assessments")?.data_type();
         done.push("assessments", self.assessments.finish(assessments)?);
         done.push("said", self.said.array());
+        done.push("part", self.parts.array());
+        done.push("spans_bytes", self.spans_bytes.array());
+        done.push("span_digests", self.digests.array());
         Ok(done)
     }
 }
@@ -404,6 +510,14 @@ impl TraceFacts {
         Self::of_meaning(&ordered.spans, meaning)
     }
 
+    pub(super) const fn usage(&self) -> &TokenUsage {
+        &self.meaning.usage
+    }
+
+    pub(super) const fn cost(&self) -> &TraceCost {
+        &self.meaning.cost
+    }
+
     fn of_meaning(spans: &[&SpanRecord], mut meaning: TraceMeaning) -> Self {
         Self {
             state: meaning.state,
@@ -421,6 +535,9 @@ impl TraceFacts {
     }
 
     fn new(trace: &TraceDraft, mut facts: Self) -> Self {
+        if let Some(beyond) = &trace.beyond {
+            facts.add_beyond(&trace.spans, beyond);
+        }
         if let Some(info) = &trace.info {
             let metadata = |key: &str| info.trace_metadata.get(key).cloned();
             if info.state != TraceState::Unspecified {
@@ -456,10 +573,40 @@ impl TraceFacts {
     }
 }
 
+impl TraceFacts {
+    /// Adds what the spans in parts say; a root's counts stand for all below it.
+    fn add_beyond(&mut self, spans: &[SpanRecord], beyond: &Beyond) {
+        let roots = spans.iter().filter(|span| span.parent.is_none());
+        let of_roots: Vec<(TokenUsage, TraceCost)> = roots
+            .map(|root| {
+                let meaning = interpret(&root.view());
+                (meaning.usage, meaning.cost)
+            })
+            .collect();
+        if of_roots.iter().all(|(usage, _)| usage.is_empty()) {
+            self.meaning.usage = sum_usage(&self.meaning.usage, &beyond.usage);
+        }
+        if of_roots.iter().all(|(_, cost)| *cost == TraceCost::default()) {
+            self.meaning.cost = sum_cost(&self.meaning.cost, &beyond.cost);
+        }
+        self.request_time_micros = earlier(self.request_time_micros, beyond.start_micros);
+        let start = self.request_time_micros.map(|micros| micros.div_euclid(1_000));
+        let end = latest_end(spans).max(beyond.end_millis);
+        let duration = start.zip(end).and_then(|(start, end)| end.checked_sub(start));
+        self.execution_duration_ms = duration;
+    }
+}
+
 /// Earliest start that is known (zero is not), in microseconds.
-fn earliest_start(spans: &[&SpanRecord]) -> Option<i64> {
+pub(super) fn earliest_start(spans: &[&SpanRecord]) -> Option<i64> {
     let earliest = spans.iter().map(|span| span.start_time_unix_nano).filter(|n| *n != 0).min()?;
     i64::try_from(earliest / 1_000).ok()
+}
+
+/// Latest end that is known, in milliseconds.
+pub(super) fn latest_end(spans: &[SpanRecord]) -> Option<i64> {
+    let latest = spans.iter().map(|span| span.end_time_unix_nano).max().filter(|n| *n != 0)?;
+    i64::try_from(latest / 1_000_000).ok()
 }
 
 /// From the earliest known start to the latest end, whole milliseconds as MLflow rounds them.
@@ -480,13 +627,13 @@ fn root_name(spans: &[&SpanRecord]) -> Option<String> {
 
 /// Durations over the spans whose both times are known; a reversed span counts negative.
 #[derive(Debug, Default)]
-struct SpanDurations {
-    total_ns: i64,
-    max_ns: Option<i64>,
+pub(super) struct SpanDurations {
+    pub(super) total_ns: i64,
+    pub(super) max_ns: Option<i64>,
 }
 
 impl SpanDurations {
-    fn new(spans: &[SpanRecord]) -> Self {
+    pub(super) fn new(spans: &[SpanRecord]) -> Self {
         let mut durations = Self::default();
         for span in spans {
             let (start, end) = (span.start_time_unix_nano, span.end_time_unix_nano);

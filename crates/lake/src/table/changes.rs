@@ -173,7 +173,7 @@ impl TableSnapshot {
                 .map_err(|source| LakeError::Parquet { action: "read", path, source })?;
         }
         for removed in &said.removed {
-            let is_wanted = |trace: Option<TraceId>| trace.is_some_and(wanted);
+            let is_wanted = |trace: Option<TraceId>, _: bool| trace.is_some_and(wanted);
             self.for_each_row(&removed.file(), &is_wanted, &mut |row| {
                 if let Ok(row) = row {
                     let stays = stays.contains(&row.trace_id);

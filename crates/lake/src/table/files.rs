@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tracelake_model::TraceId;
 
 use super::{Table, TableSnapshot};
-use crate::data_file::{read_rows, read_trace_ids};
+use crate::data_file::{read_parts, read_rows, read_trace_ids};
 use crate::error::LakeError;
 use crate::layout::decode_action_path;
 use crate::rows::{TraceDraft, conform, rebuild_traces};
@@ -143,15 +143,15 @@ impl TableSnapshot {
         Ok(())
     }
 
-    /// Reads the live rows of `file` whose trace is `wanted` back into their traces. `visit` gets a
-    /// trace, or the fault of a row that cannot be read back; one such row hides no other.
+    /// Reads the live rows of `file` whose trace is `wanted` back into their traces; `wanted` is told
+    /// whether a row is a part of a large trace. `visit` gets a trace, or the fault of a row that cannot be read back; one such row hides no other.
     ///
     /// # Errors
     /// [`LakeError`] when the file cannot be read: what came before was visited.
     pub fn for_each_row(
         &self,
         file: &LiveFile,
-        wanted: &dyn Fn(Option<TraceId>) -> bool,
+        wanted: &dyn Fn(Option<TraceId>, bool) -> bool,
         visit: &mut dyn FnMut(Result<TraceDraft, String>),
     ) -> Result<(), LakeError> {
         let schema = self.schema()?;
@@ -159,8 +159,11 @@ impl TableSnapshot {
         let parquet =
             |source| LakeError::Parquet { action: "read", path: file.path.clone(), source };
         let mut rows = Vec::new();
+        let parts = read_parts(self.table().files.open(&file.path)?).map_err(parquet)?;
         read_trace_ids(self.table().files.open(&file.path)?, |row, text| {
-            if deleted.binary_search(&row).is_err() && wanted(TraceId::parse(text)) {
+            if deleted.binary_search(&row).is_err()
+                && wanted(TraceId::parse(text), parts.contains(&row))
+            {
                 rows.push(row);
             }
         })

@@ -49,6 +49,11 @@ pub(super) fn write_spans(
     let failed = (0..spans.len()).filter(|at| is_failed(&spans, *at)).count();
     let mut title = Line::default();
     title.push(Tone::Strong, format!("{} spans", spans.len()));
+    let all = integer(batch, "span_count", row).and_then(|all| usize::try_from(all).ok());
+    if let Some(all) = all.filter(|all| spans.len() < *all) {
+        title.push(Tone::Plain, format!(" of {all}"));
+        title.push(Tone::Faint, " (the others are more than is shown at once)");
+    }
     if 0 < failed {
         title.push(Tone::Bad, format!(", {failed} with status ERROR"));
     }

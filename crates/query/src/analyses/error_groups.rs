@@ -51,7 +51,7 @@ pub fn error_groups(table: &TableName, range: TimeRange, limit: Option<u64>) -> 
     // Apart, so that the spans are read only for rows of other writers, which have no count.
     let own = traces("error_span_count = 0");
     let foreign = traces(
-        "error_span_count IS NULL AND \
+        "error_span_count IS NULL AND part IS NULL AND \
          NOT coalesce(array_any_match(spans, s -> s['status'] = 'ERROR'), false)",
     );
     let per_trace = format!(

@@ -6,7 +6,9 @@
 //! Rows that another writer made have the contract's columns but none of the summaries. Each
 //! analysis therefore has two branches: one over the summaries, and one that looks into the spans
 //! of the rows without them. Where all rows have summaries, the second branch is ruled out by the
-//! files' statistics and reads nothing.
+//! files' statistics and reads nothing. The parts of a large trace have no summaries either: what is
+//! asked of traces leaves them out, as the row of the trace has the numbers of all its spans; what is asked
+//! of spans looks into them.
 
 mod error_groups;
 mod older_traces;
@@ -144,7 +146,7 @@ pub fn traces(table: &TableName, range: TimeRange, limit: Option<u64>) -> Analys
             &format!(
                 "CAST(cardinality(spans) AS INT) AS span_count, {FAILED_COUNT} AS error_span_count"
             ),
-            "span_count IS NULL"
+            "span_count IS NULL AND part IS NULL"
         ),
         limit_clause(limit),
     );
@@ -178,7 +180,7 @@ pub fn errors(table: &TableName, range: TimeRange, limit: Option<u64>) -> Analys
         ),
         branch(
             FAILED_COUNT,
-            "error_span_count IS NULL AND (trace_info['status'] = 'ERROR' OR \
+            "error_span_count IS NULL AND part IS NULL AND (trace_info['status'] = 'ERROR' OR \
              array_any_match(spans, s -> s['status'] = 'ERROR'))"
         ),
         limit_clause(limit),
@@ -203,7 +205,7 @@ pub fn performance(table: &TableName, range: TimeRange, limit: Option<u64>) -> A
          AS DOUBLE)) / 1000.0 AS total_duration_ms FROM (\
          SELECT trace_id, trace_info['timestamp'] AS timestamp, unnest(spans) AS span \
          FROM {name} WHERE {within} AND \
-         (total_span_duration_ns IS NULL OR span_count IS NULL)) GROUP BY trace_id, timestamp"
+         part IS NULL AND (total_span_duration_ns IS NULL OR span_count IS NULL)) GROUP BY trace_id, timestamp"
     );
     let sql = format!(
         "SELECT trace_id, timestamp, span_count, total_duration_ms, \

@@ -17,7 +17,7 @@ pub fn older_traces(
     let until = until_unix_milli.saturating_mul(1_000).saturating_add(999);
     format!(
         "SELECT trace_id, arrow_cast(trace_info['timestamp'], 'Int64') AS request_time_micros \
-         FROM {} WHERE experiment_id = '{experiment_id}' AND trace_info['timestamp'] <= {} \
+         FROM {} WHERE part IS NULL AND experiment_id = '{experiment_id}' AND trace_info['timestamp'] <= {} \
          ORDER BY request_time_micros, trace_id LIMIT {limit}",
         table.to_sql(),
         timestamp_literal(until),

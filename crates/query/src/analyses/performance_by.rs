@@ -201,7 +201,7 @@ fn traces_by(
          CAST(total_span_duration_ns AS DECIMAL(38, 0)) AS spans_ns, execution_duration_ms AS duration",
         "span_count IS NOT NULL",
     );
-    let foreign = traces(&foreign_summaries(), "span_count IS NULL");
+    let foreign = traces(&foreign_summaries(), "span_count IS NULL AND part IS NULL");
     let groups = format!(
         "SELECT group_key, count(*) AS trace_count, \
          count(*) FILTER (WHERE failed OR 0 < errors_of) AS error_trace_count, \

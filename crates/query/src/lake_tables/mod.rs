@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use object_store::path::Path;
 use tracelake_lake::{
-    DataFolder, Lake, LakeError, Preview, Table, TableLocation as FolderOfTable, TableSnapshot,
+    DataFolder, Lake, Preview, Table, TableLocation as FolderOfTable, TableSnapshot,
 };
 use tracelake_model::TableName;
 use tracelake_model::schema::traces_schema;
@@ -42,14 +42,6 @@ impl Places {
         }
     }
 
-    /// A single table may be another writer's, which has no part in tracelake's columns: they are
-    /// there as nulls, as in the rows of other writers in a data folder. It need not hold traces.
-    fn schema(&self, snapshot: &TableSnapshot) -> Result<SchemaRef, LakeError> {
-        match self {
-            Self::Folder(_) => snapshot.schema(),
-            Self::Single(..) => snapshot.schema_of_traces().or_else(|_| snapshot.schema()),
-        }
-    }
 
     fn of(&self, name: &TableName) -> FolderOfTable {
         match self {
@@ -103,7 +95,9 @@ impl LakeTables {
             Some(pending) => table.snapshot_at(pending.version)?,
             None => table.snapshot(None)?,
         };
-        let schema = self.places.schema(&snapshot)?;
+        // A table of another writer, or of an earlier version, lacks columns of tracelake's: they are there
+        // as nulls, as in such rows. A single table need not hold traces.
+        let schema = snapshot.schema_of_traces().or_else(|_| snapshot.schema())?;
         let pending = pending.unwrap_or_default();
         Ok(Some(LakeTable { table, snapshot: Some(snapshot), schema, pending }))
     }

@@ -36,7 +36,7 @@ fn fingerprints(record: &DecodedRecord) -> Vec<u64> {
 fn archived(acknowledged: &Acknowledged, rows: &[(u128, Vec<u64>)]) -> Archived {
     let mut archived = Archived::new(acknowledged);
     for (trace, fingerprints) in rows {
-        archived.take_row(acknowledged, id(*trace), fingerprints);
+        archived.take_row(acknowledged, (id(*trace), false), fingerprints);
     }
     archived
 }

@@ -162,7 +162,8 @@ pub fn mlflow_trace_json(trace: &FoundTrace) -> String {
 
 /// True when all spans are there that the client announced, and at least one.
 fn is_complete(trace: &FoundTrace) -> bool {
-    trace.info.announced_spans().unwrap_or(1).max(1) <= trace.spans.len()
+    let left_out = usize::try_from(trace.left_out).unwrap_or(usize::MAX);
+    trace.info.announced_spans().unwrap_or(1).max(1) <= trace.spans.len().saturating_add(left_out)
 }
 
 /// The traces that a call asks for.

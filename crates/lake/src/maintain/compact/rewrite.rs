@@ -18,7 +18,7 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::format::properties;
 use super::{CompactionGroup, Pace};
-use crate::data_file::FileStats;
+use crate::data_file::{FileStats, has_large_rows};
 use crate::error::LakeError;
 use crate::layout::data_file;
 use crate::rows::conform;
@@ -132,8 +132,11 @@ fn row_count(metadata: &ParquetMetaData) -> usize {
     usize::try_from(metadata.file_metadata().num_rows()).unwrap_or_default()
 }
 
-/// Rows of about [`BATCH_BYTES`], by what the file says of its size.
+/// Rows of about [`BATCH_BYTES`], by what the file says of its size; one when some row is large.
 fn batch_rows(metadata: &ParquetMetaData) -> usize {
+    if has_large_rows(metadata) {
+        return 1;
+    }
     let bytes: i64 = metadata.row_groups().iter().map(|group| group.total_byte_size()).sum();
     let bytes = usize::try_from(bytes).unwrap_or_default();
     let row_bytes = bytes / row_count(metadata).max(1);
@@ -162,6 +165,11 @@ fn selectors(total: usize, deleted: &[u64]) -> Vec<RowSelector> {
 /// Bytes of the file that `rows` of `total` stand for.
 fn share(file: &LiveFile, rows: usize, total: usize) -> u64 {
     file.size_bytes.saturating_mul(rows as u64) / (total.max(1) as u64)
+}
+
+/// Bytes of a batch that has one row, as those of large rows have.
+fn largest_row_bytes(batch: &RecordBatch) -> usize {
+    if batch.num_rows() == 1 { batch.get_array_memory_size() } else { 0 }
 }
 
 /// Rows that are sorted together.
@@ -249,7 +257,8 @@ impl<'a> Output<'a> {
         let arrow = |source| LakeError::Arrow { action: "order rows to compact", source };
         let order = window.sorted().map_err(arrow)?;
         let batches: Vec<&RecordBatch> = window.batches.iter().collect();
-        let row_bytes = window.bytes / order.len().max(1);
+        let largest = window.batches.iter().map(largest_row_bytes).max().unwrap_or_default();
+        let row_bytes = (window.bytes / order.len().max(1)).max(largest / 8);
         let part_rows = (BATCH_BYTES / row_bytes.max(1)).max(1);
         for part in order.chunks(part_rows) {
             let wanted: Vec<(usize, usize)> =

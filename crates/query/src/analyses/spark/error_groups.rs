@@ -68,7 +68,7 @@ fn failed_traces(Scope { table, within, .. }: &Scope) -> String {
          CAST(NULL AS STRING) AS message, CAST(NULL AS STRING) AS exception_type, \
          0 AS failed_spans\n\
          FROM {table}\n\
-         WHERE {within} AND trace_info.status = 'ERROR' AND CASE WHEN error_span_count IS NULL \
+         WHERE {within} AND part IS NULL AND trace_info.status = 'ERROR' AND CASE WHEN error_span_count IS NULL \
          THEN NOT coalesce(array_contains(spans.status, 'ERROR'), FALSE) \
          ELSE error_span_count = 0 END"
     )

@@ -185,7 +185,7 @@ fn traces(scope: &Scope) -> Analysis {
          CASE WHEN span_count IS NULL THEN {FAILED_COUNT} ELSE error_span_count END \
          AS error_span_count,\n\
          execution_duration_ms, experiment_id, total_tokens, created_at\n\
-         FROM {table}\nWHERE {within}\n{NEWEST_ARCHIVED}{limit}"
+         FROM {table}\nWHERE {within} AND part IS NULL\n{NEWEST_ARCHIVED}{limit}"
     );
     Analysis { sql, columns: &TRACES_COLUMNS }
 }
@@ -198,7 +198,7 @@ fn errors(scope: &Scope) -> Analysis {
          {} AS error_span_count,\n\
          get(spans.name, {FIRST_FAILED}) AS error_span_name,\n\
          get(spans.status_message, {FIRST_FAILED}) AS error_message\n\
-         FROM {table}\nWHERE {within}\n\
+         FROM {table}\nWHERE {within} AND part IS NULL\n\
          AND (trace_info.status = 'ERROR' OR CASE WHEN error_span_count IS NULL \
          THEN array_contains(spans.status, 'ERROR') ELSE error_span_count > 0 END)\n\
          {NEWEST_REQUESTED}{limit}",
@@ -223,7 +223,8 @@ fn performance(scope: &Scope) -> Analysis {
          AS total_duration_ms\n\
          FROM (SELECT trace_id, trace_info.timestamp AS timestamp, explode(spans) AS span\n\
          FROM {table}\n\
-         WHERE {within} AND (total_span_duration_ns IS NULL OR span_count IS NULL))\n\
+         WHERE {within} AND part IS NULL \
+         AND (total_span_duration_ns IS NULL OR span_count IS NULL))\n\
          GROUP BY trace_id, timestamp)\n\
          {NEWEST_REQUESTED}{limit}"
     );

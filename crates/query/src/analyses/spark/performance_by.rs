@@ -115,7 +115,7 @@ fn own_traces(key: &str, Scope { table, within, .. }: &Scope) -> String {
          - unix_micros(array_min(spans.start_time)) div 1000) \
          ELSE execution_duration_ms END AS duration,\n\
          input_tokens, output_tokens, total_tokens\n\
-         FROM {table}\nWHERE {within}"
+         FROM {table}\nWHERE {within} AND part IS NULL"
     )
 }
 
@@ -127,7 +127,7 @@ fn foreign_spans(key: &str, Scope { table, within, .. }: &Scope) -> String {
          CAST({SPAN_MICROS_AS_NS} AS DECIMAL(38, 0)) AS spans_ns, {none} AS duration,\n\
          {none} AS input_tokens, {none} AS output_tokens, {none} AS total_tokens\n\
          FROM (SELECT {key} AS group_key, explode(spans) AS span\n\
-         FROM {table}\nWHERE {within} AND span_count IS NULL)"
+         FROM {table}\nWHERE {within} AND part IS NULL AND span_count IS NULL)"
     )
 }
 

@@ -1,0 +1,215 @@
+//! Traces that are too large for one row, through real tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracelake_decode::SpanRecord;
+use tracelake_decode::writer::MessageWriter;
+use tracelake_model::{SpanId, TraceChange};
+
+use super::tests::{Fixture, changes, draft};
+use super::*;
+
+/// Bytes of text in each span of a test: a row holds 31 of them, and five make a large one.
+const TEXT: usize = 2 << 20;
+
+/// `draft` with a long text in each span but the root, which is the first one.
+fn long_spans(trace: u128, range: Range<u64>) -> TraceDraft {
+    let mut large = draft(trace, range.clone());
+    for (span, number) in large.spans.iter_mut().zip(range).filter(|(_, number)| 0 < *number) {
+        let text = format!("\"{}\"", digits(number));
+        let mut attribute = MessageWriter::new();
+        attribute.message(9, |pair| {
+            pair.bytes(1, b"text");
+            pair.message(2, |value| value.bytes(1, text.as_bytes()));
+        });
+        span.message = [&span.message[..], attribute.as_bytes()].concat().into();
+        span.is_canonical = false;
+    }
+    large
+}
+
+/// Digits that compress to half of their length.
+fn digits(seed: u64) -> String {
+    let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut text = String::with_capacity(TEXT);
+    while text.len() < TEXT {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        text.push_str(&format!("{state:016x}"));
+    }
+    text
+}
+
+/// The live rows of each trace, those without a part first.
+fn rows(fixture: &Fixture) -> BTreeMap<TraceId, Vec<TraceDraft>> {
+    let snapshot = fixture.table.snapshot(None).unwrap();
+    let mut rows: BTreeMap<TraceId, Vec<TraceDraft>> = BTreeMap::new();
+    snapshot
+        .for_each_trace(None, &mut |row| {
+            rows.entry(row.trace_id).or_default().push(row);
+            Ok(())
+        })
+        .unwrap();
+    rows.values_mut().for_each(|rows| rows.sort_by_key(|row| row.part));
+    rows
+}
+
+fn ids(spans: &[SpanRecord]) -> Vec<SpanId> {
+    spans.iter().map(|span| span.span_id).collect()
+}
+
+/// Bytes of the files below the table's folder.
+fn table_bytes(fixture: &Fixture) -> u64 {
+    let folder = fixture.table.location().folder().to_path_buf();
+    let sizes = |folder: std::path::PathBuf| {
+        let files = std::fs::read_dir(folder).into_iter().flatten();
+        files.map(|file| file.unwrap().metadata().unwrap()).filter(|m| m.is_file()).map(|m| m.len())
+    };
+    sizes(folder.clone()).chain(sizes(folder.join("_change_data"))).sum()
+}
+
+/// All spans of a trace's rows, each once, and what its head says of them.
+fn assert_whole(rows: &[TraceDraft], whole: &TraceDraft) {
+    let (head, parts) = rows.split_first().unwrap();
+    assert_eq!(head.part, None);
+    assert_eq!(
+        parts.iter().map(|row| row.part).collect::<Vec<_>>(),
+        (1..=parts.len()).map(|part| i32::try_from(part).ok()).collect::<Vec<_>>()
+    );
+    let found: Vec<SpanId> = rows.iter().flat_map(|row| ids(&row.spans)).collect();
+    let expected = ids(&whole.spans);
+    assert_eq!(found.len(), expected.len());
+    assert_eq!(found.iter().collect::<BTreeSet<_>>(), expected.iter().collect::<BTreeSet<_>>());
+    assert_eq!(head.all_spans(), expected.len() as u64);
+    let (said, of_all) = (head.full_info(), whole.full_info());
+    assert_eq!(said.state, of_all.state);
+    assert_eq!(said.request_time_micros, of_all.request_time_micros);
+    assert_eq!(said.execution_duration_ms, of_all.execution_duration_ms);
+    assert_eq!(said.request_preview, of_all.request_preview);
+    assert_eq!(said.tags, of_all.tags);
+}
+
+/// Scenario: one epoch with a trace of more bytes than a row holds, and a small one.
+/// Guarantees: the large one has a row for the trace, which says of it what one row would, and parts with
+/// the other spans; the small one has its row; what is read is the whole trace, or as much as was asked for.
+#[test]
+fn a_trace_too_large_for_a_row_has_parts() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    let large = long_spans(1, 0..40);
+    writer.commit_epoch(1, &[large.clone(), draft(2, 0..3)]).unwrap();
+    let found = rows(&fixture);
+    assert_whole(&found[&large.trace_id], &large);
+    assert_eq!(found[&large.trace_id].len(), 3);
+    assert_eq!(found[&draft(2, 0..1).trace_id].len(), 1);
+    let wanted = HashSet::from([large.trace_id]);
+    let whole = writer.read(&wanted, usize::MAX).unwrap().remove(&large.trace_id).unwrap();
+    assert_eq!((whole.spans.len(), whole.all_spans()), (40, 40));
+    let some = writer.read(&wanted, 0).unwrap().remove(&large.trace_id).unwrap();
+    assert!(some.spans.len() < 20);
+    assert_eq!(some.all_spans(), 40);
+    assert_eq!(some.full_info().state, large.full_info().state);
+}
+
+/// Scenario: a large trace in one row; late spans, a retry of some from each row, a tag; then all at once
+/// through a writer that knows nothing of it, and its deletion.
+/// Guarantees: each span is there once and the head says what one row would; once the large row gave its
+/// spans to a part, no amendment writes them again; a deletion takes all rows.
+#[test]
+fn late_spans_of_a_large_trace_are_written_once() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    let mut whole = long_spans(1, 0..6);
+    let trace_id = whole.trace_id;
+    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    assert_eq!(rows(&fixture)[&trace_id].len(), 1);
+    assert_eq!(writer.commit_epoch(2, &[draft(1, 6..8)]).unwrap().amended, 1);
+    whole.spans.extend(draft(1, 6..8).spans);
+    assert_whole(&rows(&fixture)[&trace_id], &whole);
+    let before = table_bytes(&fixture);
+    for epoch in 3_u32..8 {
+        let first = u64::from(epoch) * 4;
+        let piece = draft(1, first..first + 4);
+        assert_eq!(writer.commit_epoch(epoch.into(), &[piece.clone()]).unwrap().amended, 1);
+        whole.spans.extend(piece.spans);
+    }
+    assert_whole(&rows(&fixture)[&trace_id], &whole);
+    let tag = TraceChange::SetTag { key: "k".to_owned(), value: "v".to_owned() };
+    assert_eq!(writer.commit_epoch(8, &[changes(1, vec![tag])]).unwrap().amended, 1);
+    let head = &rows(&fixture)[&trace_id][0];
+    assert_eq!(head.full_info().tags.get("k").map(String::as_str), Some("v"));
+    assert_eq!(head.all_spans(), whole.spans.len() as u64);
+    // Its row would be 6 MiB each time. An amendment has two files of some 30 KB, mostly their footers.
+    let written = table_bytes(&fixture) - before;
+    assert!(written < 1 << 20, "{written} bytes for {} small spans", whole.spans.len() - 8);
+    let mut other = fixture.writer("two");
+    assert_eq!(other.commit_epoch(1, &[whole.clone()]).unwrap().unchanged, 1);
+    let gone = changes(1, vec![TraceChange::Delete]);
+    assert_eq!(other.commit_epoch(2, &[gone]).unwrap().deleted, 1);
+    assert!(rows(&fixture).is_empty());
+    assert_eq!(writer.commit_epoch(9, &[draft(1, 0..1)]).unwrap().appended, 1);
+}
+
+/// Scenario: large pieces of one trace, one epoch after the other.
+/// Guarantees: each span is there once, rows are bounded, and a piece costs what it weighs: files grow by as
+/// much with the last piece as with the second.
+#[test]
+fn a_piece_costs_what_it_weighs() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    let mut whole = TraceDraft { spans: Vec::new(), ..draft(1, 0..1) };
+    let mut grown = Vec::new();
+    for epoch in 0_u32..4 {
+        let first = u64::from(epoch) * 6;
+        let piece = long_spans(1, first..first + 6);
+        let before = table_bytes(&fixture);
+        writer.commit_epoch((epoch + 1).into(), &[piece.clone()]).unwrap();
+        grown.push(table_bytes(&fixture) - before);
+        whole.spans.extend(piece.spans);
+    }
+    let rows = &rows(&fixture)[&whole.trace_id];
+    assert_whole(rows, &whole);
+    assert!(rows.iter().all(|row| fits_a_row(&row.spans)));
+    assert!(grown[3] < grown[2] * 5 / 4, "{grown:?}");
+}
+
+/// Scenario: a large trace in several rows is moved to another table, twice, as after a crash between the
+/// two steps; the target has a span of it already.
+/// Guarantees: the target has each span once and counts them; the source has none.
+#[test]
+fn a_large_trace_moves_with_its_parts() {
+    let (source, target) = (Fixture::new(), Fixture::new());
+    let mut from = source.writer("one");
+    let mut to = target.writer("one");
+    let mut whole = long_spans(1, 0..6);
+    from.commit_epoch(1, &[whole.clone()]).unwrap();
+    from.commit_epoch(2, &[draft(1, 6..8)]).unwrap();
+    whole.spans.extend(draft(1, 6..8).spans);
+    to.commit_epoch(1, &[draft(1, 7..8)]).unwrap();
+    let experiment = whole.experiment_id.clone().unwrap();
+    for _ in 0..2 {
+        for path in from.data_files().unwrap() {
+            let rows = from.rows_of(&experiment, &path).unwrap();
+            for (row, _) in rows {
+                let located = from.locate(&path, &[row]).unwrap();
+                to.absorb(&located.traces).unwrap();
+            }
+        }
+    }
+    for path in from.data_files().unwrap() {
+        let rows: Vec<u64> =
+            from.rows_of(&experiment, &path).unwrap().into_iter().map(|(row, _)| row).collect();
+        let mut left = rows.len();
+        while 0 < left {
+            let rows = from.rows_of(&experiment, &path).unwrap();
+            let rows: Vec<u64> = rows.into_iter().map(|(row, _)| row).collect();
+            let located = from.locate(&path, &rows).unwrap();
+            let deleted = from.delete_located(&located).unwrap();
+            assert!(0 < deleted);
+            left -= deleted;
+        }
+    }
+    assert!(rows(&source).is_empty());
+    assert_whole(&rows(&target)[&whole.trace_id], &whole);
+}
