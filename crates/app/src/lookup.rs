@@ -132,7 +132,10 @@ async fn with_parts(
     let parts = trace_sql(list, table, trace_id, &format!("part <= {last} ORDER BY part"));
     let parts = engine.query(&parts, &options).await?.batches;
     let whole = with_spans_of(row, &parts);
-    head.batches = vec![whole.map_err(|source: ArrowError| QueryError::Execution { message: source.to_string() })?];
+    head.batches = vec![
+        whole
+            .map_err(|source: ArrowError| QueryError::Execution { message: source.to_string() })?,
+    ];
     Ok(head)
 }
 

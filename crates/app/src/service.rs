@@ -64,7 +64,8 @@ impl Service {
     pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
         let archive = Archive::open_with_tables(data_dir, settings.tables_dir.as_deref()).await?;
         #[cfg(debug_assertions)]
-        let archive = Archive { lake: archive.lake.with_files(Arc::new(faults::table_files)), ..archive };
+        let archive =
+            Archive { lake: archive.lake.with_files(Arc::new(faults::table_files)), ..archive };
         if let Err(error) = archive.folder.check_tables() {
             // Requests are taken in all the same: the journal is here.
             error!(%error, "nothing can be committed until it is mounted");

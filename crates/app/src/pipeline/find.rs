@@ -35,7 +35,9 @@ impl Pipeline {
         let mut append_only: HashSet<TableName> = HashSet::new();
         for table in tables {
             let read = match self.writers.existing(&table) {
-                Ok(Some(_)) => self.writers.guarded(&table, |writer| writer.read(&wanted, TRACE_BYTES)),
+                Ok(Some(_)) => {
+                    self.writers.guarded(&table, |writer| writer.read(&wanted, TRACE_BYTES))
+                }
                 Ok(None) => continue,
                 Err(error) => Err(error),
             };

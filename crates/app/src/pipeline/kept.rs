@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 
-use tracelake_journal::{SegmentNumber, create_folder};
+use tracelake_journal::{RecordBytes, SegmentNumber};
 use tracelake_lake::{EpochOutcome, TraceDraft};
 use tracelake_model::{TableName, TraceId};
 use tracing::{error, warn};
 
 use super::Pipeline;
-use super::epoch_file::write_file;
+use crate::parked::{self, Kind, Reason};
 
 /// Kept pieces hold one part of the memory for open traces out of so many.
 const SHARE: usize = 4;
@@ -75,14 +75,13 @@ impl Pipeline {
     /// order of the records of a trace.
     fn set_aside(&self, epoch: SegmentNumber, traces: &[TraceId]) -> anyhow::Result<()> {
         let folder = self.archive.folder.parked();
-        let fs = self.fs.as_ref();
-        create_folder(fs, &folder)?;
+        let file = format!("append-only-{:020}", epoch.get());
         for (number, (header, payload)) in self.assembler.carry_of(traces).enumerate() {
-            let name = format!("append-only-{:020}-{number:08}", epoch.get());
-            write_file(fs, &folder.join(format!("{name}.header.json")), &header.to_bytes())?;
-            write_file(fs, &folder.join(format!("{name}.payload")), &payload)?;
+            let why = "the table takes new rows alone (`delta.appendOnly`)".to_owned();
+            let reason = Reason::new(Kind::Record, why, file.clone(), number as u64);
+            let record = RecordBytes { header: header.to_bytes(), payload: payload.into() };
+            parked::park(self.fs.as_ref(), &folder, &reason, &record)?;
         }
-        fs.sync_dir(&folder)?;
         Ok(())
     }
 }

@@ -491,11 +491,9 @@ impl Pipeline {
             let wanted = traces.iter().map(|trace| trace.trace_id).collect();
             let archived = self.writers.get(table).and_then(|writer| writer.archived(&wanted));
             let Ok(archived) = archived else { continue };
-            let (late, fresh) = std::mem::take(traces)
-                .into_iter()
-                .partition(|trace| {
-                    archived.contains(&trace.trace_id) && trace.spans_bytes() < LATE_AT_ONCE_BYTES
-                });
+            let (late, fresh) = std::mem::take(traces).into_iter().partition(|trace| {
+                archived.contains(&trace.trace_id) && trace.spans_bytes() < LATE_AT_ONCE_BYTES
+            });
             *traces = fresh;
             let late: Vec<TraceDraft> = late;
             for trace in late {

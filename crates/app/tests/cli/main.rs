@@ -141,7 +141,10 @@ fn manual_pages() {
     pages.sort();
     let mut expected: Vec<String> =
         commands(&archive).iter().map(|command| format!("tracelake-{command}.1")).collect();
-    expected.push("tracelake.1".to_owned());
+    expected.extend(
+        ["tracelake", "tracelake-parked-list", "tracelake-parked-retry"]
+            .map(|page| format!("{page}.1")),
+    );
     expected.sort();
     assert_eq!(pages, expected);
     let root = std::fs::read_to_string(archive.path().join("man1/tracelake.1")).unwrap();

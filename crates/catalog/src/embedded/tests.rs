@@ -251,7 +251,13 @@ async fn a_damaged_file_is_made_again() {
     let table = spec("file:///data/t/", &["a"]);
     ensure_table(&*catalog, &table).await.unwrap();
     catalog.close().await;
-    let good = std::fs::read(origin.path().join("catalog.db")).unwrap();
+    let file = origin.path().join("catalog.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    // What is in the log beside the file.
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await.unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+    let good = std::fs::read(&file).unwrap();
     let changed = async |statements: &[&'static str]| {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("catalog.db");

@@ -122,7 +122,8 @@ impl Plan {
             order.push((1, postimage));
         }
         let bytes = before.get_array_memory_size().saturating_add(after.get_array_memory_size());
-        let at_a_time = if MAX_BATCH_BYTES < bytes / order.len().max(1) { 1 } else { IMAGES_AT_A_TIME };
+        let at_a_time =
+            if MAX_BATCH_BYTES < bytes / order.len().max(1) { 1 } else { IMAGES_AT_A_TIME };
         let mut taken = 0;
         Ok(std::iter::from_fn(move || {
             let chunk = order.get(taken..order.len().min(taken + at_a_time))?;
@@ -436,9 +437,8 @@ impl TableWriter {
         let files = self.live_files()?;
         let large = self.large_traces(&late, &found, &files)?;
         // A large row is not read for this: spans that came of it are shown beside it.
-        let (beside, late): (Vec<&TraceDraft>, Vec<&TraceDraft>) = late
-            .into_iter()
-            .partition(|piece| {
+        let (beside, late): (Vec<&TraceDraft>, Vec<&TraceDraft>) =
+            late.into_iter().partition(|piece| {
                 let large = large.get(&piece.trace_id);
                 !piece.replaces && large.is_some_and(LargeTrace::has_large_head)
             });

@@ -256,9 +256,8 @@ impl TableWriter {
         for (trace_id, trace) in &mut large {
             trace.rows.sort_by_key(|row| row.part);
             let rows = found.get(trace_id).into_iter().flatten();
-            let is_other = |address: &&RowAddress| {
-                !trace.rows.iter().any(|row| row.address == **address)
-            };
+            let is_other =
+                |address: &&RowAddress| !trace.rows.iter().any(|row| row.address == **address);
             trace.others = rows.filter(is_other).cloned().collect();
         }
         Ok(large)

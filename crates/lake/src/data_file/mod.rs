@@ -140,7 +140,8 @@ pub(crate) fn read_parts(file: OpenedFile) -> Result<HashSet<u64>, ParquetError>
     if !has_large_rows(metadata.metadata()) {
         return Ok(parts);
     }
-    let mask = ProjectionMask::columns(metadata.metadata().file_metadata().schema_descr(), ["part"]);
+    let mask =
+        ProjectionMask::columns(metadata.metadata().file_metadata().schema_descr(), ["part"]);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
         .with_projection(mask)
         .with_batch_size(8192)

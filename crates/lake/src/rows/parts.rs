@@ -74,8 +74,7 @@ impl Beyond {
     /// What `spans` add when they go to a part.
     fn of(spans: &[SpanRecord]) -> Self {
         let spans_of: Vec<&SpanRecord> = spans.iter().collect();
-        let meanings: Vec<Meaning<'_>> =
-            spans.iter().map(|span| interpret(&span.view())).collect();
+        let meanings: Vec<Meaning<'_>> = spans.iter().map(|span| interpret(&span.view())).collect();
         let TraceMeaning { usage, cost, .. } = interpret_trace_of(&spans_of, &meanings, None);
         let durations = SpanDurations::new(spans);
         let mut models: Vec<String> = Vec::new();
@@ -214,23 +213,27 @@ fn deciding(spans: &[SpanRecord]) -> BTreeSet<usize> {
         .collect();
     let is_root = |index: &usize| spans.get(*index).is_some_and(|span| span.parent.is_none());
     let roots: Vec<usize> = order.iter().copied().filter(is_root).collect();
-    let mut kept: BTreeSet<usize> = roots.first().into_iter().chain(roots.last()).copied().collect();
+    let mut kept: BTreeSet<usize> =
+        roots.first().into_iter().chain(roots.last()).copied().collect();
     let arrived: Vec<usize> = (0..spans.len()).filter(is_root).collect();
     let latest = (0..spans.len()).max_by_key(|i| spans.get(*i).map(|s| s.end_time_unix_nano));
-    let earliest = order.iter().copied().find(|index| {
-        spans.get(*index).is_some_and(|span| span.start_time_unix_nano != 0)
-    });
+    let earliest = order
+        .iter()
+        .copied()
+        .find(|index| spans.get(*index).is_some_and(|span| span.start_time_unix_nano != 0));
     let failed = spans.iter().position(|span| span.view().is_error());
     let named = |name: fn(&Meaning<'_>) -> bool| {
-        order.iter().copied().find(|index| {
-            spans.get(*index).is_some_and(|span| name(&interpret(&span.view())))
-        })
+        order
+            .iter()
+            .copied()
+            .find(|index| spans.get(*index).is_some_and(|span| name(&interpret(&span.view()))))
     };
     let first = 0..spans.len().min(1);
     let tagged = tags_span(spans);
-    let placed = order.iter().copied().find(|index| {
-        spans.get(*index).is_some_and(|span| span.group.experiment_id.is_some())
-    });
+    let placed = order
+        .iter()
+        .copied()
+        .find(|index| spans.get(*index).is_some_and(|span| span.group.experiment_id.is_some()));
     let wanted = [tagged, latest, earliest, failed, placed]
         .into_iter()
         .flatten()

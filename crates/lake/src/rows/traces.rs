@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch,
-    StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder,
+    RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
@@ -22,9 +22,7 @@ use super::columns::{
     Finish, Finished, MapColumn, Offsets, element_fields, field_of, struct_array, struct_fields,
 };
 use super::ordered::{Ordered, ordered};
-use super::parts::{
-    Beyond, LARGE_ROW_BYTES, digests, earlier, spans_bytes, sum_cost, sum_usage,
-};
+use super::parts::{Beyond, LARGE_ROW_BYTES, digests, earlier, spans_bytes, sum_cost, sum_usage};
 use super::said::Said;
 use super::spans::SpanColumns;
 

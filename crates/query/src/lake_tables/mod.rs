@@ -42,7 +42,6 @@ impl Places {
         }
     }
 
-
     fn of(&self, name: &TableName) -> FolderOfTable {
         match self {
             Self::Folder(folder) => folder.table(name),
