@@ -29,9 +29,6 @@ pub(crate) enum Step {
     /// The sync of a checkpoint before it is named.
     #[cfg(test)]
     CheckpointSync,
-    /// The sync of a log before it is believed that something is not there any more.
-    #[cfg(test)]
-    AbsenceSync,
     /// Waits by monotonic time instead of wall time.
     #[cfg(test)]
     MonotonicWaits,

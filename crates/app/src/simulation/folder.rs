@@ -327,21 +327,6 @@ impl FolderFiles {
         die_at(2)?;
         Ok(PutOutcome::Written)
     }
-
-    /// Whether this build believes what the newest version no longer has, without a sync.
-    fn believes_absence(&self) -> bool {
-        self.broken.leaves_out(Step::AbsenceSync) && self.ends_with_deletion()
-    }
-
-    /// Whether the newest version only took rows away.
-    fn ends_with_deletion(&self) -> bool {
-        let log = self.path(LOG_FOLDER);
-        let versions = self.folders.names(&log).into_iter().filter(|name| is_version(name));
-        let newest = versions.max().and_then(|name| self.folders.bytes(&log.clone().join(name)));
-        newest.is_some_and(|bytes| {
-            String::from_utf8_lossy(&bytes).contains(r#""operation":"DELETE""#)
-        })
-    }
 }
 
 fn is_version(name: &str) -> bool {
@@ -401,9 +386,6 @@ impl TableFiles for FolderFiles {
 
     fn sync_log(&self) -> Result<(), LakeError> {
         let log = self.path(LOG_FOLDER);
-        if self.believes_absence() {
-            return Ok(());
-        }
         self.sync_folder(&log).map_err(|source| fault("sync", &log, source))
     }
 
@@ -411,10 +393,7 @@ impl TableFiles for FolderFiles {
         let depth = self.root.parts().count();
         let above = (depth.saturating_sub(FOLDERS_ABOVE)..=depth)
             .map(|depth| self.root.parts().take(depth).collect::<Path>());
-        let log = (!self.believes_absence()).then_some(LOG_FOLDER);
-        for folder in
-            above.chain(log.into_iter().chain([CHANGE_FOLDER]).map(|name| self.path(name)))
-        {
+        for folder in above.chain([LOG_FOLDER, CHANGE_FOLDER].map(|name| self.path(name))) {
             self.sync_folder(&folder).map_err(|source| fault("sync", &folder, source))?;
         }
         Ok(())

@@ -31,7 +31,7 @@ fn no_schedule_breaks_a_promise() {
 }
 
 /// Scenario: builds that leave out the sync, the look whether an epoch is in at a replay, the carry, the
-/// syncs of the journal's folders, of tables' folders, of checkpoints, of what is not there any more,
+/// syncs of the journal's folders, of tables' folders, of checkpoints,
 /// one that waits by wall time, and one in which a retry touches tags.
 /// Guarantees: the simulation finds each of them, well within its normal run.
 #[test]
@@ -43,7 +43,6 @@ fn broken_builds_are_caught() {
         Step::FolderSync,
         Step::TableSync,
         Step::CheckpointSync,
-        Step::AbsenceSync,
         Step::MonotonicWaits,
         Step::StartApart,
     ] {
