@@ -1,12 +1,13 @@
 //! The table's rows: from a row the spans can be rebuilt, whatever was accepted.
 
 use bytes::Bytes;
+use tracelake_decode::order::in_order;
 use tracelake_decode::{SpanSource, decode_otlp};
 use tracelake_model::Limits;
 
 use crate::rows::{TraceDraft, encode, rebuild_traces};
 
-/// Decode, encode, rebuild is the identity.
+/// Decode, encode, rebuild is the identity, but for the order of spans, which is the table's.
 pub(crate) fn rows(data: &[u8]) {
     let body = Bytes::copy_from_slice(data);
     let limits = Limits { max_expanded_bytes: 1 << 20, ..Limits::default() };
@@ -28,7 +29,7 @@ pub(crate) fn rows(data: &[u8]) {
     assert_eq!(rebuilt.trace_id, draft.trace_id);
     assert_eq!((rebuilt.created_at_micros, rebuilt.revision), (1, 3));
     assert_eq!(rebuilt.spans.len(), draft.spans.len());
-    for (sent, back) in draft.spans.iter().zip(&rebuilt.spans) {
+    for (sent, back) in in_order(&draft.spans).into_iter().zip(&rebuilt.spans) {
         assert!(sent.same_content(back), "{:?}\n{:?}", sent.message, back.message);
     }
 }

@@ -253,7 +253,8 @@ fn differing(one: &RecordBatch, other: &RecordBatch) -> Vec<String> {
 fn piece_with(change: impl FnOnce(&mut TraceInfo)) -> TraceDraft {
     let mut info = TraceInfo::new(TraceId([1; 16]));
     change(&mut info);
-    TraceDraft { info: Some(info), ..TraceDraft::new(TraceId([1; 16])) }
+    let trace = TraceDraft::new(TraceId([1; 16]));
+    TraceDraft { info: Some(info), created_at_micros: 9, updated_at_micros: 9, ..trace }
 }
 
 proptest! {
@@ -263,6 +264,8 @@ proptest! {
     /// into the order that all rows have, and no change is lost.
     #[test]
     fn rows_of_an_earlier_version_change_in_nothing_else(body in spans::request()) {
+        /// No resource has it.
+        const KEY: &str = "a tag of this test";
         let mut earlier = draft(&body);
         earlier.keeps_order = true;
         let mut info = TraceInfo::new(TraceId([1; 16]));
@@ -271,9 +274,9 @@ proptest! {
         info.response_preview = Some("said".to_owned());
         earlier.info = Some(info);
         let earlier = with_said(&encode([&earlier]).unwrap(), None);
-        let tagged = amended(&earlier, &piece_with(|info| info.set_tag("k".into(), "v".into())));
+        let tagged = amended(&earlier, &piece_with(|info| info.set_tag(KEY.into(), "v".into())));
         prop_assert_eq!(differing(&earlier, &tagged), ["tags", "updated_at", "revision", "said"]);
-        let gone = amended(&tagged, &piece_with(|info| info.delete_tag("k".into())));
+        let gone = amended(&tagged, &piece_with(|info| info.delete_tag(KEY.into())));
         prop_assert_eq!(differing(&earlier, &gone), ["updated_at", "revision", "said"]);
 
         let added = TraceDraft { spans: spans::decoded(&spans::simple_request(0, 7..8)), ..draft(&body) };
@@ -282,7 +285,7 @@ proptest! {
         prop_assert_eq!(grown.spans.len(), rebuild_traces(&earlier).unwrap()[0].spans.len() + 1);
         let info = grown.full_info();
         prop_assert_eq!(info.tags.get("mine").map(String::as_str), Some("1"));
-        prop_assert!(!info.tags.contains_key("service.name") && !info.tags.contains_key("k"));
+        prop_assert!(!info.tags.contains_key("service.name") && !info.tags.contains_key(KEY));
         prop_assert_eq!(info.response_preview.as_deref(), Some("said"));
     }
 }

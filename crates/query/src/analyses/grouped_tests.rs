@@ -378,7 +378,8 @@ async fn only_needed_leaves_are_read() {
         (
             error_groups(&table_name(), TimeRange::default(), None).sql,
             "trace_id, trace_info.timestamp, trace_info.status, spans.name, spans.status, \
-             spans.status_message, spans.events.name, spans.events.attributes.*, error_span_count"
+             spans.status_message, spans.events.name, spans.events.attributes.*, error_span_count, \
+             part"
                 .to_owned(),
         ),
     ];
