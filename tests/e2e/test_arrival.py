@@ -29,7 +29,7 @@ def whole() -> list[ExportTraceServiceRequest]:
     real = SHARED_DATA.is_dir()
     if not real:
         print("the recorded real traces are not on this machine (../shared/data): made-up ones")
-    bodies = [body for _, body in load_real(SHARED_DATA)] if real else generate.tricky()
+    bodies = [body for _, body in load_real(SHARED_DATA)] if real else [body for _, body in generate.tricky()]
     by_trace: dict[bytes, ExportTraceServiceRequest] = {}
     for single in cut(bodies):
         trace_id = single.resource_spans[0].scope_spans[0].spans[0].trace_id

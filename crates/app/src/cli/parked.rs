@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// that the disk altered; they cannot be put back.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tracelake parked list\n  tracelake parked list --format json | jq -r '.[].name'\n  tracelake parked retry segment-00000000000000000042-00000000000000180412\n  tracelake parked retry --all\n  tracelake parked retry --table production.monitoring.agent_traces"
+    after_help = "Examples:\n  tracelake parked list\n  tracelake parked list --format json | jq -r '.[].name'\n  tracelake parked list --format json | jq -r '.[0].name // empty' | xargs -r tracelake parked retry\n  tracelake parked retry --all"
 )]
 pub(crate) struct ParkedArgs {
     #[command(subcommand)]

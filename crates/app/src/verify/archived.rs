@@ -41,6 +41,8 @@ pub(super) struct CreatedHour {
     pub(super) all: Figures,
     /// Of these, those that were written after the time asked for.
     pub(super) changed: u64,
+    /// Traces of it that were first archived after the manifest was made.
+    pub(super) later: u64,
 }
 
 /// What to read.
@@ -116,6 +118,8 @@ impl Archived {
         fingerprints.iter().for_each(|fingerprint| hour.all.add(*fingerprint));
         let is_changed = |since: i64| since < draft.updated_at_micros;
         hour.changed += u64::from(reading.changed_since_micros.is_some_and(is_changed));
+        let is_later = |since: i64| draft.part.is_none() && since < draft.created_at_micros;
+        hour.later += u64::from(reading.changed_since_micros.is_some_and(is_later));
         if draft.part.is_none() {
             self.take_changes(acknowledged, draft);
         }

@@ -35,11 +35,12 @@ pub(super) fn compare(
     for ArchivedLine { hour, figures: before } in &against.archived {
         let now = by_hour.get(hour).copied().unwrap_or_default();
         let printed = printable(hour);
-        if now.all.traces < before.traces {
-            fewer += before.traces - now.all.traces;
+        let kept = now.all.traces.saturating_sub(now.later);
+        if kept < before.traces {
+            fewer += before.traces - kept;
             notes.push(format!(
-                "archived in {printed}: {} traces at {time}, {} by now",
-                before.traces, now.all.traces
+                "archived in {printed}: {} traces at {time}, {kept} of them by now",
+                before.traces
             ));
         } else if now.all != *before && now.changed == 0 {
             faults.push(format!(
