@@ -83,7 +83,8 @@ def compare(expected: dict[str, dict], found: dict[str, dict], but: set[str]) ->
 def send_with_repeats(
     server: Server, singles: list[ExportTraceServiceRequest], flushes: bool
 ) -> None:
-    """Every span by itself, a third of them again later; kills, carries and commits in between."""
+    """Every span by itself, a third of them again later; restarts and carries in between, with `flushes` kills
+    and commits as well. A start after two kills commits what is open, part by part."""
     choose = random.Random(SEED)
     events = {len(singles) * part // 6: part for part in range(1, 6)}
     for position, single in enumerate(singles):
@@ -92,12 +93,12 @@ def send_with_repeats(
             again = singles[choose.randrange(position + 1)]
             otlp.post(server.url, again, session=server.session)
         match events.get(position):
-            case 1 | 4:
+            case 1 | 4 if flushes:
                 server.kill()
                 server.start()
             case 2 | 5 if flushes:
                 server.flush()
-            case 3:
+            case 1 | 3 | 4:
                 server.restart()
     server.flush()
 
