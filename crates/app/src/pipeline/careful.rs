@@ -372,12 +372,16 @@ impl Pipeline {
     }
 
     /// What of an older carry is not taken in yet: it goes into the carry of this epoch as it is.
-    pub(super) fn untaken(&self) -> Result<Option<std::iter::Skip<RecordReader>>, JournalError> {
+    pub(super) fn untaken(&self) -> Result<Option<RecordReader>, JournalError> {
         let Some((carry, place)) = self.undone.and_then(|undone| undone.carry) else {
             return Ok(None);
         };
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
-        Ok(Some(self.journal.read_carry(carry)?.skip(place)))
+        let mut reader = self.journal.read_carry(carry)?;
+        for _ in 0..place {
+            // A record that cannot be read ends the reader: what follows it must not be taken for nothing.
+            reader.next().transpose()?;
+        }
+        Ok(Some(reader))
     }
 }
 

@@ -10,6 +10,7 @@ use tracelake_journal::{RecordBytes, SegmentNumber};
 use tracelake_lake::{EpochOutcome, TraceDraft};
 use tracelake_model::{TableName, TraceId};
 use tracing::{error, warn};
+use uuid::Uuid;
 
 use super::Pipeline;
 use crate::parked::{self, Kind, Reason};
@@ -75,7 +76,8 @@ impl Pipeline {
     /// order of the records of a trace.
     fn set_aside(&self, epoch: SegmentNumber, traces: &[TraceId]) -> anyhow::Result<()> {
         let folder = self.archive.folder.parked();
-        let file = format!("append-only-{:020}", epoch.get());
+        // Two tables of one epoch must not share names, nor two journals.
+        let file = format!("append-only-{:020}-{}", epoch.get(), Uuid::new_v4());
         for (number, (header, payload)) in self.assembler.carry_of(traces).enumerate() {
             let why = "the table takes new rows alone (`delta.appendOnly`)".to_owned();
             let reason = Reason::new(Kind::Record, why, file.clone(), number as u64);

@@ -241,6 +241,12 @@ impl Pipeline {
             match looked_up {
                 Ok(true) => drop(self.assembler.take_out(&planned.traces)),
                 Ok(false) => self.plans.strike(epoch, &table),
+                Err(fault) if self.mark.set_apart(&table).is_some() => {
+                    // It gets nothing in this life, and must not hold up the epochs of others. What it has is
+                    // known by its content later.
+                    warn!(%table, error = %fault, "not known whether an epoch is in");
+                    self.plans.strike(epoch, &table);
+                }
                 Err(fault) => {
                     let now = self.clock.monotonic_nano();
                     self.blocked.block(&table, now, fault.to_string());

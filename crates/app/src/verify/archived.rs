@@ -117,7 +117,8 @@ impl Archived {
         hour.all.traces += u64::from(draft.part.is_none());
         fingerprints.iter().for_each(|fingerprint| hour.all.add(*fingerprint));
         let is_changed = |since: i64| since < draft.updated_at_micros;
-        hour.changed += u64::from(reading.changed_since_micros.is_some_and(is_changed));
+        let is_head = draft.part.is_none();
+        hour.changed += u64::from(is_head && reading.changed_since_micros.is_some_and(is_changed));
         let is_later = |since: i64| draft.part.is_none() && since < draft.created_at_micros;
         hour.later += u64::from(reading.changed_since_micros.is_some_and(is_later));
         if draft.part.is_none() {

@@ -75,6 +75,7 @@ fn take(acknowledged: &Acknowledged, excused: &mut Excused, change: RowChange, r
     let Some(trace) = acknowledged.number(row.trace_id) else { return };
     if let Ok(number) = u32::try_from(trace)
         && let Some(changes) = acknowledged.changes.get(&number)
+        && row.part.is_none()
     {
         let not_shown = unmet(changes, row);
         let shown = changes.keys().filter(|subject| !not_shown.contains(subject));

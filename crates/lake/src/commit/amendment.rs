@@ -190,6 +190,9 @@ impl Changed<'_> {
                 let Rows { head, further, .. } = arrange(came.clone(), None, next_part, true);
                 self.traces.push(head.trace_id);
                 self.changed.push(head.trace_id);
+                let parts = large.into_iter().flat_map(LargeTrace::files);
+                let paths = parts.filter_map(|file| Some(self.files.get(file)?.path.clone()));
+                self.staying.insert(head.trace_id, paths.collect());
                 self.further.extend(once(head).chain(further));
             }
             return;
@@ -199,12 +202,14 @@ impl Changed<'_> {
         let row = match amend(heads, came, age, now_micros) {
             // The same spans as the head's own, and those of the parts go.
             Amended::Unchanged if anew && large.is_some_and(LargeTrace::has_parts) => {
-                Some(Box::new(TraceDraft {
-                    replaces: false,
-                    updated_at_micros: now_micros,
-                    revision: revision.saturating_add(1),
-                    ..came.clone()
-                }))
+                (!came.is_blank()).then(|| {
+                    Box::new(TraceDraft {
+                        replaces: false,
+                        updated_at_micros: now_micros,
+                        revision: revision.saturating_add(1),
+                        ..came.clone()
+                    })
+                })
             }
             Amended::Unchanged => {
                 self.unchanged_in.extend(large.into_iter().flat_map(LargeTrace::files));
@@ -244,7 +249,11 @@ impl Changed<'_> {
             let paths = rows.iter().filter_map(|row| Some(self.files.get(row.file)?.path.clone()));
             self.staying.insert(head.trace_id, paths.collect());
         }
-        self.replace(&indexes, head);
+        match indexes.is_empty() {
+            // Parts alone were left of the trace: there is no row that this one takes the place of.
+            true => self.further.push(head),
+            false => self.replace(&indexes, head),
+        }
         if let (Some(index), Some(last)) = (last_index, last) {
             self.replace(&[index], last);
         }

@@ -545,7 +545,10 @@ impl TableWriter {
             }
             PutOutcome::Written => {
                 self.snapshot = self.table.snapshot(Some(&self.snapshot))?;
-                checkpoint_if_due(&self.snapshot);
+                // A later one is another writer's, and need not be durable.
+                if self.snapshot.version() == version {
+                    checkpoint_if_due(&self.snapshot);
+                }
                 Ok(Step::Done(()))
             }
         }

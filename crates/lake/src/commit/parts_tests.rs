@@ -213,3 +213,41 @@ fn a_large_trace_moves_with_its_parts() {
     assert!(rows(&source).is_empty());
     assert_whole(&rows(&target)[&whole.trace_id], &whole);
 }
+
+/// Scenario: another engine deletes the row of a large trace and leaves its part, twice; a late span and a
+/// retry of one in the part come after the first time, a client's deletion after the second.
+/// Guarantees: the late span gets a row, the retry is known by the part, and nothing is left of what the client
+/// deleted.
+#[test]
+fn parts_without_a_row_of_their_trace() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    let whole = long_spans(1, 0..6);
+    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    writer.commit_epoch(2, &[draft(1, 6..8)]).unwrap();
+    delete_head(&mut writer, &whole);
+    assert_eq!(rows(&fixture)[&whole.trace_id].len(), 1);
+    writer.commit_epoch(3, &[draft(1, 8..9)]).unwrap();
+    assert_eq!(rows(&fixture)[&whole.trace_id].len(), 2);
+    let inner = rows(&fixture)[&whole.trace_id][1].spans[0].clone();
+    let retry = TraceDraft { spans: vec![inner], ..draft(1, 0..1) };
+    assert_eq!(writer.commit_epoch(4, &[retry]).unwrap().unchanged, 1);
+    delete_head(&mut writer, &whole);
+    writer.commit_epoch(5, &[changes(1, vec![TraceChange::Delete])]).unwrap();
+    assert!(rows(&fixture).is_empty());
+}
+
+/// Takes the row of a trace away, and leaves its parts.
+fn delete_head(writer: &mut TableWriter, whole: &TraceDraft) {
+    let experiment = whole.experiment_id.clone().unwrap();
+    for path in writer.data_files().unwrap() {
+        for (row, _) in writer.rows_of(&experiment, &path).unwrap() {
+            let located = writer.locate(&path, &[row]).unwrap();
+            if located.traces.iter().any(|trace| trace.part.is_none()) {
+                assert_eq!(writer.delete_located(&located).unwrap(), 1);
+                return;
+            }
+        }
+    }
+    panic!("no such row");
+}

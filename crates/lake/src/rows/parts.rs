@@ -30,7 +30,10 @@ pub const LARGE_ROW_BYTES: usize = 8 << 20;
 /// Roots, and spans, at each end of their order that a head keeps.
 const KEPT_AT_EACH_END: usize = 2;
 
-/// Bytes of a head's spans beside its first and its last root.
+/// Bytes of a head's spans beside its first and its last root, of those that give its columns a value.
+const COLUMNS_BYTES: usize = 16 << 20;
+
+/// The same, of further spans.
 const HEAD_BYTES: usize = 1 << 20;
 
 /// Bytes of `spans` as rows count them.
@@ -221,7 +224,10 @@ fn deciding(spans: &[SpanRecord]) -> BTreeSet<usize> {
         .iter()
         .copied()
         .find(|index| spans.get(*index).is_some_and(|span| span.start_time_unix_nano != 0));
-    let failed = spans.iter().position(|span| span.view().is_error());
+    let failed = order
+        .iter()
+        .copied()
+        .find(|index| spans.get(*index).is_some_and(|span| span.view().is_error()));
     let named = |name: fn(&Meaning<'_>) -> bool| {
         order
             .iter()
@@ -234,21 +240,21 @@ fn deciding(spans: &[SpanRecord]) -> BTreeSet<usize> {
         .iter()
         .copied()
         .find(|index| spans.get(*index).is_some_and(|span| span.group.experiment_id.is_some()));
-    let wanted = [tagged, latest, earliest, failed, placed]
-        .into_iter()
-        .flatten()
-        .chain(first)
-        .chain(ends(&arrived))
-        .chain(ends(&roots))
-        .chain(ends(&order))
-        .chain(named(|meaning| meaning.session_id.is_some()))
-        .chain(named(|meaning| meaning.user_id.is_some()));
-    let mut bytes = 0;
-    for index in wanted.collect::<Vec<_>>() {
-        let span_bytes = spans.get(index).map_or(0, SpanRecord::weight_bytes);
-        if !kept.contains(&index) && bytes + span_bytes <= HEAD_BYTES {
-            bytes += span_bytes;
-            kept.insert(index);
+    let session = named(|meaning| meaning.session_id.is_some());
+    let user = named(|meaning| meaning.user_id.is_some());
+    let columns = [tagged, placed, session, user, failed].into_iter().flatten();
+    let others = [latest, earliest].into_iter().flatten();
+    let others = others.chain(first).chain(ends(&arrived)).chain(ends(&roots)).chain(ends(&order));
+    for (wanted, most) in
+        [(columns.collect::<Vec<_>>(), COLUMNS_BYTES), (others.collect(), HEAD_BYTES)]
+    {
+        let mut bytes = 0;
+        for index in wanted {
+            let span_bytes = spans.get(index).map_or(0, SpanRecord::weight_bytes);
+            if !kept.contains(&index) && bytes + span_bytes <= most {
+                bytes += span_bytes;
+                kept.insert(index);
+            }
         }
     }
     kept

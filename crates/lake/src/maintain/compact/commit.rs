@@ -53,7 +53,10 @@ pub(super) fn replace(
             continue;
         }
         let snapshot = table.snapshot(Some(&snapshot))?;
-        checkpoint_if_due(&snapshot);
+        // A later one is another writer's, and need not be durable.
+        if snapshot.version() == version {
+            checkpoint_if_due(&snapshot);
+        }
         return Ok(Some(snapshot));
     }
     Ok(None)
