@@ -13,7 +13,9 @@ use tracelake_model::{ExperimentId, Limits, TableName};
 
 use super::batches::Care;
 use super::epoch_file::read_epoch;
-use super::replay_mark::{At, LastWords, Origin, PartDone, Position, Records, ReplayMark, Stage};
+use super::replay_mark::{
+    At, DEATHS_AT_A_TABLE, LastWords, Origin, PartDone, Position, Records, ReplayMark, Stage,
+};
 use crate::config::{Overrides, Settings, Span};
 use crate::faults::poison_of_tests;
 use crate::parked;
@@ -251,7 +253,7 @@ fn a_place_moves_with_its_record() {
     assert_eq!((moved.deaths_at(new, 5), moved.deaths_at(new, 3)), (2, 0));
 }
 
-/// Scenario: two starts ended while they opened one table; the third finds traces for it and for
+/// Scenario: starts in a row ended while they opened one table; the next one finds traces for it and for
 /// another one; then an operator has it opened again.
 /// Guarantees: that table alone is left alone, and says why, over further starts; then it gets its
 /// traces.
@@ -263,7 +265,7 @@ async fn a_table_that_ends_each_start_is_set_apart() {
     let good = settings.default_table.clone();
     let bad: TableName = "a.b.deadly".parse().unwrap();
     leave(&folder, &[&[record(&good, 1, "x"), record(&bad, 2, "y")]]).await;
-    for _ in 0..2 {
+    for _ in 0..DEATHS_AT_A_TABLE {
         let mark = ReplayMark::new(Arc::new(RealFs), &folder);
         mark.read().unwrap();
         mark.take_on(At::Settling).unwrap();

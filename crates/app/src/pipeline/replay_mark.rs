@@ -25,8 +25,9 @@ use super::epoch_file::write_durably;
 /// Version of the file.
 const VERSION: u32 = 1;
 
-/// Starts that may end while they open a table before it is set apart.
-const DEATHS_AT_A_TABLE: u32 = 2;
+/// Starts in a row that end while they open a table before it is set apart: so many that no row of kills from
+/// outside, each within the moment that opening takes, is taken for the table's fault.
+pub(super) const DEATHS_AT_A_TABLE: u32 = 8;
 
 /// How far the segments are done: those below `segment`, and in that one the records up to and with
 /// the sequence number `after`.
