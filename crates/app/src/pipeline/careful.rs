@@ -204,7 +204,8 @@ impl Pipeline {
                 Err(fault) => {
                     warn!(%table, error = %fault, ?wait, "the replay waits for a table");
                     self.health.say("replay", Some(format!("table {table}: {fault}")));
-                    self.handle.block_on(tokio::time::sleep(wait));
+                    // Made within the runtime, whose timer it needs.
+                    self.handle.block_on(async { tokio::time::sleep(wait).await });
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
             }
