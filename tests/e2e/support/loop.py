@@ -53,12 +53,17 @@ class Loop:
         finally:
             os.close(fd)
 
+    def is_mounted(self) -> bool:
+        """By the kernel's list: a file system without power does not answer `stat`."""
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+        return any(line.split()[1] == str(self.folder) for line in mounts)
+
     def unmount(self) -> None:
-        if os.path.ismount(self.folder):
+        if self.is_mounted():
             subprocess.run(["umount", str(self.folder)], check=True)
 
     def close(self) -> None:
         """Lets go of it, whatever state it is in."""
-        if os.path.ismount(self.folder):
+        if self.is_mounted():
             subprocess.run(["umount", "--lazy", str(self.folder)], check=False)
         self.image.unlink(missing_ok=True)
