@@ -96,7 +96,7 @@ struct RangeArgs {
 /// Runs one read-only SQL statement over the tables.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tracelake sql \"SELECT count(*) FROM tracelake.default.traces\"\n  tracelake sql --explain \"SELECT count(*) FROM traces WHERE array_any_match(spans, s -> s['status'] = 'ERROR')\"\n  tracelake sql --format csv \"SELECT trace_id, s['name'] FROM (SELECT trace_id, unnest(spans) s FROM traces)\""
+    after_help = "Examples:\n  tracelake sql \"SELECT count(*) FROM tracelake.default.traces WHERE part IS NULL\"\n  tracelake sql --explain \"SELECT count(DISTINCT trace_id) FROM traces WHERE array_any_match(spans, s -> s['status'] = 'ERROR')\"\n  tracelake sql --format csv \"SELECT trace_id, s['name'] FROM (SELECT trace_id, unnest(spans) s FROM traces)\""
 )]
 pub(crate) struct SqlArgs {
     /// The statement; `traces` is the default table
