@@ -19,10 +19,11 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Shows what was set aside of the journal, and puts it back.
 ///
-/// A record is set aside when it cannot be decoded, or when three starts in a row ended while they took
-/// it in alone. It was acknowledged and is in no table: it lies in the folder `parked` until it is put
-/// back, and `status`, `check` and `verify` name it. What is called damage are bytes of the journal
-/// that the disk altered; they cannot be put back.
+/// A record is set aside when it cannot be decoded, when three starts ended while they took it in
+/// alone, or when it is late spans for an append-only table and too many of these wait. It was
+/// acknowledged and is in no table: it lies in the folder `parked` until it is put back, and
+/// `status`, `check` and `verify` name it. What is called damage are bytes of the journal that the
+/// disk altered; they cannot be put back.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tracelake parked list\n  tracelake parked list --format json | jq -r '.[].name'\n  tracelake parked list --format json | jq -r '.[0].name // empty' | xargs -r tracelake parked retry\n  tracelake parked retry --all"

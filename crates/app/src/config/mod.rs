@@ -97,13 +97,14 @@ pub(crate) struct Overrides {
     /// Bytes of a request's spans, each with its resource and scope [default: 512MiB]
     #[arg(long, env = "TRACELAKE_MAX_EXPANDED", value_name = "SIZE")]
     pub max_expanded: Option<ByteSize>,
-    /// Attributes of one span [default: 10000]
+    /// Attributes of one span, event, link, resource or scope [default: 10000]
     #[arg(long, env = "TRACELAKE_MAX_ATTRIBUTES", value_name = "COUNT")]
     pub max_attributes: Option<usize>,
     /// Levels of nesting in one attribute value [default: 64]
     #[arg(long, env = "TRACELAKE_MAX_NESTING", value_name = "LEVELS")]
     pub max_nesting: Option<usize>,
-    /// Traces held in memory to tell late spans from new traces, 16 bytes each [default: 4000000]
+    /// Traces held in memory to tell late spans from new traces, at most 16 bytes each [default:
+    /// 4000000]
     #[arg(long, env = "TRACELAKE_INDEX_LIMIT", value_name = "COUNT")]
     pub index_limit: Option<usize>,
     /// How long it is kept what was acknowledged, for `verify` [default: 90d]
@@ -249,7 +250,7 @@ impl Settings {
         );
         ensure!(
             self.limits.max_expanded_bytes <= 1 << 30,
-            "max-expanded: at most 1GiB, as one row holds no more\nhint: send smaller batches"
+            "max-expanded: at most 1GiB\nhint: send smaller batches"
         );
         ensure!(0 < self.limits.max_body_bytes, "max-body: must not be zero");
         Ok(())
