@@ -27,7 +27,7 @@ pub trait Clock: Debug + Send + Sync {
         self.now_unix_nano()
     }
 
-    /// Another witness says that it was this time already: a sender, or another archiver.
+    /// Another witness says that it was this time already: a sender.
     fn witness(&self, _unix_nano: u64) {}
 
     /// From here on wall time is not below `floor`: what was written with is known to be older.

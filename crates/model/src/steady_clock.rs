@@ -10,8 +10,8 @@
 //! | is behind | goes on at half the speed until both meet: never back |
 //! | is ahead by more than [`STEP_NANO`] | goes on with monotonic time, until a witness has seen a later time |
 //!
-//! A **witness** is whoever says what time it is by a clock of its own: a span that ended, another
-//! archiver's version. What it says counts up to what the system shows and not beyond, so a witness
+//! A **witness** is whoever says what time it is by a clock of its own: a span that ended, a
+//! request of that time. What it says counts up to what the system shows and not beyond, so a witness
 //! whose clock is ahead moves nothing by itself.
 //!
 //! **After a restart** the clock goes on from where the one before ended, and the time in which no
