@@ -258,7 +258,7 @@ impl Service {
     }
 }
 
-/// What upkeep beside the pipeline needs.
+/// What maintenance beside the pipeline needs.
 fn maintenance_parts(
     archive: &Archive,
     settings: &Settings,
