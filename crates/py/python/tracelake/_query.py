@@ -99,7 +99,8 @@ def query_archived_traces(
     explain: bool = False,
     uri: Path | None = None,
 ) -> QueryResult | list[Trace] | DataFrame:
-    """Archived traces, whole rows, newest first.
+    """Archived traces, whole rows, newest first. A row is a trace where ``part`` is null; a large trace has
+    further rows with more of its spans.
 
     Args:
         start_time: Archived at or after this (default: 24 hours ago). Without a time zone it is local
