@@ -165,7 +165,7 @@ pub use fs::{
     create_folders,
 };
 pub use journal::{Journal, JournalOptions};
-pub use recover::Recovered;
+pub use recover::{AbsentSegment, Recovered};
 pub use replay::{Damage, DamageKind, RecordReader, read_carry, read_segment};
 pub use segment::{RecordBytes, SegmentNumber, Sequence};
 #[cfg(any(test, debug_assertions))]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::JournalError;
 use crate::fs::JournalFs;
-use crate::replay::{Damage, DamageKind, RecordReader, carry_is_complete};
-use crate::segment::{FileKind, Predecessor, SegmentNumber, is_temporary_name};
+use crate::replay::{Damage, DamageKind, RecordReader, carry_is_complete, read_predecessor};
+use crate::segment::{FILE_HEADER_LEN, FileKind, Predecessor, SegmentNumber, is_temporary_name, len_u64};
 
 /// Name of the file whose lock says who owns the folder.
 pub(crate) const LOCK_NAME: &str = "LOCK";
@@ -25,6 +25,20 @@ pub struct Recovered {
     /// What was cut off the newest segment, skipped in it, or incomplete among the carries.
     /// Damage in older segments and inside carries is found when they are read.
     pub damage: Vec<Damage>,
+    /// Segments that others follow and that are not there. Those that the consumer had done with were
+    /// deleted; which ones these are, it knows.
+    pub absent: Vec<AbsentSegment>,
+}
+
+/// A segment that is not there, by the word of the one that followed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsentSegment {
+    /// Its number.
+    pub number: SegmentNumber,
+    /// Where it was.
+    pub path: PathBuf,
+    /// Bytes of acknowledged records that it held, at the least; more than 0.
+    pub bytes: u64,
 }
 
 impl Recovered {
@@ -75,7 +89,8 @@ pub(crate) fn take_stock(fs: &dyn JournalFs, dir: &Path) -> Result<Stock, Journa
     let next_sequence = find_next_sequence(fs, dir, &segments, &carries)?;
     let highest = segments.last().copied().max(carries.last().map(|(number, _)| *number));
     let next_number = highest.map_or(SegmentNumber::new(1), SegmentNumber::next);
-    let mut recovered = Recovered { segments, ..Recovered::default() };
+    let absent = find_absent(fs, dir, &segments)?;
+    let mut recovered = Recovered { segments, absent, ..Recovered::default() };
     let mut newest = None;
     if let Some(number) = recovered.segments.last().copied() {
         let (end, cut) = repair(fs, dir, number, &mut recovered.damage)?;
@@ -137,6 +152,25 @@ fn find_next_sequence(
         }
     }
     Ok(known.saturating_add(unknown))
+}
+
+/// Segments of which another says that they held records, and that are not there.
+fn find_absent(
+    fs: &dyn JournalFs,
+    dir: &Path,
+    segments: &[SegmentNumber],
+) -> Result<Vec<AbsentSegment>, JournalError> {
+    let mut absent: Vec<AbsentSegment> = Vec::new();
+    for segment in segments {
+        let stated = read_predecessor(fs, &FileKind::Segment.path(dir, *segment))?;
+        let Some(Predecessor { number, end }) = stated else { continue };
+        let bytes = end.saturating_sub(len_u64(FILE_HEADER_LEN));
+        let is_named = absent.iter().any(|one| one.number == number);
+        if 0 < bytes && !is_named && segments.binary_search(&number).is_err() {
+            absent.push(AbsentSegment { number, path: FileKind::Segment.path(dir, number), bytes });
+        }
+    }
+    Ok(absent)
 }
 
 /// Reads the newest segment through, notes its damage, and cuts its tail. Returns its end, which is

@@ -454,7 +454,10 @@ fn stated_end(fs: &dyn JournalFs, dir: &Path, segment: SegmentNumber) -> Result<
 }
 
 /// What the header of a segment says of the one before it, as far as it can be read.
-fn read_predecessor(fs: &dyn JournalFs, path: &Path) -> Result<Option<Predecessor>, JournalError> {
+pub(crate) fn read_predecessor(
+    fs: &dyn JournalFs,
+    path: &Path,
+) -> Result<Option<Predecessor>, JournalError> {
     let mut bytes = Vec::with_capacity(FILE_HEADER_LEN);
     let read = fs
         .open_read(path)

@@ -413,3 +413,69 @@ async fn damaged_bytes_of_the_journal_are_set_aside() {
         bytes[bytes.len() - 32 - records[2].body_len() as usize..]
     );
 }
+
+/// Scenario: the file that names the last epoch is gone: with the carry of that epoch there, and with
+/// segments that came after it; then with the carry gone too.
+/// Guarantees: all that was acknowledged gets into the table, once; without the carry the start is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_epoch_file_is_found_again_from_the_carry() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    let slow = settings(false);
+    let table = slow.default_table.clone();
+    leave(&folder, &[&[record(&table, 1, "open"), record(&table, 2, "open")]]).await;
+    for more in [None, Some(3)] {
+        let (service, _) = start_until_it_lives(held.path(), &slow).await;
+        service.stop().await.unwrap();
+        if let Some(trace) = more {
+            leave(&folder, &[&[record(&table, trace, "behind the carry")]]).await;
+        }
+        std::fs::remove_file(folder.epoch_file()).unwrap();
+    }
+    let kept = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(folder.journal()).unwrap().map(Result::unwrap) {
+        if file.file_name().to_string_lossy().starts_with("carry-") {
+            std::fs::rename(file.path(), kept.path().join(file.file_name())).unwrap();
+        }
+    }
+    let refused = Service::start(held.path(), &slow).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("EPOCH"), "{refused:#}");
+    for file in std::fs::read_dir(kept.path()).unwrap().map(Result::unwrap) {
+        std::fs::rename(file.path(), folder.journal().join(file.file_name())).unwrap();
+    }
+    let (service, deaths) = start_until_it_lives(held.path(), &slow).await;
+    assert_eq!(deaths, 0);
+    Service::flush(&service.commands).await.unwrap();
+    assert_eq!(rows(&folder, &table), 3);
+    assert!(folder.epoch_file().exists());
+    service.stop().await.unwrap();
+}
+
+/// Scenario: of three segments that are not done the first or the second is gone; another folder has one gone
+/// that was empty.
+/// Guarantees: the others get into the table; the one that is gone is named among what is set aside, under
+/// one name however often it is found; an empty one is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_is_gone_is_named() {
+    for (gone, named) in [(1, true), (2, true), (3, false)] {
+        let held = tempfile::tempdir().unwrap();
+        let folder = DataFolder::new(held.path()).unwrap();
+        let slow = settings(false);
+        let table = slow.default_table.clone();
+        let one = |trace| record(&table, trace, "one");
+        leave(&folder, &[&[one(1)], &[one(2)], &[], &[one(4)]]).await;
+        let file = format!("segment-{gone:020}.journal");
+        std::fs::remove_file(folder.journal().join(&file)).unwrap();
+        for _ in 0..2 {
+            let (service, deaths) = start_until_it_lives(held.path(), &slow).await;
+            assert_eq!(deaths, 0);
+            let parked = names_of_parked(&folder);
+            assert_eq!(parked.len(), usize::from(named), "segment {gone}: {parked:?}");
+            service.stop().await.unwrap();
+        }
+        let (service, _) = start_until_it_lives(held.path(), &slow).await;
+        Service::flush(&service.commands).await.unwrap();
+        assert_eq!(rows(&folder, &table), if named { 2 } else { 3 }, "segment {gone}");
+        service.stop().await.unwrap();
+    }
+}

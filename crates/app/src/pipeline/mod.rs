@@ -19,6 +19,7 @@
 //!
 //! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
 
+mod absent;
 mod arrival;
 mod batches;
 mod blocked;
@@ -72,10 +73,10 @@ use writers::{FailedCommit, Writers};
 
 pub(crate) use blocked::OpenBytes;
 pub(crate) use command::{Command, FlushOutcome};
+pub(crate) use absent::check_carry;
 pub(crate) use epoch_file::{read_epoch, write_durably, write_file};
 pub(crate) use find::found_trace;
 pub(crate) use identity::Identity;
-pub(crate) use recover::check_carry;
 pub(crate) use replay_mark::Stopper;
 pub(crate) use status::{PipelineStatus, TableStatus};
 

@@ -17,47 +17,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tracelake_decode::{RecordHeader, decode_record};
-use tracelake_journal::{JournalFs, RecordBytes, RecordReader, Recovered, SegmentNumber};
-use tracelake_lake::DataFolder;
+use tracelake_journal::{RecordBytes, RecordReader, Recovered, SegmentNumber};
 use tracing::{error, info, warn};
 
+use super::absent::{Noted, find_epoch};
 use super::arrival::Arrival;
 use super::batches::Care;
 use super::careful::Backlog;
 use super::doubts::Doubt;
-use super::epoch_file::read_epoch;
 use super::plans::EpochPlans;
 use super::replay_mark::{At, LastWords, Origin, PartDone, Position, Stage};
 use super::{Pipeline, Scope};
-use crate::fault::{Fault, FaultKind};
-
-/// Refuses to start when the carry that the epoch file relies on is not there as a whole: it holds
-/// acknowledged traces that are in no table. `accepted` is the carry that the operator gave up.
-pub(crate) fn check_carry(
-    fs: &dyn JournalFs,
-    folder: &DataFolder,
-    recovered: &Recovered,
-    accepted: Option<u64>,
-) -> anyhow::Result<()> {
-    let Some(done) = read_epoch(fs, folder)?.map(|done| done.epoch) else { return Ok(()) };
-    if recovered.carries.contains(&done) {
-        return Ok(());
-    }
-    let file = folder.journal().join(format!("carry-{:020}.journal", done.get()));
-    if accepted == Some(done.get()) {
-        error!(file = %file.display(), "gone on without: what it held is lost, `tracelake verify` names it");
-        return Ok(());
-    }
-    let message = format!(
-        "`{}` is missing or incomplete: it holds acknowledged traces that are in no table",
-        file.display()
-    );
-    let hint = format!(
-        "restore it from a backup; `tracelake serve --accept-lost-carry {done}` goes on without \
-         what it held"
-    );
-    Err(Fault::new(FaultKind::Internal, message).with_hint(hint).into())
-}
 
 impl Care {
     /// What a start does that follows one which died, or `None` when none did.
@@ -92,7 +62,8 @@ impl Pipeline {
         for damage in &recovered.damage {
             warn!(?damage, "journal was damaged");
         }
-        let done = read_epoch(self.fs.as_ref(), &self.archive.folder)?;
+        let Noted { done, is_rebuilt } =
+            find_epoch(self.fs.as_ref(), &self.archive.folder, recovered)?;
         match done.map(|done| (done.epoch, done.times)) {
             Some((_, Some(times))) => self.clock.raise(times),
             // An older program can read it no more, before there is a plan that it cannot read.
@@ -100,7 +71,10 @@ impl Pipeline {
             None => {}
         }
         let done = done.map(|done| done.epoch);
+        self.name_absent(recovered, done)?;
         let LastWords { at, done: parts } = self.mark.read()?;
+        // Whether deletions stopped half-way, or a replay by parts did, is not known then.
+        let parts = parts.filter(|_| !is_rebuilt);
         let (backlog, pending) = self.take_stock(recovered, done, parts)?;
         self.clock.raise(self.plans.times());
         if backlog.segments.is_empty() && backlog.carry.is_none() {

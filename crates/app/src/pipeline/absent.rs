@@ -1,0 +1,126 @@
+//! What of the journal is not there, though it should be: nobody passes over that in silence.
+//!
+//! | not there | at the start |
+//! |---|---|
+//! | the carry that `EPOCH` names | refused: it held acknowledged traces, and a backup may have it |
+//! | `EPOCH` | found again from the carries, unless none is left that fits: then refused |
+//! | a segment, by the word of the one that followed it | set aside as damage of which no byte is left |
+//!
+//! # `EPOCH` found again
+//!
+//! Segments are deleted lowest first, when an epoch is noted; then the carries below its number. So with
+//! `l` the lowest segment that is there, the noted epoch is `l - 1` or above, its carry is there, and every
+//! carry from `l - 1` on is a true one: it holds what was open when all segments up to its number had been
+//! committed, and the segments above it are there. The lowest of them is taken. It is not known how far
+//! segments are done and what the plans stand for, so all that is there is taken in again behind the carry,
+//! which adds nothing that is in a table already.
+
+use tracelake_journal::{JournalFs, RecordBytes, Recovered, SegmentNumber};
+use tracelake_lake::DataFolder;
+use tracing::error;
+
+use super::Pipeline;
+use super::epoch_file::{Done, read_epoch};
+use crate::fault::{Fault, FaultKind};
+use crate::parked::{self, Kind, Reason};
+
+/// The epoch that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// `None` when there never was one.
+    pub(super) done: Option<Done>,
+    /// Whether the file that says so is gone, and this is what the other files say.
+    pub(super) is_rebuilt: bool,
+}
+
+/// The epoch that is noted, or the one that the journal's other files prove.
+///
+/// # Errors
+/// When `EPOCH` cannot be read, or is gone together with what would tell the epoch.
+pub(super) fn find_epoch(
+    fs: &dyn JournalFs,
+    folder: &DataFolder,
+    recovered: &Recovered,
+) -> anyhow::Result<Noted> {
+    if let Some(done) = read_epoch(fs, folder)? {
+        return Ok(Noted { done: Some(done), is_rebuilt: false });
+    }
+    let begin = SegmentNumber::new(1);
+    let first = recovered.segments.first().copied();
+    // An epoch that was noted left its carry.
+    let is_first_lost = recovered.carries.is_empty()
+        && (first.is_none() || recovered.absent.iter().any(|one| one.number == begin));
+    if first == Some(begin) || is_first_lost {
+        return Ok(Noted { done: None, is_rebuilt: false });
+    }
+    let fits = |carry: &&SegmentNumber| first.is_none_or(|first| first <= carry.next());
+    // Numbers may be left out between a carry and the segment that followed.
+    let carry = recovered.carries.iter().find(fits).or(recovered.carries.last()).copied();
+    let path = folder.epoch_file();
+    let Some(epoch) = carry else {
+        let message = format!(
+            "`{}` is missing, and so is the carry with what was in no table by then",
+            path.display()
+        );
+        let hint = "restore both from a backup";
+        return Err(Fault::new(FaultKind::Internal, message).with_hint(hint).into());
+    };
+    error!(file = %path.display(), %epoch, "missing: found again from the carries; all that is left of the journal is taken in again");
+    Ok(Noted { done: Some(Done { epoch, times: None }), is_rebuilt: true })
+}
+
+/// Refuses to start when the carry that the epoch file relies on is not there as a whole: it holds
+/// acknowledged traces that are in no table. `accepted` is the carry that the operator gave up.
+pub(crate) fn check_carry(
+    fs: &dyn JournalFs,
+    folder: &DataFolder,
+    recovered: &Recovered,
+    accepted: Option<u64>,
+) -> anyhow::Result<()> {
+    let Some(done) = find_epoch(fs, folder, recovered)?.done.map(|done| done.epoch) else {
+        return Ok(());
+    };
+    if recovered.carries.contains(&done) {
+        return Ok(());
+    }
+    let file = folder.journal().join(format!("carry-{:020}.journal", done.get()));
+    if accepted == Some(done.get()) {
+        error!(file = %file.display(), "gone on without: what it held is lost, `tracelake verify` names it");
+        return Ok(());
+    }
+    let message = format!(
+        "`{}` is missing or incomplete: it holds acknowledged traces that are in no table",
+        file.display()
+    );
+    let hint = format!(
+        "restore it from a backup; `tracelake serve --accept-lost-carry {done}` goes on without \
+         what it held"
+    );
+    Err(Fault::new(FaultKind::Internal, message).with_hint(hint).into())
+}
+
+impl Pipeline {
+    /// Sets aside, as damage without bytes, each segment that is gone and was not done with.
+    pub(super) fn name_absent(
+        &self,
+        recovered: &Recovered,
+        done: Option<Done>,
+    ) -> anyhow::Result<()> {
+        let first = recovered.segments.first();
+        for one in &recovered.absent {
+            // Deletions go lowest first, so what lies above one that is there was not deleted.
+            let is_done = done.is_some_and(|done| one.number <= done.epoch);
+            if is_done && first.is_some_and(|first| one.number < *first) {
+                continue;
+            }
+            let why = format!("the file is gone with {} bytes of acknowledged records", one.bytes);
+            let file = one.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let reason = Reason::new(Kind::Damage, why, file, 0);
+            let folder = self.archive.folder.parked();
+            let record = RecordBytes::default();
+            let name = parked::park(self.fs.as_ref(), &folder, &reason, &record)?;
+            error!(parked = %name, file = %one.path.display(), bytes = one.bytes, "a segment of the journal is gone");
+        }
+        Ok(())
+    }
+}
