@@ -20,7 +20,9 @@
 //! came up with a date before this program was made is followed at once when it is set.
 //!
 //! **Proven** time is what deletions by age go by: it moves with monotonic time and by witnesses
-//! alone, and is never later than the system's wall time.
+//! alone, and is never later than the system's wall time. A sender on the same machine shares its clock, so a
+//! witness proves at once no more than [`DOWNTIME_NANO`] beyond what was counted since; what is further
+//! ahead, when the system and witnesses have said so for [`DOUBT_NANO`] of monotonic time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +37,9 @@ const STEP_NANO: u64 = 2_000_000_000;
 
 /// Time between two processes that is believed at once.
 const DOWNTIME_NANO: u64 = 86_400_000_000_000;
+
+/// How long a date far ahead is shown and witnessed before it is proof.
+const DOUBT_NANO: u64 = 86_400_000_000_000;
 
 /// How long wall and monotonic time agree after a start before any downtime is believed.
 const AGREED_NANO: u64 = 300_000_000_000;
@@ -53,6 +58,10 @@ struct State {
     /// Shown at the last look.
     given_unix_nano: u64,
     proven_unix_nano: u64,
+    /// How far a witness may move what is proven; grows with monotonic time up to a bound.
+    credit_nano: u64,
+    /// Monotonic time since which a witness agrees with a system that is further ahead than that.
+    doubted_since_nano: Option<u64>,
     /// What the system showed then.
     system_unix_nano: u64,
     /// Monotonic time since which the system's two clocks agree, while they have always done so.
@@ -74,6 +83,8 @@ impl SteadyClock {
             looked_nano,
             given_unix_nano,
             proven_unix_nano: floor.proven_unix_nano,
+            credit_nano: DOWNTIME_NANO,
+            doubted_since_nano: None,
             system_unix_nano: now,
             agreed_since_nano: Some(looked_nano),
         };
@@ -97,6 +108,10 @@ impl State {
         self.looked_nano = self.looked_nano.max(monotonic_nano);
         self.system_unix_nano = system_unix_nano;
         self.proven_unix_nano = self.proven_unix_nano.saturating_add(passed);
+        self.credit_nano = self.credit_nano.saturating_add(passed).min(DOWNTIME_NANO);
+        if system_unix_nano <= self.proven_unix_nano.saturating_add(self.credit_nano) {
+            self.doubted_since_nano = None;
+        }
         if STEP_NANO < expected.abs_diff(system_unix_nano) {
             self.agreed_since_nano = None;
         }
@@ -112,6 +127,20 @@ impl State {
         } else {
             system_unix_nano.max(self.given_unix_nano.saturating_add(passed / 2))
         };
+    }
+
+    /// A witness agrees with the system up to `agreed`.
+    fn prove(&mut self, agreed: u64) {
+        let ahead = agreed.saturating_sub(self.proven_unix_nano);
+        let since = match ahead <= self.credit_nano {
+            true => None,
+            false => Some(*self.doubted_since_nano.get_or_insert(self.looked_nano)),
+        };
+        let doubted = since.is_some_and(|since| self.looked_nano.saturating_sub(since) < DOUBT_NANO);
+        if !doubted {
+            self.credit_nano = self.credit_nano.saturating_sub(ahead);
+            self.proven_unix_nano = self.proven_unix_nano.max(agreed);
+        }
     }
 }
 
@@ -133,7 +162,7 @@ impl Clock for SteadyClock {
         let mut state = self.look();
         let agreed = unix_nano.min(state.system_unix_nano);
         state.given_unix_nano = state.given_unix_nano.max(agreed);
-        state.proven_unix_nano = state.proven_unix_nano.max(agreed);
+        state.prove(agreed);
     }
 
     fn raise(&self, floor: Times) {
@@ -251,9 +280,9 @@ mod tests {
         assert_eq!(clock.times(), both(START + SECOND), "a sender that is ahead");
         two.set(START + 100 * DAY);
         clock.witness(START + 50 * DAY);
-        assert_eq!(clock.times(), both(START + 50 * DAY));
+        assert_eq!(clock.now_unix_nano(), START + 50 * DAY);
         clock.witness(START + 200 * DAY);
-        assert_eq!(clock.times(), both(START + 100 * DAY));
+        assert_eq!(clock.now_unix_nano(), START + 100 * DAY);
         two.set(START + 100 * DAY + SECOND);
         assert_eq!(clock.now_unix_nano(), START + 100 * DAY + SECOND, "a leap second");
         two.set(u64::MAX);
@@ -261,6 +290,40 @@ mod tests {
         two.pass(0);
         two.monotonic.store(u64::MAX, Ordering::SeqCst);
         assert_eq!(clock.now_unix_nano(), u64::MAX);
+    }
+
+    /// Scenario: the wall clock steps ahead, and a sender with the same clock says so: by half a day twice, by a
+    /// hundred days for an hour and back, and for good.
+    /// Guarantees: what is proven follows a day at once and no more; a hundred days when they are shown and
+    /// witnessed for a day, counted from where they were last not.
+    #[test]
+    fn a_date_far_ahead_is_proof_after_a_day() {
+        let two = Two::new(START);
+        let clock = steady(&two, None);
+        for (ahead, proven) in [(DAY / 2, DAY / 2), (DAY, DAY), (3 * DAY / 2, DAY)] {
+            two.set(START + ahead);
+            clock.witness(START + ahead);
+            assert_eq!(clock.proven_unix_nano(), START + proven);
+        }
+        let two = Two::new(START);
+        let clock = steady(&two, None);
+        let right = |hours: u64| START + hours * 3_600 * SECOND;
+        two.set(right(0) + 100 * DAY);
+        clock.witness(u64::MAX);
+        two.pass(3_600 * SECOND);
+        clock.witness(u64::MAX);
+        two.set(right(1));
+        two.pass(3_600 * SECOND);
+        clock.witness(right(2));
+        two.set(right(2) + 100 * DAY);
+        for hour in 2..26 {
+            clock.witness(u64::MAX);
+            assert_eq!(clock.proven_unix_nano(), right(hour));
+            two.pass(3_600 * SECOND);
+        }
+        assert_eq!(clock.proven_unix_nano(), right(26));
+        clock.witness(u64::MAX);
+        assert_eq!(clock.proven_unix_nano(), right(26) + 100 * DAY);
     }
 
     /// Scenario: a restart an hour later, a hundred days later, and with a wall clock that is behind
