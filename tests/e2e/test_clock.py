@@ -90,6 +90,8 @@ def test_a_wall_clock_that_steps_stops_nothing_and_deletes_nothing(
     clock.set(0)
     created.append(sender.send())
     assert created == sorted(created)
+    # A sender with the same wrong clock is no proof.
+    assert set(ledger) <= set((server.data_dir / "ledger").iterdir())
     assert "panicked" not in server.log_path.read_text(errors="replace")
 
 

@@ -242,6 +242,7 @@ fn registry_fault(error: RegistryError) -> anyhow::Error {
         RegistryError::Damaged { .. } => {
             "put a copy of your own in its place; with no file there the next start makes an empty one, which gives no id again"
         }
+        RegistryError::Unrestored { .. } => "start the service: it restores the file",
         RegistryError::BackupDiffers { .. } => {
             "move the wrong one of the two away: without its backup the file is used as it is, without the file the backup takes its place"
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::JournalError;
 use crate::fs::JournalFs;
-use crate::replay::{Damage, DamageKind, RecordReader, carry_is_complete, read_predecessor};
+use crate::replay::{Damage, DamageKind, RecordReader, carry_is_complete, read_header};
 use crate::segment::{FILE_HEADER_LEN, FileKind, Predecessor, SegmentNumber, is_temporary_name, len_u64};
 
 /// Name of the file whose lock says who owns the folder.
@@ -28,15 +28,16 @@ pub struct Recovered {
     /// Segments that others follow and that are not there. Those that the consumer had done with were
     /// deleted; which ones these are, it knows.
     pub absent: Vec<AbsentSegment>,
+    /// Segments that are there without a header that can be read. The newest one may have been made just
+    /// when its process ended.
+    pub headless: Vec<SegmentNumber>,
 }
 
 /// A segment that is not there, by the word of the one that followed it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AbsentSegment {
     /// Its number.
     pub number: SegmentNumber,
-    /// Where it was.
-    pub path: PathBuf,
     /// Bytes of acknowledged records that it held, at the least; more than 0.
     pub bytes: u64,
 }
@@ -89,8 +90,8 @@ pub(crate) fn take_stock(fs: &dyn JournalFs, dir: &Path) -> Result<Stock, Journa
     let next_sequence = find_next_sequence(fs, dir, &segments, &carries)?;
     let highest = segments.last().copied().max(carries.last().map(|(number, _)| *number));
     let next_number = highest.map_or(SegmentNumber::new(1), SegmentNumber::next);
-    let absent = find_absent(fs, dir, &segments)?;
-    let mut recovered = Recovered { segments, absent, ..Recovered::default() };
+    let mut recovered = Recovered { segments, ..Recovered::default() };
+    read_headers(fs, dir, &mut recovered)?;
     let mut newest = None;
     if let Some(number) = recovered.segments.last().copied() {
         let (end, cut) = repair(fs, dir, number, &mut recovered.damage)?;
@@ -154,23 +155,26 @@ fn find_next_sequence(
     Ok(known.saturating_add(unknown))
 }
 
-/// Segments of which another says that they held records, and that are not there.
-fn find_absent(
+/// Notes segments of which another says that they held records, and that are not there.
+fn read_headers(
     fs: &dyn JournalFs,
     dir: &Path,
-    segments: &[SegmentNumber],
-) -> Result<Vec<AbsentSegment>, JournalError> {
-    let mut absent: Vec<AbsentSegment> = Vec::new();
-    for segment in segments {
-        let stated = read_predecessor(fs, &FileKind::Segment.path(dir, *segment))?;
-        let Some(Predecessor { number, end }) = stated else { continue };
+    recovered: &mut Recovered,
+) -> Result<(), JournalError> {
+    let Recovered { segments, absent, headless, .. } = recovered;
+    for segment in &*segments {
+        let Some(header) = read_header(fs, &FileKind::Segment.path(dir, *segment))? else {
+            headless.push(*segment);
+            continue;
+        };
+        let Some(Predecessor { number, end }) = header.predecessor else { continue };
         let bytes = end.saturating_sub(len_u64(FILE_HEADER_LEN));
         let is_named = absent.iter().any(|one| one.number == number);
         if 0 < bytes && !is_named && segments.binary_search(&number).is_err() {
-            absent.push(AbsentSegment { number, path: FileKind::Segment.path(dir, number), bytes });
+            absent.push(AbsentSegment { number, bytes });
         }
     }
-    Ok(absent)
+    Ok(())
 }
 
 /// Reads the newest segment through, notes its damage, and cuts its tail. Returns its end, which is

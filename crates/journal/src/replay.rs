@@ -442,7 +442,8 @@ fn stated_end(fs: &dyn JournalFs, dir: &Path, segment: SegmentNumber) -> Result<
     later.sort_unstable();
     let mut furthest = 0;
     for number in later {
-        match read_predecessor(fs, &FileKind::Segment.path(dir, number))? {
+        let header = read_header(fs, &FileKind::Segment.path(dir, number))?;
+        match header.and_then(|header| header.predecessor) {
             Some(predecessor) if predecessor.number == segment => {
                 furthest = furthest.max(predecessor.end);
             }
@@ -453,11 +454,11 @@ fn stated_end(fs: &dyn JournalFs, dir: &Path, segment: SegmentNumber) -> Result<
     Ok(furthest)
 }
 
-/// What the header of a segment says of the one before it, as far as it can be read.
-pub(crate) fn read_predecessor(
+/// The header of a segment; `None` where it cannot be read, or the file is gone.
+pub(crate) fn read_header(
     fs: &dyn JournalFs,
     path: &Path,
-) -> Result<Option<Predecessor>, JournalError> {
+) -> Result<Option<FileHeader>, JournalError> {
     let mut bytes = Vec::with_capacity(FILE_HEADER_LEN);
     let read = fs
         .open_read(path)
@@ -468,7 +469,7 @@ pub(crate) fn read_predecessor(
         read => read.map_err(|error| JournalError::io("read", path, error))?,
     };
     let header = FileHeader::decode(FileKind::Segment, &bytes).ok().flatten();
-    Ok(header.and_then(|(header, _)| header.predecessor))
+    Ok(header.map(|(header, _)| header))
 }
 
 /// Whether a carry file ends in a footer that fits its length. Reads its two ends only.

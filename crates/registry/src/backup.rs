@@ -140,6 +140,17 @@ impl Registry {
     }
 }
 
+/// Refuses to make a registry where there was one: whoever owns the data folder restores it.
+pub(crate) fn refuse_unrestored(data_dir: &Path) -> Result<(), RegistryError> {
+    let path = data_dir.join(REGISTRY_FILE);
+    let backup = data_dir.join(BACKUP_FILE);
+    let is_empty = length(&path)?.is_none_or(|length| length == 0);
+    if is_empty && backup.try_exists().map_err(file_fault("look at", &backup))? {
+        return Err(RegistryError::Unrestored { path: path.display().to_string() });
+    }
+    Ok(())
+}
+
 /// Looks at the file before anything opens it to write, and puts the backup in its place when it is
 /// damaged or gone.
 async fn restore_if_damaged(

@@ -148,6 +148,12 @@ pub enum RegistryError {
         /// Why its backup does not help.
         backup: String,
     },
+    /// The file is empty or gone and its backup is there, from which the service restores it at its start.
+    #[error("registry `{path}` is empty, and was not restored from its backup yet")]
+    Unrestored {
+        /// The file.
+        path: String,
+    },
     /// The file and its backup do not belong together: a copy without its log, or another folder's.
     /// Move away the one of the two that is wrong.
     #[error("registry `{path}` {reason} its backup `{backup}`")]
@@ -202,6 +208,7 @@ impl RegistryError {
             Self::SchemaTooNew { .. }
             | Self::Corrupt(_)
             | Self::Damaged { .. }
+            | Self::Unrestored { .. }
             | Self::BackupDiffers { .. }
             | Self::File { .. }
             | Self::Storage { .. } => Kind::Internal,

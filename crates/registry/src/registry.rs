@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 use tracelake_model::Clock;
 use uuid::Uuid;
 
+use crate::backup::refuse_unrestored;
 use crate::error::{RegistryError, file_fault, storage};
 use crate::ids;
 use crate::routes::RouteCache;
@@ -67,10 +68,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::SchemaTooNew`] for the file of a newer program, [`RegistryError::Storage`]
-    /// when the file cannot be opened or is not a database.
+    /// when the file cannot be opened or is not a database, [`RegistryError::Unrestored`] when there is a
+    /// backup of one that is gone.
     pub async fn open(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, RegistryError> {
         let path = data_dir.join(REGISTRY_FILE);
         let options = file_options(&path);
+        refuse_unrestored(data_dir)?;
         let is_there = path.try_exists().map_err(file_fault("look at", &path))?;
         let failed = storage("open file");
         let mut watcher = open_watcher(&options).await?;

@@ -5,6 +5,7 @@
 //! | the carry that `EPOCH` names | refused: it held acknowledged traces, and a backup may have it |
 //! | `EPOCH` | found again from the carries, unless none is left that fits: then refused |
 //! | a segment, by the word of the one that followed it | set aside as damage of which no byte is left |
+//! | every segment above the epoch that is noted, or the header of the only one | likewise: that one was made before the epoch was sealed |
 //!
 //! # `EPOCH` found again
 //!
@@ -114,13 +115,27 @@ impl Pipeline {
                 continue;
             }
             let why = format!("the file is gone with {} bytes of acknowledged records", one.bytes);
-            let file = one.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let reason = Reason::new(Kind::Damage, why, file, 0);
-            let folder = self.archive.folder.parked();
-            let record = RecordBytes::default();
-            let name = parked::park(self.fs.as_ref(), &folder, &reason, &record)?;
-            error!(parked = %name, file = %one.path.display(), bytes = one.bytes, "a segment of the journal is gone");
+            self.name_lost(one.number, why)?;
         }
+        let Some(Done { epoch, .. }) = done else { return Ok(()) };
+        match recovered.segments.iter().find(|segment| epoch < **segment) {
+            None => {
+                let why = "no segment follows the last epoch: the one that took requests is gone";
+                self.name_lost(epoch.next(), why.to_owned())
+            }
+            Some(next) if recovered.headless.contains(next) => {
+                self.name_lost(*next, "its begin is gone, perhaps with acknowledged records".into())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn name_lost(&self, segment: SegmentNumber, why: String) -> anyhow::Result<()> {
+        let file = format!("segment-{:020}.journal", segment.get());
+        let reason = Reason::new(Kind::Damage, why, file, 0);
+        let folder = self.archive.folder.parked();
+        let name = parked::park(self.fs.as_ref(), &folder, &reason, &RecordBytes::default())?;
+        error!(parked = %name, file = reason.file, reason = reason.reason, "a segment of the journal is lost");
         Ok(())
     }
 }

@@ -479,3 +479,37 @@ async fn a_segment_that_is_gone_is_named() {
         service.stop().await.unwrap();
     }
 }
+
+/// Scenario: the segment that took requests when the process died is gone, or empty; in another folder it is as
+/// it was.
+/// Guarantees: one that an epoch proves to have been there is named; what is in order is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_segment_is_missed_too() {
+    for damage in [None, Some("gone"), Some("empty")] {
+        let held = tempfile::tempdir().unwrap();
+        let folder = DataFolder::new(held.path()).unwrap();
+        let slow = settings(false);
+        let table = slow.default_table.clone();
+        leave(&folder, &[&[record(&table, 1, "one")]]).await;
+        let (service, _) = start_until_it_lives(held.path(), &slow).await;
+        service.stop().await.unwrap();
+        leave(&folder, &[]).await;
+        let epoch = read_epoch(&RealFs, &folder).unwrap().unwrap().epoch;
+        for file in std::fs::read_dir(folder.journal()).unwrap().map(Result::unwrap) {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let number = name.strip_prefix("segment-").and_then(|rest| rest.get(..20));
+            if number.is_none_or(|number| number.parse::<u64>().unwrap() <= epoch.get()) {
+                continue;
+            }
+            match damage {
+                Some("gone") => std::fs::remove_file(file.path()).unwrap(),
+                Some(_) => std::fs::write(file.path(), "").unwrap(),
+                None => {}
+            }
+        }
+        let (service, _) = start_until_it_lives(held.path(), &slow).await;
+        let parked = names_of_parked(&folder);
+        assert_eq!(parked.len(), usize::from(damage.is_some()), "{damage:?}: {parked:?}");
+        service.stop().await.unwrap();
+    }
+}

@@ -114,6 +114,24 @@ async fn a_damaged_file_is_restored() {
     }
 }
 
+/// Scenario: the file is empty or gone and has a backup; a command beside the service opens it.
+/// Guarantees: it makes no registry in its place, which would keep the one of the backup out.
+#[tokio::test]
+async fn a_file_that_waits_for_its_backup_is_left_alone() {
+    for bytes in [Some(""), None] {
+        let folder = filled().await;
+        match bytes {
+            Some(bytes) => std::fs::write(file(folder.path()), bytes).unwrap(),
+            None => std::fs::remove_file(file(folder.path())).unwrap(),
+        }
+        let before = contents(folder.path());
+        let opened = Registry::open(folder.path(), Arc::new(SystemClock)).await;
+        assert!(matches!(opened, Err(RegistryError::Unrestored { .. })), "{bytes:?}");
+        assert_eq!(contents(folder.path()), before);
+        assert!(open(folder.path()).await.unwrap().1.is_some());
+    }
+}
+
 /// Scenario: experiments are created that no backup has, more than one note covers; then the file is
 /// lost, with and without the note, and with and without the backup.
 /// Guarantees: ids that were given are not given again.
