@@ -152,6 +152,35 @@ def test_open_traces_over_a_change_of_binding_are_one_row(
     archive.check({})
 
 
+def test_a_trace_that_names_several_experiments_stays_in_one_table(
+    make_server: Callable[..., Server],
+) -> None:
+    """Services that take part in one trace name different experiments, bound to different tables or to none."""
+    server = make_server()
+    server.start()
+    archive = Archive(server)
+    a, b, c = (archive.experiment(name) for name in ("/a", "/b", "/c"))
+    server.cli.ok("enable", FIRST, "--experiment", "/a")
+    server.cli.ok("enable", SECOND, "--experiment", "/b")
+    pairs = [(x, y) for x in (a, b, c) for y in (a, b, c) if x != y]
+    begun = {archive.send(x): (x, y) for x, y in pairs}
+    server.flush()
+    late = list(begun.items())
+    for trace, (_, second) in late[::2]:
+        archive.send(second, trace, b"parent--")
+    server.flush()
+    # A process that asks the tables for the first time.
+    server.kill()
+    server.start()
+    for trace, (_, second) in late[1::2]:
+        archive.send(second, trace, b"parent--")
+    server.flush()
+    archive.check({
+        name: {trace for trace, (first, _) in begun.items() if first == experiment}
+        for name, experiment in ((FIRST, a), (SECOND, b), (DEFAULT_TABLE, c))
+    })  # fmt: skip
+
+
 def test_a_move_that_is_killed_again_and_again_ends_with_one_row_each(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:

@@ -1,6 +1,8 @@
 //! Which table a trace belongs to when its pieces came under different bindings.
 //!
-//! A trace stays where it is archived: its late pieces follow it there, whatever is bound by then.
+//! A trace stays where it is archived: its late pieces follow it there, whatever is bound by then and
+//! whichever experiment they name. So each table is asked. One that no binding of the experiment leads to and
+//! that cannot be read now holds up nothing: what is archived there alone may get a second row then.
 //! A trace that is nowhere goes to the table that it came for, or, when that is a default table
 //! and the experiment was bound since with its earlier traces, to the table of the binding.
 //! While a move is under way a trace may be in two tables; then it is changed in the one that it
@@ -24,6 +26,8 @@ struct Homes {
     moved_from: Vec<TableName>,
     /// The table of the binding, or the default table.
     home: TableName,
+    /// All other tables: services that take part in a trace may name different experiments.
+    elsewhere: Vec<TableName>,
 }
 
 impl Homes {
@@ -42,7 +46,19 @@ impl Homes {
             }
         }
         let moved_from = if route.moves_earlier { defaults } else { Vec::new() };
-        Self { tables, moved_from, home }
+        Self { tables, moved_from, home, elsewhere: Vec::new() }
+    }
+
+    /// Of what names no experiment.
+    fn only(table: &TableName) -> Self {
+        let home = table.clone();
+        Self { tables: vec![home.clone()], moved_from: Vec::new(), home, elsewhere: Vec::new() }
+    }
+
+    fn with_others(mut self, known: &[TableName], came_for: &TableName) -> Self {
+        let is_other = |table: &&TableName| *table != came_for && !self.tables.contains(table);
+        self.elsewhere = known.iter().filter(is_other).cloned().collect();
+        self
     }
 }
 
@@ -63,16 +79,21 @@ impl Pipeline {
         ready: &dyn Fn(&TableName) -> bool,
     ) -> Placed {
         let mut placed = Placed::default();
+        let known = self.handle.block_on(self.archive.registry.tables());
+        let known = known.map(|tables| tables.into_iter().map(|table| table.name).collect());
+        let known: Result<Vec<TableName>, String> = known.map_err(|error| error.to_string());
         for (came_for, traces) in settled {
             let mut by_experiment: HashMap<Option<ExperimentId>, Vec<TraceDraft>> = HashMap::new();
             for trace in traces {
                 by_experiment.entry(trace.experiment_id.clone()).or_default().push(trace);
             }
             for (experiment, traces) in by_experiment {
-                match self.homes(experiment.as_ref()) {
-                    Ok(homes) => {
-                        self.place_some(&came_for, traces, homes.as_ref(), ready, &mut placed);
-                    }
+                let homes = self.homes(experiment.as_ref()).and_then(|homes| {
+                    let homes = homes.unwrap_or_else(|| Homes::only(&came_for));
+                    Ok(homes.with_others(known.as_ref().map_err(String::clone)?, &came_for))
+                });
+                match homes {
+                    Ok(homes) => self.place_some(&came_for, traces, &homes, ready, &mut placed),
                     Err(error) => {
                         warn!(%came_for, error, "bindings not read, traces wait");
                         for trace in traces {
@@ -102,16 +123,16 @@ impl Pipeline {
         &mut self,
         came_for: &TableName,
         traces: Vec<TraceDraft>,
-        homes: Option<&Homes>,
+        homes: &Homes,
         ready: &dyn Fn(&TableName) -> bool,
         placed: &mut Placed,
     ) {
-        let others = homes.is_some_and(|homes| homes.tables.iter().any(|table| table != came_for));
-        let Some(homes) = homes.filter(|_| others) else {
+        let mut others = homes.tables.iter().chain(&homes.elsewhere);
+        if others.all(|table| table == came_for) {
             // There is one table that it can be in.
             placed.traces.entry(came_for.clone()).or_default().extend(traces);
             return;
-        };
+        }
         let archived = match self.archived_in(&traces, came_for, homes) {
             Ok(archived) => archived,
             Err((table, error)) => {
@@ -178,6 +199,19 @@ impl Pipeline {
             let found = found.map_err(|error| (table.clone(), error.to_string()))?;
             for trace_id in found {
                 archived.entry(trace_id).or_default().push(table.clone());
+            }
+        }
+        for table in &homes.elsewhere {
+            let left = traces.iter().filter(|trace| {
+                // A deletion holds for all rows of a trace.
+                trace.replaces || !archived.contains_key(&trace.trace_id)
+            });
+            let left: HashSet<TraceId> = left.map(|trace| trace.trace_id).collect();
+            match self.writers.known_of(table, &left) {
+                Ok(found) => found.into_iter().for_each(|trace_id| {
+                    archived.entry(trace_id).or_default().push(table.clone());
+                }),
+                Err(error) => warn!(%table, %error, "not known which traces it has"),
             }
         }
         Ok(archived)

@@ -10,7 +10,7 @@ use tracelake_lake::commit::Defer;
 use tracelake_lake::{
     DataFolder, EpochMark, EpochOutcome, Lake, LakeError, Table, TableWriter, TraceDraft,
 };
-use tracelake_model::{Clock, TableName};
+use tracelake_model::{Clock, TableName, TraceId};
 use tracing::error;
 use uuid::Uuid;
 
@@ -99,6 +99,24 @@ impl Writers {
         let known = self.open.contains_key(table)
             || Table::at(&self.lake, self.folder.table(table))?.durable_exists()?;
         if known { self.get(table).map(Some) } else { Ok(None) }
+    }
+
+    /// Which of `traces` are in `table`; none where there is no such table.
+    pub(super) fn known_of(
+        &mut self,
+        table: &TableName,
+        traces: &HashSet<TraceId>,
+    ) -> Result<HashSet<TraceId>, LakeError> {
+        if traces.is_empty() {
+            return Ok(HashSet::new());
+        }
+        self.check_apart(table)?;
+        if !self.open.contains_key(table)
+            && !Table::at(&self.lake, self.folder.table(table))?.exists()?
+        {
+            return Ok(HashSet::new());
+        }
+        self.guarded(table, |writer| writer.archived(traces))
     }
 
     /// Runs `work` on the writer of `table`. A panic in it is that table's failure, not the end of
