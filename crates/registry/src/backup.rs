@@ -44,6 +44,8 @@ struct Copy {
 #[derive(Debug)]
 enum Fitness {
     Fit(Copy),
+    /// A database without a table: whoever was about to make it died.
+    Blank,
     /// What is wrong with it.
     Damaged(String),
 }
@@ -168,6 +170,8 @@ async fn restore_if_damaged(
         Some(0) => "is empty".to_owned(),
         Some(_) => match fitness(&file_options(&path).create_if_missing(false), &path).await? {
             Fitness::Damaged(reason) => reason,
+            Fitness::Blank if !has_backup => return Ok(None),
+            Fitness::Blank => "has no table".to_owned(),
             Fitness::Fit(own) => {
                 if has_backup {
                     compare(&path, &own, &backup).await?;
@@ -186,6 +190,7 @@ async fn restore_if_damaged(
     }
     match fitness(&backup_options(&backup), &backup).await? {
         Fitness::Fit(_) => {}
+        Fitness::Blank => return Err(unfit("its backup has no table".to_owned())),
         Fitness::Damaged(why) => return Err(unfit(format!("its backup is damaged: {why}"))),
     }
     let restored = restore(data_dir, &path, &backup, now_unix_seconds).await?;
@@ -217,20 +222,23 @@ async fn compare(path: &Path, own: &Copy, backup: &Path) -> Result<(), RegistryE
 async fn fitness(options: &SqliteConnectOptions, path: &Path) -> Result<Fitness, RegistryError> {
     let read = async {
         let mut connection = options.connect().await?;
-        let looked = look(&mut connection).await;
+        let tables = sqlx::query("SELECT count(*) FROM sqlite_master").fetch_one(&mut connection);
+        let is_blank = tables.await?.try_get::<i64, _>(0)? == 0;
+        let looked = if is_blank { Ok(None) } else { look(&mut connection).await.map(Some) };
         connection.close().await?;
         looked
     };
     match read.await {
-        Ok(Looked { version, .. }) if supported_version() < version => {
+        Ok(None) => Ok(Fitness::Blank),
+        Ok(Some(Looked { version, .. })) if supported_version() < version => {
             Err(RegistryError::SchemaTooNew {
                 path: path.display().to_string(),
                 found: version,
                 supported: supported_version(),
             })
         }
-        Ok(Looked { fault: Some(fault), .. }) => Ok(Fitness::Damaged(fault)),
-        Ok(Looked { copy, .. }) => Ok(Fitness::Fit(copy)),
+        Ok(Some(Looked { fault: Some(fault), .. })) => Ok(Fitness::Damaged(fault)),
+        Ok(Some(Looked { copy, .. })) => Ok(Fitness::Fit(copy)),
         Err(error) if is_damage(&error) => Ok(Fitness::Damaged(error.to_string())),
         Err(error) => Err(storage("look at file")(error)),
     }

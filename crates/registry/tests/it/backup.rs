@@ -114,6 +114,32 @@ async fn a_damaged_file_is_restored() {
     }
 }
 
+/// Scenario: the process that was about to make the file died: it is empty, or a database without a table, with its
+/// log switched on or not.
+/// Guarantees: the next start makes it; where there is a backup, that is put in its place.
+#[tokio::test]
+async fn a_file_that_was_never_made_is_made() {
+    for (journal, has_backup) in [("delete", false), ("wal", false), ("wal", true)] {
+        let folder = if has_backup { filled().await } else { TempDir::new().unwrap() };
+        let path = file(folder.path());
+        if has_backup {
+            std::fs::remove_file(&path).unwrap();
+        }
+        let options =
+            sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        let statement = format!("PRAGMA journal_mode = {journal}");
+        sqlx::query(&statement).execute(&mut connection).await.unwrap();
+        sqlx::query("CREATE TABLE gone (x); DROP TABLE gone").execute(&mut connection).await.unwrap();
+        sqlx::Connection::close(connection).await.unwrap();
+        assert!(0 < std::fs::metadata(&path).unwrap().len());
+        let (registry, restored) = open(folder.path()).await.unwrap();
+        assert_eq!(restored.is_some(), has_backup, "{journal}");
+        assert_eq!(registry.bindings().await.unwrap().len(), usize::from(has_backup));
+        registry.close().await;
+    }
+}
+
 /// Scenario: the file is empty or gone and has a backup; a command beside the service opens it.
 /// Guarantees: it makes no registry in its place, which would keep the one of the backup out.
 #[tokio::test]
