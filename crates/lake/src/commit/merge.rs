@@ -69,13 +69,17 @@ pub(crate) fn fold(pieces: impl IntoIterator<Item = TraceDraft>) -> Option<Trace
     let mut row = pieces.next()?;
     for other in pieces {
         take_words(&mut row, &other);
+        let has_spans = !other.spans.is_empty();
+        let added = add_spans(&mut row.spans, other.spans);
+        if added {
+            row.keeps_order = false;
+        }
+        // Copies name nothing, though their experiment may have been made since they first came.
+        let are_copies = has_spans && !added && other.experiment_by <= ExperimentBy::Spans;
         let is_weaker = row.experiment_by < other.experiment_by.min(ExperimentBy::Spans);
-        if is_weaker || row.experiment_id.is_none() {
+        if (is_weaker && !are_copies) || row.experiment_id.is_none() {
             row.experiment_id = other.experiment_id.or(row.experiment_id);
             row.experiment_by = row.experiment_by.max(other.experiment_by);
-        }
-        if add_spans(&mut row.spans, other.spans) {
-            row.keeps_order = false;
         }
         row.run_id = row.run_id.or(other.run_id);
         row.created_at_micros = row.created_at_micros.min(other.created_at_micros);

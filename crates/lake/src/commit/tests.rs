@@ -1,12 +1,12 @@
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
-use tracelake_decode::{SpanSource, decode_otlp};
+use tracelake_decode::{SpanGroup, SpanSource, decode_otlp};
 use tracelake_model::{ExperimentId, Limits, TraceChange, TraceId, TraceInfo};
 use tracelake_testkit::{FakeClock, spans};
 
 use super::*;
-use crate::rows::rebuild_traces;
+use crate::rows::{ExperimentBy, rebuild_traces};
 use crate::{Lake, TableLocation};
 
 pub(crate) struct Fixture {
@@ -40,6 +40,12 @@ impl Fixture {
             batches.extend(crate::data_file::read_rows(opened, &live).unwrap().map(Result::unwrap));
         }
         batches
+    }
+
+    /// The experiment of every live row.
+    fn experiments(&self) -> Vec<ExperimentId> {
+        let drafts = self.batches().into_iter().flat_map(|batch| rebuild_traces(&batch).unwrap());
+        drafts.filter_map(|draft| draft.experiment_id).collect()
     }
 
     /// Every live row, read back: trace, spans, revision.
@@ -496,4 +502,29 @@ fn changes_are_told_back_to_where_they_are_known() {
     std::fs::remove_file(change_file.path()).unwrap();
     expected.truncate(4);
     assert_eq!(told(), (expected, base + 2));
+}
+
+/// Scenario: spans came when no experiment of the name in their resource existed; it is made, and they come
+/// again, in one request and with a span more.
+/// Guarantees: copies change nothing in the row; a span that is no copy names the experiment.
+#[test]
+fn copies_name_no_experiment() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    let first = TraceDraft { experiment_by: ExperimentBy::Request, ..draft(1, 0..2) };
+    writer.commit_epoch(1, std::slice::from_ref(&first)).unwrap();
+    let named = |range| {
+        let mut retry = draft(1, range);
+        for span in &mut retry.spans {
+            let group = SpanGroup { experiment_id: Some(ExperimentId::from(2)), ..(*span.group).clone() };
+            span.group = Arc::new(group);
+        }
+        let experiment_id = Some(ExperimentId::from(2));
+        TraceDraft { experiment_id, experiment_by: ExperimentBy::Spans, ..retry }
+    };
+    writer.commit_epoch(2, &[named(0..2)]).unwrap();
+    assert_eq!(fixture.rows(), [(0, 2, 1)]);
+    assert_eq!(fixture.experiments(), [ExperimentId::default_experiment()]);
+    writer.commit_epoch(3, &[named(0..3)]).unwrap();
+    assert_eq!(fixture.experiments(), [ExperimentId::from(2)]);
 }
