@@ -284,6 +284,23 @@ impl TraceInfo {
         true
     }
 
+    /// True when this was told by `start_trace` requests that nobody noted, as in a row of an earlier version, and
+    /// `start` says nothing else than it: then `start` is taken for one of them, come again.
+    #[must_use]
+    pub fn has_untold(&self, start: &Self) -> bool {
+        let is_same = |own: &Option<String>, said: &Option<String>| said.is_none() || own == said;
+        let own = |(key, value): (&String, &String)| self.trace_metadata.get(key) == Some(value);
+        self.starts.is_empty()
+            && self.is_finalized()
+            && is_same(&self.client_request_id, &start.client_request_id)
+            && is_same(&self.request_preview, &start.request_preview)
+            && is_same(&self.response_preview, &start.response_preview)
+            && self.request_time_micros == start.request_time_micros
+            && start.execution_duration_ms.is_none_or(|said| Some(said) == self.execution_duration_ms)
+            && self.state == start.state
+            && start.trace_metadata.iter().all(own)
+    }
+
     /// Takes in what `later` says by calls.
     pub fn take_calls(&mut self, later: &Self) {
         for key in &later.deleted_tags {

@@ -109,13 +109,19 @@ fn add_spans(spans: &mut Vec<SpanRecord>, others: Vec<SpanRecord>) -> bool {
 fn take_words(row: &mut TraceDraft, other: &TraceDraft) {
     let Some(said) = &other.info else { return };
     let info = row.info.get_or_insert(TraceInfo::new(row.trace_id));
+    let archived = info.clone();
     let mut started = None;
     for start in &other.starts {
-        if info.take_start(&start.info) {
+        // It would undo what calls changed since.
+        if !archived.has_untold(&start.info) && info.take_start(&start.info) {
             started = Some(&start.experiment_id);
         }
     }
-    if other.starts.is_empty() && info.take_start(&said.start_alone()) {
+    let alone = other.starts.is_empty().then(|| said.start_alone());
+    if let Some(start) = alone
+        && !archived.has_untold(&start)
+        && info.take_start(&start)
+    {
         started = other.experiment_id.as_ref();
     }
     if other.experiment_by == ExperimentBy::Client && started.is_some() {
