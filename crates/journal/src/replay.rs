@@ -10,7 +10,7 @@ use crate::error::JournalError;
 use crate::fs::{JournalFs, JournalRead, RealFs};
 use crate::segment::{
     FILE_HEADER_LEN, FORMAT_VERSION, FRAME_LEN, FRAME_MAGIC, FileHeader, FileKind, Footer, Frame,
-    FrameKind, HeaderFault, Predecessor, RecordBytes, SegmentNumber, Sequence, len_u64,
+    FrameKind, HeaderFault, RecordBytes, SegmentNumber, Sequence, len_u64,
 };
 
 /// How much is read ahead, and searched at once after damage.

@@ -2,6 +2,7 @@ use std::ops::Range;
 
 use arrow::array::RecordBatch;
 use tracelake_decode::{SpanGroup, SpanSource, decode_otlp};
+use tracelake_model::trace_info::INFO_FINALIZED;
 use tracelake_model::{ExperimentId, Limits, TraceChange, TraceId, TraceInfo};
 use tracelake_testkit::{FakeClock, spans};
 
@@ -527,4 +528,24 @@ fn copies_name_no_experiment() {
     assert_eq!(fixture.experiments(), [ExperimentId::default_experiment()]);
     writer.commit_epoch(3, &[named(0..3)]).unwrap();
     assert_eq!(fixture.experiments(), [ExperimentId::from(2)]);
+}
+
+/// Scenario: a row of an earlier version, which does not tell what its `start_trace` said, lost a tag by a call;
+/// the same `start_trace` comes again, and another one with an end.
+/// Guarantees: the first one brings nothing back; the other one says what it says.
+#[test]
+fn a_start_that_nobody_noted_brings_nothing_back() {
+    let mut told = TraceInfo::new(TraceId([1; 16]));
+    told.trace_metadata.insert(INFO_FINALIZED.to_owned(), "true".to_owned());
+    told.request_time_micros = Some(5);
+    let row = TraceDraft { info: Some(told.clone()), ..TraceDraft::new(told.trace_id) };
+    let mut again = told.clone();
+    again.starts = [7].into();
+    again.tags.insert("x".to_owned(), "1".to_owned());
+    for (duration, tags) in [(None, 0), (Some(3), 1)] {
+        let info = TraceInfo { execution_duration_ms: duration, ..again.clone() };
+        let piece = TraceDraft { info: Some(info), ..TraceDraft::new(told.trace_id) };
+        let merged = merge::fold([row.clone(), piece]).unwrap().info.unwrap();
+        assert_eq!(merged.tags.len(), tags, "{duration:?}");
+    }
 }
