@@ -105,19 +105,19 @@ impl Pipeline {
     pub(super) fn name_absent(
         &self,
         recovered: &Recovered,
-        done: Option<Done>,
+        done: Option<SegmentNumber>,
     ) -> anyhow::Result<()> {
         let first = recovered.segments.first();
         for one in &recovered.absent {
             // Deletions go lowest first, so what lies above one that is there was not deleted.
-            let is_done = done.is_some_and(|done| one.number <= done.epoch);
+            let is_done = done.is_some_and(|done| one.number <= done);
             if is_done && first.is_some_and(|first| one.number < *first) {
                 continue;
             }
             let why = format!("the file is gone with {} bytes of acknowledged records", one.bytes);
             self.name_lost(one.number, why)?;
         }
-        let Some(Done { epoch, .. }) = done else { return Ok(()) };
+        let Some(epoch) = done else { return Ok(()) };
         match recovered.segments.iter().find(|segment| epoch < **segment) {
             None => {
                 let why = "no segment follows the last epoch: the one that took requests is gone";
