@@ -154,6 +154,7 @@ mod journal;
 
 #[cfg(any(test, debug_assertions))]
 mod simulated_disk;
+#[cfg(any(test, debug_assertions))]
 mod simulated_fs;
 #[cfg(test)]
 mod tests;

@@ -524,7 +524,7 @@ fn copies_name_no_experiment() {
         TraceDraft { experiment_id, experiment_by: ExperimentBy::Spans, ..retry }
     };
     writer.commit_epoch(2, &[named(0..2)]).unwrap();
-    assert_eq!(fixture.rows(), [(0, 2, 1)]);
+    assert_eq!(fixture.rows(), [(1, 2, 1)]);
     assert_eq!(fixture.experiments(), [ExperimentId::default_experiment()]);
     writer.commit_epoch(3, &[named(0..3)]).unwrap();
     assert_eq!(fixture.experiments(), [ExperimentId::from(2)]);
