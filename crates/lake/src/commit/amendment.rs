@@ -345,7 +345,7 @@ impl TableWriter {
         let count = [&plan.preimages, &plan.postimages, &plan.deleted].into_iter().chain(&inserted);
         let count = count.map(RecordBatch::num_rows).sum();
         let mut changes = vec![self.write_images(&schema, count, &mut images.chain(inserts))?];
-        changes.extend(self.write_unread(&schema, &plan)?);
+        changes.extend(self.write_unread(&schema, &plan.files, &plan.unread)?);
         for _ in 0..MAX_ATTEMPTS {
             let mut actions = vec![self.commit_info(operation, false)];
             actions.extend(txn.clone());
@@ -393,16 +393,16 @@ impl TableWriter {
             return Err(LakeError::AppendOnly { table: self.table.name() });
         }
         let schema = self.snapshot.schema()?;
-        let addresses = deletions
-            .iter()
-            .flat_map(|(file, rows)| rows.iter().map(|row| RowAddress { file: *file, row: *row }))
-            .collect();
-        let found = Found::from([(TraceId::default(), addresses)]);
-        let deleted = self.read_old_rows(&found, files, &schema, usize::MAX)?.rows;
         let mut actions = vec![self.commit_info("DELETE", false)];
         actions.extend(self.delete_rows(files, deletions)?);
-        let mut images = once(with_change_type(&deleted, "delete"));
-        actions.push(self.write_images(&schema, deleted.num_rows(), &mut images)?);
+        let old = self.read_rows(deletions, files, &schema, self.round_bytes)?;
+        if old.places.len() < deletions.values().map(BTreeSet::len).sum() {
+            drop(old);
+            actions.extend(self.write_unread(&schema, files, deletions)?);
+        } else {
+            let mut images = once(with_change_type(&old.rows, "delete"));
+            actions.push(self.write_images(&schema, old.rows.num_rows(), &mut images)?);
+        }
         let step = self.write_version(&actions)?;
         if matches!(step, Step::Done(())) {
             self.note_deletions(&actions);
@@ -680,12 +680,17 @@ impl TableWriter {
     }
 
     /// The change data of rows that go and were not read: a file for each, so that one is in memory.
-    fn write_unread(&self, schema: &SchemaRef, plan: &Plan) -> Result<Vec<Action>, LakeError> {
+    fn write_unread(
+        &self,
+        schema: &SchemaRef,
+        files: &[LiveFile],
+        unread: &Deletions,
+    ) -> Result<Vec<Action>, LakeError> {
         let mut actions = Vec::new();
-        for (file, rows) in &plan.unread {
+        for (file, rows) in unread {
             for row in rows {
                 let one = Deletions::from([(*file, BTreeSet::from([*row]))]);
-                let row = self.read_rows(&one, &plan.files, schema, usize::MAX)?.rows;
+                let row = self.read_rows(&one, files, schema, usize::MAX)?.rows;
                 let mut image = once(with_change_type(&row, "delete"));
                 actions.push(self.write_images(schema, row.num_rows(), &mut image)?);
             }

@@ -34,7 +34,7 @@ pub(crate) use amendment::loose_bounds;
 use amendment::{Amendment, Plan};
 use merge::Age;
 use parts::{Rows, arrange};
-pub use relocation::LocatedTraces;
+pub use relocation::{FoundRows, LargeMove, LocatedTraces, NextRow};
 
 /// The trace as it is, from its rows, older ones first, and what is open of it; `None` when it was
 /// deleted, or there is nothing of it but changes.
