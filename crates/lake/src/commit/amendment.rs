@@ -93,9 +93,9 @@ impl Plan {
         self.deletions.is_empty() && self.further.is_empty()
     }
 
-    /// Leaves all rows as they are: the late pieces with something to say are deferred. Returns how many
+    /// Leaves all rows as they are: the late pieces with something to say are deferred. Returns which ones
     /// these are.
-    pub(super) fn leave_rows(&mut self) -> usize {
+    pub(super) fn leave_rows(&mut self) -> Vec<TraceId> {
         let kept = std::mem::take(&mut self.changed);
         self.deferred.extend(kept.iter().copied());
         self.traces.clear();
@@ -103,7 +103,7 @@ impl Plan {
         self.deletions.clear();
         self.further.clear();
         self.unread.clear();
-        kept.len()
+        kept
     }
 
     /// Both images of each row that changes, one behind the other: most of it stays the same, so that

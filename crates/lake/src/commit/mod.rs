@@ -89,7 +89,7 @@ const MAX_LOOKED_UP: usize = 100_000;
 pub type Defer<'a> = dyn FnMut(&HashSet<TraceId>) -> Result<(), LakeError> + 'a;
 
 /// What an epoch did to a table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EpochOutcome {
     /// Traces that got a row.
     pub appended: usize,
@@ -103,8 +103,9 @@ pub struct EpochOutcome {
     pub version: u64,
     /// True when an earlier attempt had committed this epoch.
     pub already_committed: bool,
-    /// Late pieces that were left out because the table takes new rows alone.
-    pub kept: usize,
+    /// Late pieces that were left out because the table takes new rows alone; not those that memory had no
+    /// room for.
+    pub kept: Vec<TraceId>,
     /// True when the table takes new rows alone.
     pub is_append_only: bool,
 }
@@ -317,8 +318,10 @@ impl TableWriter {
             fresh.retain(|trace| age == Age::Older || !trace.is_blank());
             let mut plan = self.plan_amendment(&late, &found, age, limit)?;
             self.sync_rows(&plan)?;
-            let kept = if self.snapshot.is_append_only() { plan.leave_rows() } else { 0 };
-            if 0 < kept && defer.is_none() {
+            let kept =
+                if self.snapshot.is_append_only() { plan.leave_rows() } else { Vec::new() };
+            let keeps = !kept.is_empty();
+            if keeps && defer.is_none() {
                 return Err(LakeError::AppendOnly { table: self.table.name() });
             }
             if let Some(defer) = &mut defer
@@ -331,7 +334,7 @@ impl TableWriter {
             let txn = mark.map(|mark| mark.actions(self.clock.now_unix_micro() / 1_000));
             let txn = txn.unwrap_or_default();
             // Pieces that wait for an operator must not make a version each time that they are tried.
-            if plan.is_empty() && fresh.is_empty() && (txn.is_empty() || 0 < kept) {
+            if plan.is_empty() && fresh.is_empty() && (txn.is_empty() || keeps) {
                 return Ok(self.finish(outcome));
             }
             let step = if plan.is_empty() {
@@ -376,7 +379,7 @@ impl TableWriter {
             appended = outcome.appended,
             amended = outcome.amended,
             deleted = outcome.deleted,
-            kept = outcome.kept,
+            kept = outcome.kept.len(),
             "committed"
         );
         outcome

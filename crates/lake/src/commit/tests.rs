@@ -176,6 +176,30 @@ fn what_memory_has_no_room_for_is_deferred() {
     assert_eq!(fixture.rows(), [(1, 2, 2), (2, 2, 2), (3, 2, 2), (4, 2, 2), (5, 1, 1)]);
 }
 
+/// Scenario: late spans of four traces, more than memory has room for, for a table that takes new rows alone.
+/// Guarantees: all are left out; those that were not looked at are not said to be refused.
+#[test]
+fn what_was_not_looked_at_is_not_refused() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    writer.commit_epoch(1, &[draft(1, 0..1), draft(2, 0..1)]).unwrap();
+    writer.commit_epoch(2, &[draft(3, 0..1), draft(4, 0..1)]).unwrap();
+    crate::log::tests::alter(&fixture, |metadata| {
+        metadata["configuration"]["delta.appendOnly"] = serde_json::json!("true");
+    });
+    writer.round_bytes = 1;
+    let left: Vec<TraceDraft> = (1..=4).map(|trace| draft(trace, 1..2)).collect();
+    let mark = EpochMark { application: "one".to_owned(), number: 3, nonce: Some(9) };
+    let mut deferred = HashSet::new();
+    let mut note = |traces: &HashSet<TraceId>| {
+        deferred.clone_from(traces);
+        Ok(())
+    };
+    let outcome = writer.commit_planned(&mark, &left, Some(&mut note)).unwrap();
+    assert_eq!((outcome.kept.len(), deferred.len()), (2, 4));
+    assert!(outcome.kept.iter().all(|trace| deferred.contains(trace)));
+}
+
 fn writer_error() -> LakeError {
     LakeError::Row { path: "plan".to_owned(), reason: "no room".to_owned() }
 }
