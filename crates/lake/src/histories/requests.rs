@@ -10,8 +10,8 @@ use tracelake_decode::{
 use tracelake_model::{
     Assessment, ExperimentId, Limits, TableName, TraceChange, TraceChanges, TraceId,
 };
+use tracelake_testkit::Random;
 
-use super::random::Random;
 
 /// A request, before it is cut.
 #[derive(Clone, Debug)]
