@@ -95,7 +95,12 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         };
         match accepted {
             Ok((stream, _)) => {
-                connections.spawn(connection(builder.clone(), stream, router.clone(), stop.clone()));
+                connections.spawn(connection(
+                    builder.clone(),
+                    stream,
+                    router.clone(),
+                    stop.clone(),
+                ));
             }
             Err(error) if is_of_one(&error) => {}
             Err(error) => {

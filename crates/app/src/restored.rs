@@ -71,7 +71,10 @@ fn routes_by_ledger(
 }
 
 /// What the ledger says of experiments and where their traces went, and the registry does not.
-pub(crate) async fn lost_routes(folder: &DataFolder, registry: &Registry) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn lost_routes(
+    folder: &DataFolder,
+    registry: &Registry,
+) -> anyhow::Result<Vec<String>> {
     let ledger = folder.clone();
     let routes = tokio::task::spawn_blocking(move || routes_by_ledger(&ledger)).await??;
     let mut lost = Vec::new();

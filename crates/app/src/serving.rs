@@ -85,7 +85,9 @@ impl Serving {
         let filling = tasks::spawn(async move { archive.fill_catalog(&default_table).await });
         server.write(&service.archive.folder.server_file())?;
         if SystemClock.now_unix_nano() == 0 {
-            error!("the system's date is before 1970: requests over HTTP are answered once it is set");
+            error!(
+                "the system's date is before 1970: requests over HTTP are answered once it is set"
+            );
         }
         info!(http = %server.http, grpc = %server.grpc, data_dir = %data_dir.display(), "serving");
         Ok(Self { server, service, stop, http, grpc, filling })

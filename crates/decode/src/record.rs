@@ -132,7 +132,8 @@ impl RecordHeader {
     /// The place among [`Self::routes`] of the one that [`Self::route`] gives.
     #[must_use]
     pub fn route_place(&self, experiment: Option<&ExperimentId>) -> usize {
-        let named = |id: &ExperimentId| self.routes.iter().position(|route| route.experiment_id == *id);
+        let named =
+            |id: &ExperimentId| self.routes.iter().position(|route| route.experiment_id == *id);
         experiment.and_then(named).unwrap_or_default()
     }
 }

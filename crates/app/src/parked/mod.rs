@@ -124,17 +124,16 @@ fn free_name(
         let there = |extension: &str| read_if_there(fs, &folder.join(format!("{name}{extension}")));
         let (header, payload) = (there(HEADER)?, there(PAYLOAD)?);
         // Written last.
-        let is_whole = there(REASON)?
-            .is_some_and(|reason| serde_json::from_slice::<Reason>(&reason).is_ok());
+        let is_whole =
+            there(REASON)?.is_some_and(|reason| serde_json::from_slice::<Reason>(&reason).is_ok());
         let has_header = reason.kind == Kind::Record;
         let is_same = payload.as_deref() == Some(&record.payload[..])
             && header.as_deref() == has_header.then_some(&record.header[..]);
         if is_same && is_whole {
             return Ok((name, true));
         }
-        let is_ours = |left: Option<Vec<u8>>, own: &[u8]| {
-            left.is_none_or(|left| is_left_of(&left, own))
-        };
+        let is_ours =
+            |left: Option<Vec<u8>>, own: &[u8]| left.is_none_or(|left| is_left_of(&left, own));
         if !is_whole && is_ours(header, &record.header) && is_ours(payload, &record.payload) {
             return Ok((name, false));
         }
@@ -290,9 +289,8 @@ mod tests {
             header: format!("{{\"at\":\"{text}\"}}").into(),
             payload: text.to_owned().into(),
         };
-        let park_one = |text: &str| {
-            park(&RealFs, &folder, &reason(Kind::Record), &record(text)).unwrap()
-        };
+        let park_one =
+            |text: &str| park(&RealFs, &folder, &reason(Kind::Record), &record(text)).unwrap();
         let first = park_one("first journal");
         let second = park_one("second");
         std::fs::remove_file(folder.join(format!("{second}{REASON}"))).unwrap();
@@ -308,9 +306,8 @@ mod tests {
             assert_eq!(park_one(text), *name);
         }
         let damage = |text: &str| RecordBytes { header: Vec::new().into(), ..record(text) };
-        let park_damage = |text: &str| {
-            park(&RealFs, &folder, &reason(Kind::Damage), &damage(text)).unwrap()
-        };
+        let park_damage =
+            |text: &str| park(&RealFs, &folder, &reason(Kind::Damage), &damage(text)).unwrap();
         let stretches = [park_damage("one"), park_damage("two"), park_damage("one")];
         assert_eq!(stretches[0], stretches[2]);
         assert_ne!(stretches[0], stretches[1]);

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{ExperimentId, TraceId};
 
-use super::amendment::{OldRows, by_file};
+use super::old_rows::{OldRows, by_file};
 use super::{Found, MAX_ATTEMPTS, Step, TableWriter};
 use crate::data_file::{read_large_rows, read_parts, read_text_column, read_trace_ids};
 use crate::error::LakeError;

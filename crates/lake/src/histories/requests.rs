@@ -12,7 +12,6 @@ use tracelake_model::{
 };
 use tracelake_testkit::Random;
 
-
 /// A request, before it is cut.
 #[derive(Clone, Debug)]
 pub(super) enum Request {
