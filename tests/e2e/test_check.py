@@ -43,6 +43,7 @@ ITEMS = [
     "performance pattern",
     "disk space",
     "journal",
+    "damaged files",
 ]
 TRACES = 3
 

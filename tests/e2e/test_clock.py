@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
+import requests
 
 from support import generate, otlp, table
 from support.clock import WallClock, library
@@ -50,6 +54,13 @@ class Sender:
         raise AssertionError(f"not committed in {PATIENCE_SECONDS} s\n{self.server.log_tail()}")
 
 
+def date_of(server: Server) -> datetime:
+    """The date of an answer on a connection of its own."""
+    answer = requests.get(f"{server.url}/health", timeout=PATIENCE_SECONDS)
+    assert answer.status_code == 200
+    return parsedate_to_datetime(answer.headers["date"])
+
+
 def service(server: Server) -> dict:
     return server.session.get(f"{server.url}/api/v1/status", timeout=30).json()
 
@@ -66,10 +77,16 @@ def test_a_wall_clock_that_steps_stops_nothing_and_deletes_nothing(
     created = [sender.send()]
     ledger = sorted((server.data_dir / "ledger").iterdir())
     now = int(time.time())
-    for ahead in (-HOUR, 100 * DAY, 0, 5 - now, 8_400_000_000 - now, 0):
+    for ahead in (-HOUR, 100 * DAY, 0, 5 - now, -now - DAY, 8_400_000_000 - now, 0):
         clock.set(ahead)
+        # On connections that are there, and on others, one for each thread at the least.
+        for _ in range(2 * (os.cpu_count() or 1) + 2):
+            assert abs(date_of(server) - datetime.now(UTC)) < timedelta(minutes=1), ahead
+        with otlp.GrpcClient(server.grpc) as client:
+            client.export(otlp.ExportTraceServiceRequest())
         created.append(sender.send())
-        assert abs(service(server)["clock_ahead_seconds"] - ahead) < 60, ahead
+        # A clock that is before 1970 shows its begin.
+        assert abs(service(server)["clock_ahead_seconds"] - max(ahead, -now)) < 60, ahead
     assert created == sorted(created)
     assert begun <= created[0] and created[-1] <= datetime.now(UTC)
 
@@ -104,6 +121,15 @@ def test_a_service_that_starts_before_1970_answers_once_the_date_is_set(
     server = make_server(env=clock.environment)
     server.start()
     assert "the system's date is before 1970" in server.log_path.read_text()
-    clock.set(0)
     begun = datetime.now(UTC)
-    assert begun <= Sender(server).send() <= datetime.now(UTC)
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(date_of, server) for _ in range(4)]
+        make = generate.Maker(9)
+        with otlp.GrpcClient(server.grpc) as client:
+            client.export(generate.request(make.span(make.trace_id(), "over gRPC")))
+        assert not any(one.done() for one in waiting), "hyper knows no date yet"
+        clock.set(0)
+        assert all(begun - timedelta(seconds=1) <= one.result() <= datetime.now(UTC) for one in waiting)
+    server.flush()
+    assert len(table.rows(server.table_path())) == 1
+    assert "panicked" not in server.log_path.read_text(errors="replace")

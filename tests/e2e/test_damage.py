@@ -84,7 +84,11 @@ def test_databases_that_are_damaged_are_mended(make_server: Callable[..., Server
     assert int(created["experiment_id"]) > 1, created
     # The catalog has the tables again, the one that `setup` did not name as well.
     server.restart()
-    server.cli.ok("check", DEFAULT_TABLE, "--no-write")
+    checked = server.cli.json("check", DEFAULT_TABLE, "--no-write")
+    (line,) = (line for line in checked if line["item"] == "damaged files")
+    assert line["result"] == "note", line
+    assert "catalog.db.damaged-" in line["found"] and "registry.db.damaged-" in line["found"], line
+    assert "backup" in line["hint"], line
     assert verify(server.cli)[0] == 0
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import requests
 
@@ -102,3 +104,73 @@ def test_a_trace_larger_than_a_row_is_one_trace_for_everybody(make_server: Calla
     assert deleted.status_code == 200, deleted.text
     server.flush()
     assert list(table.rows(server.table_path())) == [beside.trace_id.hex()]
+
+
+def test_a_large_trace_moves_with_the_row_that_says_whose_it_is(make_server: Callable[..., Server]) -> None:
+    """Its parts name the experiment that it had when they were written. The service dies at each version of the
+    move: the trace is never in none of both tables, and in the end in one, with each span once."""
+    server = make_server()
+    server.start()
+    first, second = (
+        requests.post(f"{server.url}/api/2.0/mlflow/experiments/create", json={"name": name}, timeout=60)
+        for name in ("/first", "/second")
+    )
+    headers = {"x-mlflow-experiment-id": first.json()["experiment_id"]}
+    make = generate.Maker(33)
+    trace_id, numbers = make.trace_id(), range(1, 14)
+    stays = make.span(make.trace_id(), "stays")
+    otlp.post(server.url, long_request(make, trace_id, range(1, 12)), headers=headers)
+    otlp.post(server.url, generate.request(stays), headers=headers)
+    server.flush()
+    otlp.post(server.url, long_request(make, trace_id, range(12, 14)), headers=headers)
+    server.flush()
+    location = {
+        "type": "MLFLOW_EXPERIMENT",
+        "mlflow_experiment": {"experiment_id": second.json()["experiment_id"]},
+    }
+    info = {
+        "trace_id": f"tr-{trace_id.hex()}", "trace_location": location, "state": "OK",
+        "request_time": "2026-06-01T00:00:00Z", "tags": {"team": "blue"},
+    }  # fmt: skip
+    started = requests.post(
+        f"{server.url}/api/3.0/mlflow/traces", json={"trace": {"trace_info": info}}, timeout=60
+    )
+    assert started.status_code == 200, started.text
+    server.flush()
+    source, target = server.table_path(), server.table_path("own.team.second")
+    parts = "select experiment_id from t where part is not null"
+    assert {row["experiment_id"] for row in table.query(source, parts)} == set(headers.values())
+    server.stop()
+    server.cli.ok("enable", "own.team.second", "--experiment", "/second", "--no-wait")
+
+    def spans(path: Path) -> list[int]:
+        row = table.rows(path).get(trace_id.hex()) if table.exists(path) else None
+        return sorted(int(span["span_id"], 16) for span in row["spans"]) if row else []
+
+    for deaths in range(10):
+        assert list(numbers) in (spans(source), spans(target))
+        server.env = {"TRACELAKE_FAILPOINT": "log.put.after"}
+        process = server.spawn()
+        until = time.monotonic() + 60
+        while process.poll() is None and not (server.read_server_file(process.pid) and moved(server)):
+            assert time.monotonic() < until, server.log_tail()
+            time.sleep(0.05)
+        if process.poll() is None:
+            # After a part, the row of the trace, the deletion, and perhaps the table's first version.
+            assert 3 <= deaths
+            break
+    server.kill()
+    server.env = {}
+    server.start()
+    server.cli.ok("enable", "own.team.second", "--experiment", "/second")
+    assert (spans(source), spans(target)) == ([], list(numbers))
+    row = table.rows(target)[trace_id.hex()]
+    assert (row["span_count"], dict(row["tags"])["team"]) == (13, "blue")
+    assert row["experiment_id"] == second.json()["experiment_id"]
+    assert list(table.rows(source)) == [stays.trace_id.hex()]
+    assert server.cli.run("verify", "own.team.second").returncode == 0
+
+
+def moved(server: Server) -> bool:
+    """Whether no move is under way."""
+    return not json.loads(server.cli.ok("status", "--format", "json"))["moves"]

@@ -20,11 +20,11 @@ POISON = "span-that-ends-the-process"
 
 def send(server: Server, make: generate.Maker, name: str) -> bool:
     """One span of a trace of its own; whether it was acknowledged."""
+    body = otlp.encode(generate.request(make.span(make.trace_id(), name)), otlp.JSON)
     try:
-        otlp.post(server.url, generate.request(make.span(make.trace_id(), name)), content_type=otlp.JSON)
+        return otlp.post_bytes(server.url, body, otlp.JSON).ok
     except requests.exceptions.ConnectionError:
         return False
-    return True
 
 
 def span_names(server: Server) -> set[str]:
@@ -39,6 +39,32 @@ def dies(server: Server, within: float = 60) -> None:
     while server.process.poll() is None:
         assert time.monotonic() < deadline, f"it lives\n{server.log_tail()}"
         time.sleep(0.01)
+
+
+def test_a_pipeline_that_panics_ends_the_process_with_its_code_and_loses_nothing(
+    make_server: Callable[..., Server],
+) -> None:
+    """Requests are acknowledged before, with and after the one at which the thread panics; the process ends by
+    itself, so that whoever supervises it starts it again, and the next one has all of them."""
+    make = generate.Maker(6)
+    server = make_server(*QUICK, quick=False)
+    server.env = {"TRACELAKE_PANIC": POISON}
+    server.start()
+    sent = {name for name in ("before", POISON) if send(server, make, name)}
+    assert sent == {"before", POISON}
+    until = time.monotonic() + 60
+    while server.process.poll() is None:
+        assert time.monotonic() < until, f"it lives\n{server.log_tail()}"
+        name = f"after {len(sent)}"
+        if send(server, make, name):
+            sent.add(name)
+    assert server.process.returncode == 70
+    assert "the service ended by itself" in server.log_path.read_text(errors="replace")
+    server.env = {}
+    server.start()
+    server.flush()
+    assert span_names(server) == sent
+    assert len(table.rows(server.table_path())) == len(sent)
 
 
 def test_a_record_that_ends_the_process_ends_few_starts(make_server: Callable[..., Server]) -> None:

@@ -252,14 +252,21 @@ fn registry_fault(error: RegistryError) -> anyhow::Error {
     anyhow::anyhow!("{error}\nhint: {hint}")
 }
 
-/// Files that were damaged and moved aside, by name.
+/// Files of the service that were damaged and moved aside, by their place in the data folder.
 pub(crate) fn moved_aside(folder: &DataFolder) -> std::io::Result<Vec<String>> {
+    let journal = folder.journal();
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder.root())? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let is_log = name.ends_with("-wal") || name.ends_with("-shm");
-        if name.contains(".damaged-") && !is_log {
-            names.push(name);
+    for (place, within) in [(folder.root(), ""), (&journal, "journal/")] {
+        let entries = match std::fs::read_dir(place) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let is_log = name.ends_with("-wal") || name.ends_with("-shm");
+            if name.contains(".damaged") && !is_log {
+                names.push(format!("{within}{}", printable(&name)));
+            }
         }
     }
     names.sort_unstable();

@@ -19,14 +19,19 @@ use url::Url;
 
 use crate::broken::{Broken, Step};
 
-/// A record whose bytes contain this ends whoever takes it in, as one does that makes the process
-/// run out of memory: `TRACELAKE_POISON`, for the tests of what becomes of such a record.
+/// A record whose bytes contain `TRACELAKE_POISON` ends whoever takes it in, as one does that makes the
+/// process run out of memory; one with `TRACELAKE_PANIC` ends the thread alone, as a defect does. For the
+/// tests of what becomes of such a record, and of the process.
 pub(crate) fn die_of_poison(payload: &[u8]) {
-    static POISON: OnceLock<Option<String>> = OnceLock::new();
-    let poison = POISON.get_or_init(|| std::env::var("TRACELAKE_POISON").ok());
-    if poison.as_deref().is_some_and(|poison| contains(payload, poison)) {
+    static POISON: OnceLock<[Option<String>; 2]> = OnceLock::new();
+    let [abort, panic] = POISON.get_or_init(|| {
+        ["TRACELAKE_POISON", "TRACELAKE_PANIC"].map(|name| std::env::var(name).ok())
+    });
+    let is_in = |text: &Option<String>| text.as_deref().is_some_and(|text| contains(payload, text));
+    if is_in(abort) {
         std::process::abort();
     }
+    assert!(!is_in(panic), "a record of TRACELAKE_PANIC");
     #[cfg(test)]
     poison_of_tests::panic_of(payload);
 }

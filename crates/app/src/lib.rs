@@ -15,6 +15,7 @@ mod cli;
 pub mod client;
 mod config;
 mod control;
+mod doors;
 mod engine;
 mod fault;
 #[cfg(debug_assertions)]
@@ -57,7 +58,11 @@ pub fn run_command_line() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     log_to_stderr(cli.log_level());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().on_thread_start(|| {
+        doors::know_date();
+    });
+    let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("start threads")),
     };

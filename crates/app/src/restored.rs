@@ -71,7 +71,10 @@ fn routes_by_ledger(
 }
 
 /// What the ledger says of experiments and where their traces went, and the registry does not.
-async fn lost_routes(folder: &DataFolder, registry: &Registry) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn lost_routes(
+    folder: &DataFolder,
+    registry: &Registry,
+) -> anyhow::Result<Vec<String>> {
     let ledger = folder.clone();
     let routes = tokio::task::spawn_blocking(move || routes_by_ledger(&ledger)).await??;
     let mut lost = Vec::new();
@@ -79,7 +82,7 @@ async fn lost_routes(folder: &DataFolder, registry: &Registry) -> anyhow::Result
         match registry.experiment(&id).await {
             Err(error) if error.kind() == RegistryErrorKind::NotFound => {
                 lost.push(format!(
-                    "traces of experiment {id} came for `{table}`, and the restored registry does not have it: its name is lost, its traces are in that table"
+                    "traces of experiment {id} came for `{table}`, and the restored registry does not have it: its name is lost, its traces are in that table: `tracelake enable {table} --experiment NAME` binds the one that its clients use from now on"
                 ));
                 continue;
             }

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tracelake_intake::{grpc_service, http_router};
 use tracelake_model::{Clock as _, SystemClock};
 use tracing::{error, info};
@@ -19,6 +20,7 @@ use crate::api;
 use crate::api::guard::{refuse_foreign_names, refuse_foreign_pages};
 use crate::config::Settings;
 use crate::control::{self, ServerFile};
+use crate::doors;
 use crate::health;
 use crate::parked;
 use crate::service::Service;
@@ -59,15 +61,16 @@ impl Serving {
             .merge(health::router(service.health_parts()))
             .merge(Arc::clone(&service.archive.catalog).router())
             .layer(from_fn(refuse_foreign_pages));
+        let clock = || Arc::clone(&service.archive.clock);
+        let router = doors::dated(router, clock());
         let http_stop = stop.clone();
         let http = tasks::spawn(async move {
-            axum::serve(http, router)
-                .with_graceful_shutdown(async move { http_stop.cancelled().await })
-                .await
-                .context("serve HTTP")
+            doors::serve(http, router, http_stop).await;
+            anyhow::Ok(())
         });
         let grpc_stop = stop.clone();
         let grpc_routes = grpc_service(Arc::clone(&service.intake));
+        let grpc_routes = Routes::from(doors::dated(grpc_routes.into_axum_router(), clock()));
         let grpc = tasks::spawn(async move {
             tonic::transport::Server::builder()
                 .add_routes(grpc_routes)
@@ -82,8 +85,9 @@ impl Serving {
         let filling = tasks::spawn(async move { archive.fill_catalog(&default_table).await });
         server.write(&service.archive.folder.server_file())?;
         if SystemClock.now_unix_nano() == 0 {
-            // An answer has a date, and hyper knows none before that year.
-            error!("the system's date is before 1970: requests are answered once it is set");
+            error!(
+                "the system's date is before 1970: requests over HTTP are answered once it is set"
+            );
         }
         info!(http = %server.http, grpc = %server.grpc, data_dir = %data_dir.display(), "serving");
         Ok(Self { server, service, stop, http, grpc, filling })

@@ -126,9 +126,15 @@ impl RecordHeader {
     /// The route of spans that name `experiment`, or of those that name none.
     #[must_use]
     pub fn route(&self, experiment: Option<&ExperimentId>) -> Option<&Route> {
-        experiment
-            .and_then(|id| self.routes.iter().find(|route| route.experiment_id == *id))
-            .or_else(|| self.routes.first())
+        self.routes.get(self.route_place(experiment))
+    }
+
+    /// The place among [`Self::routes`] of the one that [`Self::route`] gives.
+    #[must_use]
+    pub fn route_place(&self, experiment: Option<&ExperimentId>) -> usize {
+        let named =
+            |id: &ExperimentId| self.routes.iter().position(|route| route.experiment_id == *id);
+        experiment.and_then(named).unwrap_or_default()
     }
 }
 

@@ -17,7 +17,9 @@ mod shared_tables;
 mod storage;
 pub mod table;
 
-pub use commit::{EpochOutcome, LocatedTraces, Preview, TableWriter, current_trace};
+pub use commit::{
+    EpochOutcome, FoundRows, LargeMove, LocatedTraces, NextRow, Preview, TableWriter, current_trace,
+};
 pub use error::{LakeError, Retry};
 pub use layout::{DataFolder, TableLocation};
 pub use log::DamagedCheckpoint;

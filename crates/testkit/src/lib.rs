@@ -1,6 +1,8 @@
-//! Test helpers that never ship: a clock that stands still, and spans of every shape.
+//! Test helpers that never ship: a clock that stands still, chance by a seed, and spans of every shape.
 
 pub mod clock;
+pub mod random;
 pub mod spans;
 
 pub use clock::FakeClock;
+pub use random::Random;

@@ -6,6 +6,7 @@
 //! one failed line.
 
 mod archival;
+mod aside;
 mod catalog_entry;
 mod columns;
 mod features;
@@ -231,6 +232,7 @@ impl Checker<'_> {
         let late = Judged(vec![
             Line { item: "disk space", finding: disk },
             Line { item: "journal", finding: journal },
+            Line { item: "damaged files", finding: self.damaged_files().await },
         ]);
         // Nothing can be written in this process without a catalog that opens.
         let shut = self.catalog.is_err().then(|| lines.blocked_by(&["catalog entry"])).flatten();

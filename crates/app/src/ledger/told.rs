@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tracelake_decode::{DecodedRecord, Fingerprinter, RecordContent, RecordHeader};
-use tracelake_model::{ExperimentId, TraceChange, TraceId};
+use tracelake_model::{TraceChange, TraceId};
 
 use super::NANOS_PER_HOUR;
 use super::format::{Cell, Said, Subject, Way};
@@ -65,9 +65,7 @@ impl Told {
                 let mut cells: Vec<Option<u32>> = vec![None; header.routes.len()];
                 let mut fingerprinter = Fingerprinter::default();
                 for span in &decoded.spans {
-                    let Some(route) = route_of(header, span.group.experiment_id.as_ref()) else {
-                        continue;
-                    };
+                    let route = header.route_place(span.group.experiment_id.as_ref());
                     let known = cells.get(route).copied().flatten();
                     let Some(cell) = known.or_else(|| self.cell(header, route, way)) else {
                         continue;
@@ -220,11 +218,4 @@ impl What {
         };
         Self::Changed { cell, subject, value }
     }
-}
-
-/// The place of the route that [`RecordHeader::route`] chooses.
-fn route_of(header: &RecordHeader, experiment: Option<&ExperimentId>) -> Option<usize> {
-    experiment
-        .and_then(|id| header.routes.iter().position(|route| route.experiment_id == *id))
-        .or((!header.routes.is_empty()).then_some(0))
 }

@@ -11,7 +11,8 @@
 //! | `NAME.reason.json` | a [`Reason`]; none in a folder of version 9cd2f0f |
 //!
 //! The name follows from where the record was in the journal, so that one that is set aside again
-//! after a crash is the same entry.
+//! after a crash is the same entry. A journal that was made anew has the same places for other records:
+//! these get the name with a number behind it.
 
 pub(crate) mod routes;
 
@@ -88,10 +89,15 @@ pub(crate) fn park(
     record: &RecordBytes,
 ) -> io::Result<String> {
     create_folder(fs, folder)?;
-    let name = reason.name();
+    let (name, is_there) = free_name(fs, folder, reason, record)?;
+    if is_there {
+        // Perhaps by one that died before it was durable.
+        fs.sync_dir(folder)?;
+        return Ok(name);
+    }
     let write = |extension: &str, bytes: &[u8]| {
         let path = folder.join(format!("{name}{extension}"));
-        // What an earlier attempt left, perhaps in part.
+        // What an attempt left that did not end.
         absent_is_fine(fs.remove(&path))?;
         write_file(fs, &path, bytes)
     };
@@ -103,6 +109,50 @@ pub(crate) fn park(
     // Durable before what it was taken from is deleted.
     fs.sync_dir(folder)?;
     Ok(name)
+}
+
+/// The name of an entry that no other record has, and whether it is there already, whole.
+fn free_name(
+    fs: &dyn JournalFs,
+    folder: &Path,
+    reason: &Reason,
+    record: &RecordBytes,
+) -> io::Result<(String, bool)> {
+    let place = reason.name();
+    let mut name = place.clone();
+    for number in 2_u64.. {
+        let there = |extension: &str| read_if_there(fs, &folder.join(format!("{name}{extension}")));
+        let (header, payload) = (there(HEADER)?, there(PAYLOAD)?);
+        // Written last.
+        let is_whole =
+            there(REASON)?.is_some_and(|reason| serde_json::from_slice::<Reason>(&reason).is_ok());
+        let has_header = reason.kind == Kind::Record;
+        let is_same = payload.as_deref() == Some(&record.payload[..])
+            && header.as_deref() == has_header.then_some(&record.header[..]);
+        if is_same && is_whole {
+            return Ok((name, true));
+        }
+        let is_ours =
+            |left: Option<Vec<u8>>, own: &[u8]| left.is_none_or(|left| is_left_of(&left, own));
+        if !is_whole && is_ours(header, &record.header) && is_ours(payload, &record.payload) {
+            return Ok((name, false));
+        }
+        name = format!("{place}-{number}");
+    }
+    Ok((place, false))
+}
+
+/// True when `left` is what a write of `whole` leaves that did not end: as far as it got, and zeros.
+fn is_left_of(left: &[u8], whole: &[u8]) -> bool {
+    left.len() <= whole.len() && left.iter().zip(whole).all(|(left, own)| left == own || *left == 0)
+}
+
+fn read_if_there(fs: &dyn JournalFs, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    match fs.open_read(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(|_| Some(bytes)),
+    }
 }
 
 /// All entries by name; none when there is no folder.
@@ -222,5 +272,50 @@ mod tests {
         remove(&RealFs, &folder, &name).unwrap();
         assert_eq!(list(&folder).unwrap().len(), 2);
         remove(&RealFs, &folder, &name).unwrap();
+    }
+
+    /// Scenario: records of three journals at the same place of each, the second one as an earlier version
+    /// left it, without a reason; a damaged stretch of two of them; an attempt that died half-way,
+    /// with a part of the payload and zeros.
+    /// Guarantees: no entry takes the place of another one; one that is repeated is the same entry,
+    /// and so is one whose first attempt did not end.
+    #[test]
+    fn no_entry_takes_the_place_of_another() {
+        let held = tempfile::tempdir().unwrap();
+        let folder = held.path().join("parked");
+        let file = "segment-00000000000000000001.journal".to_owned();
+        let reason = |kind| Reason::new(kind, "why".into(), file.clone(), 5);
+        let record = |text: &str| RecordBytes {
+            header: format!("{{\"at\":\"{text}\"}}").into(),
+            payload: text.to_owned().into(),
+        };
+        let park_one =
+            |text: &str| park(&RealFs, &folder, &reason(Kind::Record), &record(text)).unwrap();
+        let first = park_one("first journal");
+        let second = park_one("second");
+        std::fs::remove_file(folder.join(format!("{second}{REASON}"))).unwrap();
+        let third = park_one("third journal");
+        let names = [first, second, third];
+        let texts = ["first journal", "second", "third journal"];
+        std::fs::write(folder.join(format!("{}-4{PAYLOAD}", names[0])), "fou\0\0").unwrap();
+        let fourth = park_one("fourth");
+        assert_eq!(fourth, format!("{}-4", names[0]));
+        assert_eq!(names.clone().map(|name| read(&folder, &name)), texts.map(record));
+        assert_eq!(read(&folder, &fourth), record("fourth"));
+        for (name, text) in names.iter().zip(texts) {
+            assert_eq!(park_one(text), *name);
+        }
+        let damage = |text: &str| RecordBytes { header: Vec::new().into(), ..record(text) };
+        let park_damage =
+            |text: &str| park(&RealFs, &folder, &reason(Kind::Damage), &damage(text)).unwrap();
+        let stretches = [park_damage("one"), park_damage("two"), park_damage("one")];
+        assert_eq!(stretches[0], stretches[2]);
+        assert_ne!(stretches[0], stretches[1]);
+        assert_eq!(list(&folder).unwrap().len(), 6);
+        assert!(list(&folder).unwrap().iter().all(|entry| entry.reason.is_some()));
+    }
+
+    fn read(folder: &Path, name: &str) -> RecordBytes {
+        read_record(&RealFs, folder, name).unwrap().unwrap()
     }
 }

@@ -22,24 +22,24 @@ const SHARE: usize = 4;
 const PIECE_BYTES: usize = 1 << 10;
 
 impl Pipeline {
-    /// Notes for `status` how many pieces `table` does not take; true when there are any. A commit without
-    /// late pieces says nothing of those that wait.
-    pub(super) fn note_kept(&mut self, table: &TableName, done: &EpochOutcome) -> bool {
-        if 0 < done.kept || !done.is_append_only {
-            self.blocked.keep(table, done.kept);
+    /// Notes for `status` how many pieces `table` does not take. A commit without late pieces says nothing
+    /// of those that wait.
+    pub(super) fn note_kept(&mut self, table: &TableName, done: &EpochOutcome) {
+        if !done.kept.is_empty() || !done.is_append_only {
+            self.blocked.keep(table, done.kept.len());
         }
-        0 < done.kept
     }
 
-    /// Puts back what `table` does not take, as far as there is room for it; the rest is set aside, the
-    /// largest pieces first, so that half of the room is free again. Returns how many there were.
+    /// Puts back what went into no version of `table`, as far as there is room for it; of the `kept` pieces,
+    /// which it does not take, the rest is set aside, the largest first, so that half of the room is free
+    /// again. Those that memory had no room for wait: nobody has looked yet whether the table has them.
     pub(super) fn keep(
         &mut self,
         epoch: SegmentNumber,
         table: &TableName,
+        kept: &[TraceId],
         traces: Vec<TraceDraft>,
-    ) -> usize {
-        let pieces = traces.len();
+    ) {
         let mut bytes: HashMap<TraceId, usize> = HashMap::new();
         for trace in traces {
             let spans = trace.spans.iter().map(tracelake_decode::SpanRecord::weight_bytes);
@@ -47,19 +47,9 @@ impl Pipeline {
             self.assembler.put_back(table, trace, true);
         }
         let room = self.schedule.settle.max_open_bytes / SHARE;
-        let mut held: usize = bytes.values().sum();
-        if held <= room {
-            return pieces;
-        }
-        let mut by_size: Vec<(TraceId, usize)> = bytes.into_iter().collect();
-        by_size.sort_unstable_by_key(|(trace_id, bytes)| (std::cmp::Reverse(*bytes), *trace_id));
-        let mut beyond = Vec::new();
-        for (trace_id, bytes) in by_size {
-            if held <= room / 2 {
-                break;
-            }
-            held -= bytes;
-            beyond.push(trace_id);
+        let beyond = plan_aside(&bytes, kept, room);
+        if beyond.is_empty() {
+            return;
         }
         match self.set_aside(epoch, &beyond) {
             Ok(()) => {
@@ -69,7 +59,6 @@ impl Pipeline {
             // They stay open.
             Err(error) => warn!(%table, error = format!("{error:#}"), "late pieces not set aside"),
         }
-        pieces
     }
 
     /// Writes what is open of traces as parked records; durable when this returns. The names keep the
@@ -85,5 +74,47 @@ impl Pipeline {
             parked::park(self.fs.as_ref(), &folder, &reason, &record)?;
         }
         Ok(())
+    }
+}
+
+/// Which of the `kept` pieces are set aside so that all pieces, of these bytes, take half of `room`: the
+/// largest first, and none while all fit.
+fn plan_aside(bytes: &HashMap<TraceId, usize>, kept: &[TraceId], room: usize) -> Vec<TraceId> {
+    let mut held: usize = bytes.values().sum();
+    if held <= room {
+        return Vec::new();
+    }
+    let size = |trace: &TraceId| Some((*trace, *bytes.get(trace)?));
+    let mut by_size: Vec<(TraceId, usize)> = kept.iter().filter_map(size).collect();
+    by_size.sort_unstable_by_key(|(trace_id, bytes)| (std::cmp::Reverse(*bytes), *trace_id));
+    let mut beyond = Vec::new();
+    for (trace_id, bytes) in by_size {
+        if held <= room / 2 {
+            break;
+        }
+        held -= bytes;
+        beyond.push(trace_id);
+    }
+    beyond
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: pieces that a table does not take beside ones that memory had no room for, within and beyond
+    /// the room for them.
+    /// Guarantees: within it all wait; beyond it the largest of the former are set aside, and never
+    /// one of the latter, though they were all that is large.
+    #[test]
+    fn what_was_not_looked_at_is_not_set_aside() {
+        let id = |number: u8| TraceId([number; 16]);
+        let bytes = HashMap::from([(id(1), 10), (id(2), 30), (id(3), 20), (id(9), 100)]);
+        let kept = [id(1), id(2), id(3)];
+        assert_eq!(plan_aside(&bytes, &kept, 160), []);
+        assert_eq!(plan_aside(&bytes, &kept, 159), [id(2), id(3), id(1)]);
+        assert_eq!(plan_aside(&bytes, &[id(1)], 10), [id(1)]);
+        let alone = HashMap::from([(id(1), 10), (id(2), 30), (id(3), 20)]);
+        assert_eq!(plan_aside(&alone, &kept, 59), [id(2), id(3)]);
     }
 }

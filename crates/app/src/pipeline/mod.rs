@@ -522,12 +522,13 @@ impl Pipeline {
             plans.leave_out(segment, table, left)
         };
         let tried = self.writers.commit_epoch(table, &mark, &traces, &mut defer);
-        let mut kept = false;
+        let mut kept = Vec::new();
         let is_in = match tried {
             Ok(done) => {
                 self.blocked.release(table);
-                kept = self.note_kept(table, &done);
+                self.note_kept(table, &done);
                 outcome.add(table, &done);
+                kept = done.kept;
                 let large = traces.iter().filter(|one| LARGE_ROW_BYTES <= one.spans_bytes());
                 large.for_each(|trace| self.assembler.note_large(trace.trace_id));
                 Ok(true)
@@ -560,8 +561,8 @@ impl Pipeline {
             traces.into_iter().partition(|trace| deferred.contains(&trace.trace_id));
         match is_in {
             // What the table does not take now it does not take in the next epoch either.
-            Ok(true) if kept => {
-                outcome.kept += self.keep(segment, table, left);
+            Ok(true) if !kept.is_empty() => {
+                self.keep(segment, table, &kept, left);
                 return;
             }
             Ok(true) => outcome.deferred += left.len(),

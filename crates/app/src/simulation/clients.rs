@@ -9,9 +9,9 @@ use tracelake_decode::{
 };
 use tracelake_journal::RecordBytes;
 use tracelake_model::{Assessment, Limits, SpanId, TraceChange, TraceChanges, TraceId};
+use tracelake_testkit::Random;
 
 use super::history::{History, Said, SpanKey};
-use super::random::Random;
 use crate::broken::{Broken, Step};
 
 /// Spans of a trace that any archiver is told of: so few that many come twice.
@@ -97,7 +97,7 @@ fn span(random: &mut Random, spans: usize) -> SpanKey {
 }
 
 pub(super) fn change(random: &mut Random, was_deleted: bool) -> Said {
-    let value = format!("{:08x}", random.next() >> 32);
+    let value = format!("{:08x}", random.bits() >> 32);
     match random.below(10) {
         0..3 => Said::Deleted,
         // Of a trace that was deleted nobody can say whether it is there to be changed.

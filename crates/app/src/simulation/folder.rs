@@ -17,10 +17,10 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
 use tracelake_lake::{Fill, LakeError, OpenedFile, PutOutcome, TableFiles};
+use tracelake_testkit::Random;
 use url::Url;
 
 use super::faults::{Fault, FaultCounts};
-use super::random::Random;
 use super::store::{Request, SimulatedStore, failed};
 use crate::broken::{Broken, Step};
 

@@ -14,7 +14,6 @@ mod faults;
 mod folder;
 mod ground;
 mod history;
-mod random;
 mod runner;
 mod store;
 mod world;

@@ -53,7 +53,7 @@ impl EmbeddedCatalog {
         new: &CreateCatalog,
     ) -> Result<CatalogInfo, CatalogError> {
         check_name(&new.name)?;
-        let id = uuid::Uuid::now_v7().to_string();
+        let id = uuid::Uuid::new_v4().to_string();
         let info = CatalogInfo {
             name: Some(new.name.clone()),
             comment: new.comment.clone(),
@@ -75,7 +75,7 @@ impl EmbeddedCatalog {
         check_name(&new.name)?;
         let _change = self.changes.lock().await;
         self.catalog(&new.catalog_name).await?;
-        let id = uuid::Uuid::now_v7().to_string();
+        let id = uuid::Uuid::new_v4().to_string();
         let info = SchemaInfo {
             name: Some(new.name.clone()),
             catalog_name: Some(new.catalog_name.clone()),

@@ -18,32 +18,21 @@ use delta_kernel::actions::deletion_vector_writer::{
 use parquet::errors::ParquetError;
 use tracelake_model::TraceId;
 
-use super::batches::{number, take_rows, with_change_type, with_other_columns, without_ours};
-use super::merge::{Age, Amended, amend, fold};
-use super::parts::{LargeTrace, Rows, arrange, sum_beyond};
+use super::batches::{take_rows, with_change_type, with_other_columns, without_ours};
+use super::changed::Changed;
+use super::merge::{Age, fold};
+use super::old_rows::{Deletions, OldRows};
+use super::parts::{LargeTrace, sum_beyond};
 use super::{EpochOutcome, Found, MAX_ATTEMPTS, MAX_BATCH_BYTES, Step, TableWriter};
-use crate::data_file::{EncodedFile, encode_batches, encode_file, read_rows};
+use crate::data_file::{EncodedFile, encode_batches, encode_file};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
 use crate::log::actions::{Action, Add, Cdc, Remove};
 use crate::rows::{RebuildError, TraceDraft, conform, encode, rebuild_traces};
-use crate::table::{DeletionVector, EpochMark, LiveFile, RowAddress};
+use crate::table::{DeletionVector, EpochMark, LiveFile};
 
 /// Images that are put in order in memory at a time.
 const IMAGES_AT_A_TIME: usize = 256;
-
-/// Rows to delete, by live file.
-pub(super) type Deletions = BTreeMap<usize, BTreeSet<u64>>;
-
-/// Rows of the table as they are.
-pub(super) struct OldRows {
-    /// The rows, whole, in the table's schema.
-    pub(super) rows: RecordBatch,
-    /// The live file and row of each.
-    pub(super) places: Vec<(usize, u64)>,
-    /// Traces whose rows were left out.
-    deferred: HashSet<TraceId>,
-}
 
 /// Rows that are not committed yet, against a version of the table.
 #[derive(Clone, Debug)]
@@ -93,9 +82,9 @@ impl Plan {
         self.deletions.is_empty() && self.further.is_empty()
     }
 
-    /// Leaves all rows as they are: the late pieces with something to say are deferred. Returns how many
+    /// Leaves all rows as they are: the late pieces with something to say are deferred. Returns which ones
     /// these are.
-    pub(super) fn leave_rows(&mut self) -> usize {
+    pub(super) fn leave_rows(&mut self) -> Vec<TraceId> {
         let kept = std::mem::take(&mut self.changed);
         self.deferred.extend(kept.iter().copied());
         self.traces.clear();
@@ -103,7 +92,7 @@ impl Plan {
         self.deletions.clear();
         self.further.clear();
         self.unread.clear();
-        kept.len()
+        kept
     }
 
     /// Both images of each row that changes, one behind the other: most of it stays the same, so that
@@ -143,145 +132,6 @@ impl Plan {
         let (amended, deleted) = (self.traces.len(), self.deleted_traces);
         let unchanged = late.saturating_sub(self.deferred.len() + amended + deleted);
         EpochOutcome { appended: fresh, amended, deleted, unchanged, ..EpochOutcome::default() }
-    }
-}
-
-/// What a plan is put together from, trace by trace. Rows that were read go by their number.
-#[derive(Default)]
-struct Changed<'a> {
-    files: &'a [LiveFile],
-    places: &'a [(usize, u64)],
-    rows: Vec<TraceDraft>,
-    traces: Vec<TraceId>,
-    further: Vec<TraceDraft>,
-    staying: HashMap<TraceId, BTreeSet<String>>,
-    unread: Deletions,
-    deleted_traces: usize,
-    replaced: Vec<u32>,
-    successors: Vec<u32>,
-    removed: Vec<u32>,
-    /// Of each new row the old one that has its other columns.
-    first_rows: Vec<u32>,
-    deletions: Deletions,
-    unchanged_in: BTreeSet<usize>,
-    changed: Vec<TraceId>,
-}
-
-impl Changed<'_> {
-    /// Merges `piece` into the rows that were read of its trace.
-    fn amend(
-        &mut self,
-        rows: Vec<(usize, TraceDraft)>,
-        piece: &TraceDraft,
-        large: Option<&LargeTrace>,
-        age: Age,
-        now_micros: i64,
-    ) {
-        let anew = piece.replaces && age == Age::Younger;
-        let came = large.filter(|_| !anew).map(|large| large.rest_of(piece));
-        let came = came.as_ref().unwrap_or(piece);
-        let (parts, heads): (Vec<_>, Vec<_>) =
-            rows.into_iter().partition(|(_, row)| row.part.is_some());
-        let (indexes, heads): (Vec<usize>, Vec<TraceDraft>) = heads.into_iter().unzip();
-        if heads.is_empty() && !anew {
-            // Another writer took the row of the trace and left parts.
-            if !came.is_blank() {
-                let next_part = large.map_or(1, LargeTrace::next_part);
-                let Rows { head, further, .. } = arrange(came.clone(), None, next_part, true);
-                self.traces.push(head.trace_id);
-                self.changed.push(head.trace_id);
-                let parts = large.into_iter().flat_map(LargeTrace::files);
-                let paths = parts.filter_map(|file| Some(self.files.get(file)?.path.clone()));
-                self.staying.insert(head.trace_id, paths.collect());
-                self.further.extend(once(head).chain(further));
-            }
-            return;
-        }
-        let beyond = sum_beyond(&heads);
-        let revision = heads.iter().map(|head| head.revision).max().unwrap_or_default();
-        let row = match amend(heads, came, age, now_micros) {
-            // The same spans as the head's own, and those of the parts go.
-            Amended::Unchanged if anew && large.is_some_and(LargeTrace::has_parts) => {
-                (!came.is_blank()).then(|| {
-                    Box::new(TraceDraft {
-                        replaces: false,
-                        updated_at_micros: now_micros,
-                        revision: revision.saturating_add(1),
-                        ..came.clone()
-                    })
-                })
-            }
-            Amended::Unchanged => {
-                self.unchanged_in.extend(large.into_iter().flat_map(LargeTrace::files));
-                let read = indexes.iter().chain(parts.iter().map(|(index, _)| index));
-                let places = read.filter_map(|index| self.places.get(*index));
-                self.unchanged_in.extend(places.map(|(file, _)| *file));
-                return;
-            }
-            Amended::Row(row) => Some(row),
-            Amended::Deleted => None,
-        };
-        self.changed.push(piece.trace_id);
-        if anew {
-            for address in large.map(|large| large.unread(piece)).unwrap_or_default() {
-                self.deletions.entry(address.file).or_default().insert(address.row);
-                self.unread.entry(address.file).or_default().insert(address.row);
-            }
-            parts.iter().for_each(|(index, _)| self.remove(*index));
-        }
-        let Some(row) = row else {
-            self.deleted_traces += 1;
-            indexes.iter().for_each(|index| self.remove(*index));
-            return;
-        };
-        let head = TraceDraft { part: None, beyond: beyond.filter(|_| !anew), ..*row };
-        let one_row = anew || large.is_none_or(|large| large.is_worth_a_new_row(came));
-        let next_part = large.filter(|_| !anew).map_or(1, LargeTrace::next_part);
-        let (last_index, last) = parts.into_iter().filter(|_| !anew).next_back().unzip();
-        let Rows { head, last, further } = arrange(head, last, next_part, one_row);
-        self.traces.push(head.trace_id);
-        if let Some(large) = large.filter(|_| !anew) {
-            let mut rows = large.unread(piece);
-            if let (Some(index), None) = (last_index, &last) {
-                let place = self.places.get(index);
-                rows.extend(place.map(|(file, row)| RowAddress { file: *file, row: *row }));
-            }
-            let paths = rows.iter().filter_map(|row| Some(self.files.get(row.file)?.path.clone()));
-            self.staying.insert(head.trace_id, paths.collect());
-        }
-        match indexes.is_empty() {
-            // Parts alone were left of the trace: there is no row that this one takes the place of.
-            true => self.further.push(head),
-            false => self.replace(&indexes, head),
-        }
-        if let (Some(index), Some(last)) = (last_index, last) {
-            self.replace(&[index], last);
-        }
-        self.further.extend(further);
-    }
-
-    /// Puts `row` in the place of old rows.
-    fn replace(&mut self, indexes: &[usize], row: TraceDraft) {
-        let successor = number(self.rows.len());
-        for index in indexes {
-            self.replaced.push(number(*index));
-            self.successors.push(successor);
-            self.delete(*index);
-        }
-        self.first_rows.extend(indexes.first().map(|index| number(*index)));
-        self.rows.push(row);
-    }
-
-    /// Takes an old row away for good.
-    fn remove(&mut self, index: usize) {
-        self.removed.push(number(index));
-        self.delete(index);
-    }
-
-    fn delete(&mut self, index: usize) {
-        if let Some((file, row)) = self.places.get(index) {
-            self.deletions.entry(*file).or_default().insert(*row);
-        }
     }
 }
 
@@ -345,7 +195,7 @@ impl TableWriter {
         let count = [&plan.preimages, &plan.postimages, &plan.deleted].into_iter().chain(&inserted);
         let count = count.map(RecordBatch::num_rows).sum();
         let mut changes = vec![self.write_images(&schema, count, &mut images.chain(inserts))?];
-        changes.extend(self.write_unread(&schema, &plan)?);
+        changes.extend(self.write_unread(&schema, &plan.files, &plan.unread)?);
         for _ in 0..MAX_ATTEMPTS {
             let mut actions = vec![self.commit_info(operation, false)];
             actions.extend(txn.clone());
@@ -393,16 +243,16 @@ impl TableWriter {
             return Err(LakeError::AppendOnly { table: self.table.name() });
         }
         let schema = self.snapshot.schema()?;
-        let addresses = deletions
-            .iter()
-            .flat_map(|(file, rows)| rows.iter().map(|row| RowAddress { file: *file, row: *row }))
-            .collect();
-        let found = Found::from([(TraceId::default(), addresses)]);
-        let deleted = self.read_old_rows(&found, files, &schema, usize::MAX)?.rows;
         let mut actions = vec![self.commit_info("DELETE", false)];
         actions.extend(self.delete_rows(files, deletions)?);
-        let mut images = once(with_change_type(&deleted, "delete"));
-        actions.push(self.write_images(&schema, deleted.num_rows(), &mut images)?);
+        let old = self.read_rows(deletions, files, &schema, self.round_bytes)?;
+        if old.places.len() < deletions.values().map(BTreeSet::len).sum() {
+            drop(old);
+            actions.extend(self.write_unread(&schema, files, deletions)?);
+        } else {
+            let mut images = once(with_change_type(&old.rows, "delete"));
+            actions.push(self.write_images(&schema, old.rows.num_rows(), &mut images)?);
+        }
         let step = self.write_version(&actions)?;
         if matches!(step, Step::Done(())) {
             self.note_deletions(&actions);
@@ -583,81 +433,6 @@ impl TableWriter {
         LakeError::Row { path: self.table.name(), reason: error.to_string() }
     }
 
-    /// The rows found, whole. Once they take more than `limit` bytes, the traces whose rows were
-    /// not all read are deferred; one trace at least is read.
-    pub(super) fn read_old_rows(
-        &self,
-        found: &Found,
-        files: &[LiveFile],
-        schema: &SchemaRef,
-        limit: usize,
-    ) -> Result<OldRows, LakeError> {
-        let wanted = by_file(found);
-        let mut read = self.read_rows(&wanted, files, schema, limit)?;
-        let count: usize = wanted.values().map(BTreeSet::len).sum();
-        let mut deferred = HashSet::new();
-        if read.places.len() < count {
-            let have: HashSet<(usize, u64)> = read.places.iter().copied().collect();
-            let is_whole = |rows: &[RowAddress]| {
-                rows.iter().all(|address| have.contains(&(address.file, address.row)))
-            };
-            deferred =
-                found.iter().filter(|(_, rows)| !is_whole(rows)).map(|(trace, _)| *trace).collect();
-            if deferred.len() == found.len()
-                && let Some((trace, rows)) = found.iter().next()
-            {
-                // The rows of one trace alone, far apart, are too large: they go by themselves.
-                let mut alone: Deletions = BTreeMap::new();
-                for address in rows {
-                    alone.entry(address.file).or_default().insert(address.row);
-                }
-                deferred.remove(trace);
-                read = self.read_rows(&alone, files, schema, usize::MAX)?;
-            }
-        }
-        Ok(OldRows { deferred, ..read })
-    }
-
-    /// Rows of files, in order, until they take more than `limit` bytes.
-    pub(super) fn read_rows(
-        &self,
-        wanted: &Deletions,
-        files: &[LiveFile],
-        schema: &SchemaRef,
-        limit: usize,
-    ) -> Result<OldRows, LakeError> {
-        let arrow = |source| LakeError::Arrow { action: "read archived rows", source };
-        let mut batches = Vec::new();
-        let mut places = Vec::new();
-        let mut bytes = 0_usize;
-        'files: for (index, rows) in wanted {
-            let Some(file) = files.get(*index) else { continue };
-            let rows: Vec<u64> = rows.iter().copied().collect();
-            let opened = self.table.files.open(&file.path)?;
-            let parquet = |source| LakeError::Parquet {
-                action: "read rows of",
-                path: file.path.clone(),
-                source,
-            };
-            let mut left = rows.iter();
-            for batch in read_rows(opened, &rows).map_err(parquet)? {
-                let batch = conform(&batch.map_err(parquet)?, schema).map_err(arrow)?;
-                places.extend(left.by_ref().take(batch.num_rows()).map(|row| (*index, *row)));
-                bytes = bytes.saturating_add(batch.get_array_memory_size());
-                batches.push(batch);
-                if limit < bytes {
-                    break 'files;
-                }
-            }
-        }
-        let rows = match batches.as_slice() {
-            // A large row is not copied.
-            [only] => only.clone(),
-            _ => concat_batches(schema, &batches).map_err(arrow)?,
-        };
-        Ok(OldRows { rows, places, deferred: HashSet::new() })
-    }
-
     /// The change data file of `count` rows before and after a change, each with its type. `schema` is the
     /// table's.
     fn write_images(
@@ -680,12 +455,17 @@ impl TableWriter {
     }
 
     /// The change data of rows that go and were not read: a file for each, so that one is in memory.
-    fn write_unread(&self, schema: &SchemaRef, plan: &Plan) -> Result<Vec<Action>, LakeError> {
+    fn write_unread(
+        &self,
+        schema: &SchemaRef,
+        files: &[LiveFile],
+        unread: &Deletions,
+    ) -> Result<Vec<Action>, LakeError> {
         let mut actions = Vec::new();
-        for (file, rows) in &plan.unread {
+        for (file, rows) in unread {
             for row in rows {
                 let one = Deletions::from([(*file, BTreeSet::from([*row]))]);
-                let row = self.read_rows(&one, &plan.files, schema, usize::MAX)?.rows;
+                let row = self.read_rows(&one, files, schema, usize::MAX)?.rows;
                 let mut image = once(with_change_type(&row, "delete"));
                 actions.push(self.write_images(schema, row.num_rows(), &mut image)?);
             }
@@ -774,15 +554,6 @@ impl TableWriter {
         }
         Ok(actions)
     }
-}
-
-/// The rows found, by live file.
-pub(super) fn by_file(found: &Found) -> Deletions {
-    let mut rows: Deletions = BTreeMap::new();
-    for address in found.values().flatten() {
-        rows.entry(address.file).or_default().insert(address.row);
-    }
-    rows
 }
 
 /// Statistics of a file that lost rows: the bounds still hold, but are no longer met.

@@ -45,10 +45,6 @@ pub(crate) fn amend(
     if piece.replaces && age == Age::Younger {
         return replace(&newest, piece, now_micros, rows);
     }
-    if age == Age::Older && rows == 1 && holds(&newest, piece) {
-        // It was taken in before; what was set or deleted since stands.
-        return Amended::Unchanged;
-    }
     let merged = match age {
         Age::Younger => fold(archived.into_iter().chain(std::iter::once(piece.clone()))),
         Age::Older => fold(std::iter::once(piece.clone()).chain(archived)),
@@ -165,12 +161,6 @@ fn replace(row: &TraceDraft, late: &TraceDraft, now_micros: i64, rows: usize) ->
     anew.updated_at_micros = now_micros;
     anew.revision = row.revision.saturating_add(1);
     Amended::Row(Box::new(anew))
-}
-
-/// True when `row` has all the spans of `piece` and, if that has one, a `start_trace`.
-fn holds(row: &TraceDraft, piece: &TraceDraft) -> bool {
-    (row.is_finalized() || !piece.is_finalized())
-        && !add_spans(&mut row.spans.clone(), piece.spans.clone())
 }
 
 /// True when a row of `merged` would say what `row` says.

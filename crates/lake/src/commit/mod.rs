@@ -23,7 +23,10 @@
 
 mod amendment;
 mod batches;
+mod changed;
 pub(crate) mod merge;
+mod old_rows;
+mod outcome;
 mod parts;
 mod rebase;
 mod relocation;
@@ -33,8 +36,9 @@ pub use amendment::Preview;
 pub(crate) use amendment::loose_bounds;
 use amendment::{Amendment, Plan};
 use merge::Age;
+pub use outcome::{Defer, EpochOutcome};
 use parts::{Rows, arrange};
-pub use relocation::LocatedTraces;
+pub use relocation::{FoundRows, LargeMove, LocatedTraces, NextRow};
 
 /// The trace as it is, from its rows, older ones first, and what is open of it; `None` when it was
 /// deleted, or there is nothing of it but changes.
@@ -83,31 +87,6 @@ const MAX_SYNCED: usize = 100_000;
 
 /// Traces whose places are kept for as long as a version is the newest.
 const MAX_LOOKED_UP: usize = 100_000;
-
-/// Told before a version is written which of the traces it leaves out, when that changed: their
-/// rows are more than fits into memory. The version is not written when this fails.
-pub type Defer<'a> = dyn FnMut(&HashSet<TraceId>) -> Result<(), LakeError> + 'a;
-
-/// What an epoch did to a table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EpochOutcome {
-    /// Traces that got a row.
-    pub appended: usize,
-    /// Traces whose row was replaced.
-    pub amended: usize,
-    /// Traces whose row is gone: a client deleted them.
-    pub deleted: usize,
-    /// Late pieces that were in already.
-    pub unchanged: usize,
-    /// Version of the table afterwards.
-    pub version: u64,
-    /// True when an earlier attempt had committed this epoch.
-    pub already_committed: bool,
-    /// Late pieces that were left out because the table takes new rows alone.
-    pub kept: usize,
-    /// True when the table takes new rows alone.
-    pub is_append_only: bool,
-}
 
 /// Writes the epochs of one archiver to one table.
 #[derive(Debug)]
@@ -317,8 +296,9 @@ impl TableWriter {
             fresh.retain(|trace| age == Age::Older || !trace.is_blank());
             let mut plan = self.plan_amendment(&late, &found, age, limit)?;
             self.sync_rows(&plan)?;
-            let kept = if self.snapshot.is_append_only() { plan.leave_rows() } else { 0 };
-            if 0 < kept && defer.is_none() {
+            let kept = if self.snapshot.is_append_only() { plan.leave_rows() } else { Vec::new() };
+            let keeps = !kept.is_empty();
+            if keeps && defer.is_none() {
                 return Err(LakeError::AppendOnly { table: self.table.name() });
             }
             if let Some(defer) = &mut defer
@@ -331,7 +311,7 @@ impl TableWriter {
             let txn = mark.map(|mark| mark.actions(self.clock.now_unix_micro() / 1_000));
             let txn = txn.unwrap_or_default();
             // Pieces that wait for an operator must not make a version each time that they are tried.
-            if plan.is_empty() && fresh.is_empty() && (txn.is_empty() || 0 < kept) {
+            if plan.is_empty() && fresh.is_empty() && (txn.is_empty() || keeps) {
                 return Ok(self.finish(outcome));
             }
             let step = if plan.is_empty() {
@@ -376,7 +356,7 @@ impl TableWriter {
             appended = outcome.appended,
             amended = outcome.amended,
             deleted = outcome.deleted,
-            kept = outcome.kept,
+            kept = outcome.kept.len(),
             "committed"
         );
         outcome

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracelake_decode::SpanRecord;
 use tracelake_decode::writer::MessageWriter;
-use tracelake_model::{SpanId, TraceChange};
+use tracelake_model::trace_info::INFO_FINALIZED;
+use tracelake_model::{ExperimentId, SpanId, TraceChange, TraceInfo};
 
 use super::tests::{Fixture, changes, draft};
 use super::*;
+use crate::rows::ExperimentBy;
 
 /// Bytes of text in each span of a test: a row holds 31 of them, and five make a large one.
 const TEXT: usize = 2 << 20;
@@ -174,44 +176,138 @@ fn a_piece_costs_what_it_weighs() {
     assert!(grown[3] < grown[2] * 5 / 4, "{grown:?}");
 }
 
-/// Scenario: a large trace in several rows is moved to another table, twice, as after a crash between the
-/// two steps; the target has a span of it already.
-/// Guarantees: the target has each span once and counts them; the source has none.
+/// Moves what an experiment has, trace by trace, as the pipeline does; dies after `steps` durable ones. Returns
+/// how many traces were moved to the end.
+fn move_all(
+    from: &mut TableWriter,
+    to: &mut TableWriter,
+    experiment: &ExperimentId,
+    mut steps: usize,
+) -> usize {
+    let mut moved = 0;
+    let mut large = BTreeSet::new();
+    for path in from.data_files().unwrap() {
+        let found = from.rows_of(experiment, &path).unwrap();
+        large.extend(found.parts_of);
+        let rows: Vec<u64> = found.rows.into_iter().map(|(row, _)| row).collect();
+        let located = from.locate(&path, &rows).unwrap();
+        large.extend(located.large.iter().copied());
+        assert!(located.traces.iter().all(|trace| !large.contains(&trace.trace_id)));
+        if !located.traces.is_empty() {
+            to.absorb(&located.traces).unwrap();
+            moved += from.delete_located(&located).unwrap();
+        }
+    }
+    for trace_id in large {
+        let Some(mut one) = from.begin_move(experiment, trace_id).unwrap() else { continue };
+        loop {
+            if steps == 0 {
+                return moved;
+            }
+            steps -= 1;
+            match from.next_row(&mut one).unwrap() {
+                NextRow::Row(row) => drop(to.absorb(&[*row]).unwrap()),
+                NextRow::All(located) => {
+                    moved += from.delete_located(&located).unwrap();
+                    break;
+                }
+                NextRow::Changed => break,
+            }
+        }
+    }
+    moved
+}
+
+/// A client's `start_trace`, which says that the trace belongs to an experiment, and a tag that a call set.
+fn placed_in(trace: u128, experiment: &ExperimentId) -> TraceDraft {
+    let blank = changes(trace, Vec::new());
+    let mut info = TraceInfo::new(blank.trace_id);
+    info.trace_metadata.insert(INFO_FINALIZED.to_owned(), "true".to_owned());
+    info.starts.insert(7);
+    info.set_tag("by".to_owned(), "call".to_owned());
+    TraceDraft {
+        experiment_id: Some(experiment.clone()),
+        experiment_by: ExperimentBy::Client,
+        info: Some(info),
+        ..blank
+    }
+}
+
+/// Scenario: a large trace in several rows, of which a client says later that it belongs to another
+/// experiment, so that its parts name the earlier one; first that one's traces are moved to another table, then
+/// those of the later one, by processes that die, each a step further on. The target has a span already.
+/// Guarantees: the trace goes with its row and not with its parts; at each step the source has all of it or
+/// nothing; in the end the target has each span once, counts them, and has what was said; a trace of several
+/// rows is one trace that was moved.
 #[test]
 fn a_large_trace_moves_with_its_parts() {
     let (source, target) = (Fixture::new(), Fixture::new());
     let mut from = source.writer("one");
     let mut to = target.writer("one");
     let mut whole = long_spans(1, 0..6);
-    from.commit_epoch(1, &[whole.clone()]).unwrap();
+    let trace_id = whole.trace_id;
+    from.commit_epoch(1, &[whole.clone(), draft(2, 0..2)]).unwrap();
     from.commit_epoch(2, &[draft(1, 6..8)]).unwrap();
     whole.spans.extend(draft(1, 6..8).spans);
+    let (earlier, later) = (ExperimentId::default_experiment(), ExperimentId::from(7));
+    from.commit_epoch(3, &[placed_in(1, &later)]).unwrap();
+    let said = rows(&source)[&trace_id][0].info.clone();
+    whole.info.clone_from(&said);
+    let experiments: Vec<_> =
+        rows(&source)[&trace_id].iter().map(|row| row.experiment_id.clone()).collect();
+    assert_eq!(experiments, [Some(later.clone()), Some(earlier.clone())]);
     to.commit_epoch(1, &[draft(1, 7..8)]).unwrap();
+    assert_eq!(move_all(&mut from, &mut to, &earlier, usize::MAX), 1);
+    assert_whole(&rows(&source)[&trace_id], &whole);
+    assert_eq!(rows(&target).len(), 2);
+    let mut moved = 0;
+    for steps in 0..10 {
+        assert_whole(&rows(&source)[&trace_id], &whole);
+        from = source.writer("one");
+        to = target.writer("one");
+        from.round_bytes = 1;
+        moved += move_all(&mut from, &mut to, &later, steps);
+        if 0 < moved {
+            break;
+        }
+    }
+    assert_eq!((moved, rows(&source).len()), (1, 0));
+    let found = rows(&target);
+    assert_whole(&found[&trace_id], &whole);
+    let head = &found[&trace_id][0];
+    assert_eq!((&head.experiment_id, &head.info), (&Some(later), &said));
+}
+
+/// Scenario: a large trace is on its way to another table when a client deletes it in both, and when a late
+/// span comes to the source.
+/// Guarantees: what was deleted is not taken in again; what came is not deleted, and moves with the rest.
+#[test]
+fn a_large_trace_that_changes_on_its_way_is_begun_anew() {
+    let (source, target) = (Fixture::new(), Fixture::new());
+    let (mut from, mut to) = (source.writer("one"), target.writer("one"));
+    let mut whole = long_spans(1, 0..6);
     let experiment = whole.experiment_id.clone().unwrap();
+    from.commit_epoch(1, &[whole.clone()]).unwrap();
+    from.commit_epoch(2, &[draft(1, 6..8)]).unwrap();
+    let mut one = from.begin_move(&experiment, whole.trace_id).unwrap().unwrap();
     for _ in 0..2 {
-        for path in from.data_files().unwrap() {
-            let rows = from.rows_of(&experiment, &path).unwrap();
-            for (row, _) in rows {
-                let located = from.locate(&path, &[row]).unwrap();
-                to.absorb(&located.traces).unwrap();
-            }
-        }
+        let NextRow::Row(row) = from.next_row(&mut one).unwrap() else { panic!("two rows") };
+        to.absorb(&[*row]).unwrap();
     }
-    for path in from.data_files().unwrap() {
-        let rows: Vec<u64> =
-            from.rows_of(&experiment, &path).unwrap().into_iter().map(|(row, _)| row).collect();
-        let mut left = rows.len();
-        while 0 < left {
-            let rows = from.rows_of(&experiment, &path).unwrap();
-            let rows: Vec<u64> = rows.into_iter().map(|(row, _)| row).collect();
-            let located = from.locate(&path, &rows).unwrap();
-            let deleted = from.delete_located(&located).unwrap();
-            assert!(0 < deleted);
-            left -= deleted;
-        }
-    }
-    assert!(rows(&source).is_empty());
-    assert_whole(&rows(&target)[&whole.trace_id], &whole);
+    let NextRow::All(located) = from.next_row(&mut one).unwrap() else { panic!("all rows") };
+    from.commit_epoch(3, &[draft(1, 8..9)]).unwrap();
+    assert_eq!(from.delete_located(&located).unwrap(), 0);
+    whole.spans.extend(draft(1, 6..9).spans);
+    assert_whole(&rows(&source)[&whole.trace_id], &whole);
+
+    let mut one = from.begin_move(&experiment, whole.trace_id).unwrap().unwrap();
+    assert!(matches!(from.next_row(&mut one).unwrap(), NextRow::Row(_)));
+    let gone = HashSet::from([whole.trace_id]);
+    from.delete_traces(&gone).unwrap();
+    to.delete_traces(&gone).unwrap();
+    assert!(matches!(from.next_row(&mut one).unwrap(), NextRow::Changed));
+    assert!(from.begin_move(&experiment, whole.trace_id).unwrap().is_none());
+    assert_eq!((rows(&source).len(), rows(&target).len()), (0, 0));
 }
 
 /// Scenario: another engine deletes the row of a large trace and leaves its part, twice; a late span and a
@@ -237,16 +333,36 @@ fn parts_without_a_row_of_their_trace() {
     assert!(rows(&fixture).is_empty());
 }
 
+/// Scenario: of a large trace another engine left the part; its experiment's traces are moved.
+/// Guarantees: the part's spans move, as a row of the trace, and another experiment's move leaves them.
+#[test]
+fn parts_without_a_row_of_their_trace_move() {
+    let (source, target) = (Fixture::new(), Fixture::new());
+    let (mut from, mut to) = (source.writer("one"), target.writer("one"));
+    let whole = long_spans(1, 0..6);
+    from.commit_epoch(1, &[whole.clone()]).unwrap();
+    from.commit_epoch(2, &[draft(1, 6..8)]).unwrap();
+    delete_head(&mut from, &whole);
+    let part = rows(&source)[&whole.trace_id][0].clone();
+    assert_eq!(move_all(&mut from, &mut to, &7.into(), usize::MAX), 0);
+    let experiment = whole.experiment_id.clone().unwrap();
+    assert_eq!(move_all(&mut from, &mut to, &experiment, usize::MAX), 1);
+    assert!(rows(&source).is_empty());
+    let found = rows(&target);
+    assert_eq!(found[&whole.trace_id][0].part, None);
+    assert_eq!(found[&whole.trace_id][0].all_spans(), part.spans.len() as u64);
+}
+
 /// Takes the row of a trace away, and leaves its parts.
 fn delete_head(writer: &mut TableWriter, whole: &TraceDraft) {
     let experiment = whole.experiment_id.clone().unwrap();
-    for path in writer.data_files().unwrap() {
-        for (row, _) in writer.rows_of(&experiment, &path).unwrap() {
-            let located = writer.locate(&path, &[row]).unwrap();
-            if located.traces.iter().any(|trace| trace.part.is_none()) {
-                assert_eq!(writer.delete_located(&located).unwrap(), 1);
-                return;
-            }
+    for (index, path) in writer.data_files().unwrap().into_iter().enumerate() {
+        if let [(row, _)] = writer.rows_of(&experiment, &path).unwrap().rows[..] {
+            let files = writer.live_files().unwrap();
+            let row = BTreeMap::from([(index, BTreeSet::from([row]))]);
+            assert!(matches!(writer.delete(&files, &row).unwrap(), Step::Done(())));
+            writer.refresh().unwrap();
+            return;
         }
     }
     panic!("no such row");

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tracelake_model::TraceId;
 
-use super::amendment::{Deletions, Plan};
+use super::amendment::Plan;
+use super::old_rows::Deletions;
 use super::{Found, TableWriter};
 use crate::error::LakeError;
 use crate::rows::TraceDraft;

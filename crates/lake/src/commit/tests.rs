@@ -183,6 +183,30 @@ fn what_memory_has_no_room_for_is_deferred() {
     assert_eq!(fixture.rows(), [(1, 2, 2), (2, 2, 2), (3, 2, 2), (4, 2, 2), (5, 1, 1)]);
 }
 
+/// Scenario: late spans of four traces, more than memory has room for, for a table that takes new rows alone.
+/// Guarantees: all are left out; those that were not looked at are not said to be refused.
+#[test]
+fn what_was_not_looked_at_is_not_refused() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    writer.commit_epoch(1, &[draft(1, 0..1), draft(2, 0..1)]).unwrap();
+    writer.commit_epoch(2, &[draft(3, 0..1), draft(4, 0..1)]).unwrap();
+    crate::log::tests::alter(&fixture, |metadata| {
+        metadata["configuration"]["delta.appendOnly"] = serde_json::json!("true");
+    });
+    writer.round_bytes = 1;
+    let left: Vec<TraceDraft> = (1..=4).map(|trace| draft(trace, 1..2)).collect();
+    let mark = EpochMark { application: "one".to_owned(), number: 3, nonce: Some(9) };
+    let mut deferred = HashSet::new();
+    let mut note = |traces: &HashSet<TraceId>| {
+        deferred.clone_from(traces);
+        Ok(())
+    };
+    let outcome = writer.commit_planned(&mark, &left, Some(&mut note)).unwrap();
+    assert_eq!((outcome.kept.len(), deferred.len()), (2, 4));
+    assert!(outcome.kept.iter().all(|trace| deferred.contains(trace)));
+}
+
 fn writer_error() -> LakeError {
     LakeError::Row { path: "plan".to_owned(), reason: "no room".to_owned() }
 }
@@ -418,7 +442,7 @@ fn traces_move_between_tables_once() {
     for dies in [true, false] {
         for path in from.data_files().unwrap() {
             let rows = from.rows_of(&experiment, &path).unwrap();
-            let rows: Vec<u64> = rows.into_iter().map(|(row, _)| row).collect();
+            let rows: Vec<u64> = rows.rows.into_iter().map(|(row, _)| row).collect();
             let located = from.locate(&path, &rows).unwrap();
             to.absorb(&located.traces).unwrap();
             if !dies {
@@ -429,6 +453,66 @@ fn traces_move_between_tables_once() {
     }
     assert_eq!(source.rows(), [(2, 2, 1)]);
     assert_eq!(target.rows(), [(1, 2, 1), (3, 4, 2)]);
+}
+
+/// Scenario: a trace moves to a table that has its spans already, and a head without spans to one that has a
+/// part's; both have tags and an assessment by calls. The move takes them in twice, and in between a client
+/// deletes one tag there and the assessment, and sets the other tag anew.
+/// Guarantees: what calls said comes along; the second time it undoes nothing of what was said in between.
+#[test]
+fn what_calls_said_moves_with_a_trace_whose_spans_are_there() {
+    let (source, target) = (Fixture::new(), Fixture::new());
+    let mut from = source.writer("a");
+    let mut to = target.writer("a");
+    from.commit_epoch(1, &[draft(1, 0..2)]).unwrap();
+    let assessment = tracelake_model::Assessment {
+        assessment_id: "a-1".to_owned(),
+        ..tracelake_model::Assessment::default()
+    };
+    let said = vec![
+        set("kept", "1"),
+        set("gone", "1"),
+        TraceChange::PutAssessment(Box::new(assessment)),
+        TraceChange::LinkRun { run_id: "r".to_owned() },
+    ];
+    from.commit_epoch(2, &[changes(1, said.clone())]).unwrap();
+    to.commit_epoch(1, &[draft(1, 0..2), draft(2, 0..2)]).unwrap();
+    let path = from.data_files().unwrap().remove(0);
+    let found = from.rows_of(&ExperimentId::default_experiment(), &path).unwrap();
+    let rows: Vec<u64> = found.rows.into_iter().map(|(row, _)| row).collect();
+    let mut moving = from.locate(&path, &rows).unwrap().traces;
+    // As a head is whose spans are all in parts.
+    moving.push(TraceDraft { spans: Vec::new(), ..changes(2, said) });
+    let absorbed = to.absorb(&moving).unwrap();
+    assert_eq!((absorbed.amended, absorbed.unchanged), (2, 0));
+    let info = |trace: u128| {
+        let rows: Vec<TraceDraft> =
+            target.batches().iter().flat_map(|batch| rebuild_traces(batch).unwrap()).collect();
+        let row = rows.into_iter().find(|row| row.trace_id == draft(trace, 0..1).trace_id).unwrap();
+        assert_eq!(row.spans.len(), 2);
+        row.info.unwrap()
+    };
+    for trace in 1..=2 {
+        assert_eq!(info(trace), changes_of(&moving, trace));
+    }
+    let between = || {
+        vec![
+            set("kept", "2"),
+            TraceChange::DeleteTag { key: "gone".to_owned() },
+            TraceChange::DeleteAssessment { assessment_id: "a-1".to_owned() },
+        ]
+    };
+    to.commit_epoch(2, &[changes(1, between()), changes(2, between())]).unwrap();
+    let before = [info(1), info(2)];
+    assert_eq!(to.absorb(&moving).unwrap().unchanged, 2);
+    assert_eq!([info(1), info(2)], before);
+    assert_eq!(before[0].tags.get("kept").map(String::as_str), Some("2"));
+}
+
+/// What was said of a trace among `traces`.
+fn changes_of(traces: &[TraceDraft], trace: u128) -> TraceInfo {
+    let trace_id = draft(trace, 0..1).trace_id;
+    traces.iter().find(|one| one.trace_id == trace_id).unwrap().info.clone().unwrap()
 }
 
 /// Scenario: one archiver appends traces; another amends one and deletes one; a file is taken out by

@@ -1,7 +1,6 @@
 //! A row is a function of what was sent: the same requests, cut, repeated, flushed, carried over and
 //! put back by chance, end in the same row. A history follows from its seed.
 
-mod random;
 mod requests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,8 +9,8 @@ use arrow::array::{Array, RecordBatch};
 use tracelake_decode::{DecodedRecord, decode_record};
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{TraceChange, TraceId};
+use tracelake_testkit::Random;
 
-use self::random::Random;
 use self::requests::{Request, TestSpan, records, requests, table};
 use crate::assemble::{Assembler, SettleRules, Take};
 use crate::commit::merge::{Age, Amended, amend};

@@ -10,8 +10,7 @@ use tracelake_decode::{
 use tracelake_model::{
     Assessment, ExperimentId, Limits, TableName, TraceChange, TraceChanges, TraceId,
 };
-
-use super::random::Random;
+use tracelake_testkit::Random;
 
 /// A request, before it is cut.
 #[derive(Clone, Debug)]

@@ -56,4 +56,4 @@ pub(crate) fn put_version(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

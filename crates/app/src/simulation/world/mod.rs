@@ -15,13 +15,13 @@ use tracelake_decode::{DecodedRecord, Route};
 use tracelake_journal::RecordBytes;
 use tracelake_lake::{Lake, Table, TableSnapshot, TraceDraft};
 use tracelake_testkit::FakeClock;
+use tracelake_testkit::Random;
 
 use super::archiver::{Answer, Archiver, Setting};
 use super::clients::{Request, Trace, compose, record, traces};
 use super::faults::{Fault, FaultCounts};
 use super::ground::{Ground, MAX_ARCHIVERS};
 use super::history::History;
-use super::random::Random;
 use super::store::{Objects, SimulatedStore, store_root};
 use crate::archive::Archive;
 use crate::broken::Broken;
@@ -90,7 +90,7 @@ impl<'a> World<'a> {
         let clock = Arc::new(FakeClock::default());
         // In folders, all archivers are processes of one machine; with an object store each has its own.
         let in_folders = random.chance(45);
-        let seed = random.next();
+        let seed = random.bits();
         let tables = ground.archives.first().map(|archive| archive.folder.tables_folder());
         let objects = match tables.filter(|_| in_folders) {
             Some(tables) => Objects::in_folder(&tables, seed),
@@ -122,7 +122,7 @@ impl<'a> World<'a> {
                     checkpoint_every,
                     broken,
                 };
-                Archiver::new(setting, random.next())
+                Archiver::new(setting, random.bits())
             })
             .collect();
         let traces = traces(&mut random, archiver_count, table_count);
@@ -201,7 +201,7 @@ impl<'a> World<'a> {
             if self.random.chance(50) {
                 death = Some((self.random.below(40) as u64, self.random.chance(50)));
             } else {
-                fault = Some((Fault::KillAtPut, self.random.below(3) as u64, self.random.next()));
+                fault = Some((Fault::KillAtPut, self.random.below(3) as u64, self.random.bits()));
             }
         }
         let mut meanwhile = Vec::new();

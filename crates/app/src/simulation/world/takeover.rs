@@ -26,7 +26,7 @@ impl World<'_> {
             .filter(|owner| self.archivers.get(*owner).is_some_and(Archiver::is_alive))
             .collect();
         let Some(at) = self.random.pick(&owners).filter(|_| 0 < others) else { return };
-        let (count, choice) = (self.random.below(OPERATIONS) as u64, self.random.next());
+        let (count, choice) = (self.random.below(OPERATIONS) as u64, self.random.bits());
         match choice % 4 {
             0 => {}
             1 | 2 => self.with(at, |archiver| archiver.arm(Fault::KillAtVersion, 0, choice >> 8)),

@@ -150,7 +150,7 @@ impl World<'_> {
 
     pub(super) fn meet_fault(&mut self, at: usize) {
         let Some(fault) = self.random.pick(&self.menu) else { return };
-        let (after, choice) = (self.random.below(4) as u64, self.random.next());
+        let (after, choice) = (self.random.below(4) as u64, self.random.bits());
         let Some(archiver) = self.archivers.get_mut(at) else { return };
         match fault {
             Fault::Kill | Fault::KillInRecovery => {
