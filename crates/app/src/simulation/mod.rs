@@ -19,4 +19,5 @@ mod runner;
 mod store;
 mod world;
 
+mod replay_tests;
 mod tests;
