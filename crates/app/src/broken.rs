@@ -26,6 +26,9 @@ pub(crate) enum Step {
     /// The syncs of the folders of tables.
     #[cfg(test)]
     TableSync,
+    /// The sync of a log before it is believed that something is not there any more.
+    #[cfg(test)]
+    AbsenceSync,
     /// The sync of a checkpoint before it is named.
     #[cfg(test)]
     CheckpointSync,

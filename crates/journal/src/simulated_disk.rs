@@ -33,6 +33,7 @@ pub(crate) struct State {
     pub(crate) files: Vec<FileState>,
     /// Which life of a process: handles of an earlier one are dead.
     pub(crate) boot: u64,
+    pub(crate) power_cuts: u64,
     pub(crate) locked: bool,
     pub(crate) operations: u64,
     pub(crate) end_at: Option<(u64, End)>,
@@ -239,6 +240,7 @@ impl State {
     }
 
     fn lose_power(&mut self) {
+        self.power_cuts += 1;
         for change in std::mem::take(&mut self.unsynced) {
             if self.below(2) == 0 {
                 let is_folder = matches!(change, NameChange::CreateFolder(_));

@@ -141,6 +141,14 @@ impl SimulatedFs {
         state.files.get(file).map(|file| file.cached.clone())
     }
 
+    /// The names of the files of a folder, as a reader sees them.
+    #[must_use]
+    pub fn names(&self, folder: &Path) -> Vec<String> {
+        let state = self.state();
+        let files = state.names.keys().filter(|path| path.parent() == Some(folder));
+        files.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
+    }
+
     /// Replaces a file, durably: damage by hand.
     pub fn set_contents(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.state();
@@ -299,9 +307,9 @@ impl JournalFs for SimulatedFs {
         })
     }
 
-    /// Each life counts as a start of the machine: a process that ends here did not die of a record.
+    /// The same while the power stays on.
     fn boot(&self) -> String {
-        self.state().boot.to_string()
+        self.state().power_cuts.to_string()
     }
 
     fn random(&self) -> u64 {

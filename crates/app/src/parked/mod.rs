@@ -28,8 +28,8 @@ use crate::pipeline::write_file;
 /// Version of [`Reason`].
 const VERSION: u32 = 1;
 
-const HEADER: &str = ".header.json";
-const PAYLOAD: &str = ".payload";
+pub(crate) const HEADER: &str = ".header.json";
+pub(crate) const PAYLOAD: &str = ".payload";
 const REASON: &str = ".reason.json";
 
 /// What an entry is.
@@ -210,6 +210,24 @@ pub(crate) fn read_record(
         Ok::<_, io::Error>(bytes.into())
     };
     Ok(Some(RecordBytes { header: read(HEADER)?, payload: read(PAYLOAD)? }))
+}
+
+/// Whether this record is set aside under this name.
+pub(crate) fn holds(
+    fs: &dyn JournalFs,
+    folder: &Path,
+    name: &str,
+    record: &RecordBytes,
+) -> io::Result<bool> {
+    let is_same = |extension: &str, expected: &[u8]| {
+        let mut bytes = Vec::new();
+        match fs.open_read(&folder.join(format!("{name}{extension}"))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file?.read_to_end(&mut bytes)?,
+        };
+        Ok::<_, io::Error>(bytes == expected)
+    };
+    Ok(is_same(HEADER, &record.header)? && is_same(PAYLOAD, &record.payload)?)
 }
 
 /// Deletes an entry whose record is in the journal again, durably.

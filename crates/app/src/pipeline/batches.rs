@@ -2,7 +2,7 @@
 
 use tracelake_journal::{Damage, JournalError, RecordBytes, RecordReader};
 
-use super::replay_mark::{Origin, Records, Stage};
+use super::replay_mark::{Deaths, Origin, Records};
 
 /// Records that are taken in together when an earlier start ended at one of them, at most.
 const FEW_RECORDS: u64 = 32;
@@ -20,8 +20,8 @@ pub(super) struct Care {
     pub(super) died_at: Option<Records>,
     /// Through which segment few are taken in at a time: the carry, and the segments up to there.
     pub(super) through: Option<u64>,
-    /// Places in files up to and with which records are taken in together, since an epoch brought
-    /// them to a table together.
+    /// Places in files that a part ends at, since an epoch brought what precedes them to a table. Up to
+    /// there records are taken in together, but for those that a start ended at.
     pub(super) together: Vec<(Origin, u64)>,
 }
 
@@ -40,12 +40,10 @@ pub(super) struct Batches {
 
 impl Care {
     /// How often a start ended at this record alone.
-    pub(super) fn deaths_at(&self, origin: Origin, place: u64) -> u32 {
+    pub(super) fn deaths_at(&self, origin: Origin, place: u64) -> Deaths {
         let alone =
             |died: &&Records| died.origin == origin && died.first == place && died.count == 1;
-        let died = self.died_at.as_ref().filter(alone);
-        // Of a death while the journal was written to, the record knows nothing.
-        died.map_or(0, |died| died.deaths + u32::from(died.stage == Stage::AtWork))
+        self.died_at.as_ref().filter(alone).map_or_else(Deaths::default, |died| died.deaths)
     }
 
     /// The same where the records of `from` are now those of `to`, at places `by` higher; those that
@@ -75,22 +73,22 @@ impl Care {
 
     /// How many records and bytes from this place on, and the last place that may be among them.
     fn limit(&self, origin: Origin, place: u64) -> (u64, u64, u64) {
-        if let Some(last) = self.ends(origin).filter(|end| place <= *end).min() {
-            return (u64::MAX, u64::MAX, last);
+        let end = self.ends(origin).filter(|end| place <= *end).min();
+        let died = self.died_at.as_ref().filter(|died| died.origin == origin);
+        if let Some(died) = died.filter(|died| (died.first..=died.last).contains(&place)) {
+            let last = end.map_or(died.last, |end| end.min(died.last));
+            return ((died.count / PARTS).max(1), u64::MAX, last);
+        }
+        // Those that a start ended at are not joined with others before them.
+        let before = died.filter(|died| place < died.first);
+        let last = before.map_or(u64::MAX, |died| died.first.saturating_sub(1));
+        if let Some(end) = end {
+            return (u64::MAX, u64::MAX, end.min(last));
         }
         let few = match origin {
             Origin::Carry(_) => self.through.is_some(),
             Origin::Segment(number) => self.through.is_some_and(|through| number <= through),
         };
-        let within =
-            |died: &&Records| died.origin == origin && (died.first..=died.last).contains(&place);
-        if let Some(died) = self.died_at.as_ref().filter(within) {
-            return ((died.count / PARTS).max(1), u64::MAX, died.last);
-        }
-        // Those that a start ended at are not joined with others before them.
-        let before =
-            self.died_at.as_ref().filter(|died| died.origin == origin && place < died.first);
-        let last = before.map_or(u64::MAX, |died| died.first.saturating_sub(1));
         if few { (FEW_RECORDS, FEW_BYTES, last) } else { (u64::MAX, u64::MAX, last) }
     }
 }

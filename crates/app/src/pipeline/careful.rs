@@ -5,9 +5,10 @@
 //! committed: the carry and the segments up to the one that it died at are taken in few records at
 //! a time, each part committed whole before the next is read. Of a part that a start dies at, the
 //! next start takes an eighth at a time. A record that three starts died at when it was taken in alone
-//! is set aside ([`crate::parked`]); all others go on into their tables. A death while the journal is
-//! written to counts for no record, nor does one after the process was asked to stop, nor one with the
-//! machine: so kills from outside do not add up to three.
+//! is set aside ([`crate::parked`]); all others go on into their tables. Of deaths while the journal, the
+//! ledger or a plan is written to, where a start spends most of its time, it takes eight: so kills from outside do
+//! not add up to what sets a record aside. A death after the process was asked to stop counts for no record, nor
+//! does one with the machine.
 //!
 //! # Epochs of parts
 //!
@@ -27,32 +28,31 @@
 //! Segments from that of `p` on stay, also those with numbers below `n`; the first ordinary epoch
 //! after the replay stands for all of them.
 //!
+//! A start may die when a part is in one of its tables and not in another. The next one takes in less
+//! of that part at a time, and leaves out what the first table has. Until it is through the part, no
+//! epoch is noted, so that the plan which says so stays: the parts of a part are looked up as well
+//! when that start dies, and a record that is set aside by then is known by its entry.
+//!
+//! A table that cannot be asked what it has does not hold up the replay: its epochs are in doubt
+//! ([`super::doubts`]), it gets no other one, and no epoch is noted until it answers.
+//!
 //! Epochs of the time before have plans too. A trace that settled in such an epoch settled with all
 //! that segments up to its number say of it; so what of it is taken in from there is taken out at
 //! once, when the table has the epoch.
 
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::time::Duration;
 
 use tracelake_journal::{
     Damage, DamageKind, JournalError, JournalFs, RecordBytes, RecordReader, SegmentNumber,
 };
 use tracelake_model::{TableName, TraceId};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::arrival::Arrival;
 use super::batches::{Batches, Care, Placed};
-use super::plans::PlannedTable;
-use super::replay_mark::{At, Origin, PartDone, Position, Records, Stage};
+use super::replay_mark::{At, Deaths, Origin, PartDone, Position, Records, Stage};
 use super::{Pipeline, Scope};
 use crate::parked::{self, Kind, Reason};
-
-/// Starts that may end at one record before it is set aside.
-const DEATHS_AT_A_RECORD: u32 = 3;
-
-/// Waits for a table that cannot say what it has.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What is left of an earlier process.
 #[derive(Debug)]
@@ -63,27 +63,57 @@ pub(super) struct Backlog {
     pub(super) segments: Vec<SegmentNumber>,
     /// How far they are done, where an earlier replay by parts got into them.
     pub(super) position: Option<Position>,
-    /// The first epoch of that replay.
-    pub(super) first_part: Option<u64>,
 }
 
 /// What an epoch of a replay by parts leaves undone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Undone {
     pub(super) position: Position,
-    /// The first epoch of this replay.
-    pub(super) first_part: u64,
     /// A carry of which records from this place on are not taken in.
     pub(super) carry: Option<(SegmentNumber, u64)>,
+    /// Whether that is within a part that an earlier epoch brought to one of its tables: then it is not
+    /// noted, and that epoch's plan stays.
+    pub(super) is_within_part: bool,
 }
 
-/// Traces that an epoch brought to a table with all that precedes a position.
+/// Traces that an epoch brought to a table, or may have, with all that precedes a position.
 #[derive(Debug)]
 struct Known {
+    epoch: SegmentNumber,
+    table: TableName,
     until: Position,
-    /// Place in the carry that precedes it too; all of it do, unless the epoch stood for a part.
-    carry_through: u64,
+    /// Place in the carry that precedes it too; `None` is all of it.
+    carry_through: Option<u64>,
+    /// Whether the epoch stood for a part.
+    is_part: bool,
     traces: Vec<TraceId>,
+}
+
+/// How far a start has taken in what is left.
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    position: Position,
+    /// The last record of the carry, by its place in the file that the start found; `None` is all of it.
+    carry: Option<u64>,
+}
+
+impl Known {
+    /// Whether the epoch stands for all that was reached.
+    fn covers(&self, reached: Reached) -> bool {
+        match reached.carry {
+            Some(place) => self.carry_through.is_none_or(|through| place <= through),
+            None => reached.position.is_within(self.until),
+        }
+    }
+
+    /// Whether all was reached that the epoch stands for.
+    fn is_passed(&self, reached: Reached) -> bool {
+        let carry = match (self.carry_through, reached.carry) {
+            (Some(through), Some(place)) => through <= place,
+            _ => true,
+        };
+        carry && self.until.is_within(reached.position)
+    }
 }
 
 impl Position {
@@ -103,7 +133,6 @@ struct Parts {
     care: Care,
     known: Vec<Known>,
     position: Position,
-    first_part: Option<u64>,
     carry: Option<CarryLeft>,
     arrival: Arrival,
 }
@@ -139,12 +168,12 @@ impl Pipeline {
         let first = backlog.segments.first().copied();
         let first = first.unwrap_or_else(|| self.journal.active_segment());
         let position = backlog.position.unwrap_or(Position::at_segment(first));
-        let Backlog { carry, segments, first_part, .. } = backlog;
+        let Backlog { carry, segments, .. } = backlog;
         let mut care = care;
         let known = self.look_up_plans(pending, carry, &mut care);
         let carry = carry.map(|file| CarryLeft { file, place: 0, original: file, taken: 0 });
         let arrival = Arrival::default();
-        let mut parts = Parts { care, known, position, first_part, carry, arrival };
+        let mut parts = Parts { care, known, position, carry, arrival };
         info!(segments = segments.len(), through = ?parts.care.through, "replaying the journal by parts");
         self.carry_by_parts(&mut parts)?;
         for segment in segments {
@@ -153,8 +182,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Which traces of earlier plans are in their tables. What is not is struck out. A part that is
-    /// in one is taken in as a whole again, so that it is through before its plan is forgotten.
+    /// Which traces of earlier plans are in their tables, or may be. What is not is struck out. A part
+    /// that is in one is taken in as a whole again, unless a start died at some of it.
     fn look_up_plans(
         &mut self,
         pending: &[PartDone],
@@ -166,50 +195,45 @@ impl Pipeline {
             let part = pending.iter().find(|part| part.epoch == epoch.get());
             let whole = Position { segment: epoch.get(), after: u64::MAX };
             let until = part.map_or(whole, |part| part.position);
-            let carry_through = part.and_then(|part| part.carry_through).unwrap_or(u64::MAX);
+            let (is_part, carry_through) =
+                (part.is_some(), part.and_then(|part| part.carry_through));
             for (table, planned) in self.plans.tables(epoch) {
-                if self.has_planned(epoch, &table, &planned) {
-                    match (part.map(|part| part.carry_through), carry) {
-                        (None, _) | (Some(Some(_)), None) => {}
-                        (Some(Some(place)), Some(carry)) => {
-                            care.together.push((Origin::Carry(carry.get()), place));
-                        }
-                        (Some(None), _) => {
-                            care.together.push((Origin::Segment(until.segment), until.after));
-                        }
-                    }
-                    known.push(Known { until, carry_through, traces: planned.traces });
-                } else {
+                if !self.may_have_planned(epoch, &table, &planned) {
                     self.plans.strike(epoch, &table);
+                    continue;
                 }
+                match (is_part, carry_through, carry) {
+                    (false, ..) | (true, Some(_), None) => {}
+                    (true, Some(place), Some(carry)) => {
+                        care.together.push((Origin::Carry(carry.get()), place));
+                    }
+                    (true, None, _) => {
+                        care.together.push((Origin::Segment(until.segment), until.after));
+                    }
+                }
+                let traces = planned.traces;
+                known.push(Known { epoch, table, until, carry_through, is_part, traces });
             }
         }
         known
     }
 
-    /// Waits until the table answers: nothing may be committed before that is known.
-    fn has_planned(&self, epoch: SegmentNumber, table: &TableName, planned: &PlannedTable) -> bool {
-        if self.broken.leaves_out_txn() {
-            return false;
-        }
-        let mut wait = FIRST_WAIT;
-        loop {
-            match self.writers.has_epoch(table, &planned.mark(epoch)) {
-                Ok(is_in) => return is_in,
-                Err(fault) if self.mark.set_apart(table).is_some() => {
-                    // It gets nothing in this life; what it has is known by its content later.
-                    warn!(%table, error = %fault, "not known whether an epoch is in");
-                    return false;
-                }
-                Err(fault) => {
-                    warn!(%table, error = %fault, ?wait, "the replay waits for a table");
-                    self.health.say("replay", Some(format!("table {table}: {fault}")));
-                    // Made within the runtime, whose timer it needs.
-                    self.handle.block_on(async { tokio::time::sleep(wait).await });
-                    wait = (wait * 2).min(LONGEST_WAIT);
-                }
+    /// Takes out of what was taken in what tables have by earlier plans, or may have. Returns whether
+    /// this is within a part that is in one of its tables.
+    fn take_out_known(&mut self, parts: &Parts, reached: Reached) -> bool {
+        let mut is_within_part = false;
+        for known in &parts.known {
+            if self.plans.mark(known.epoch, &known.table).is_none() {
+                // Its table was asked again meanwhile, and does not have it.
+                continue;
+            }
+            is_within_part |= known.is_part && !known.is_passed(reached);
+            if known.covers(reached) {
+                let traces = self.assembler.take_out(&known.traces);
+                self.doubts.collect(&known.table, known.epoch, traces);
             }
         }
+        is_within_part
     }
 
     fn carry_by_parts(&mut self, parts: &mut Parts) -> anyhow::Result<()> {
@@ -288,30 +312,28 @@ impl Pipeline {
         };
         let epoch = self.handle.block_on(self.journal.rotate())?;
         let position = parts.position;
-        let first_part = *parts.first_part.get_or_insert(epoch.get());
-        let carry_through = matches!(origin, Origin::Carry(_)).then_some(last);
-        let part = PartDone { epoch: epoch.get(), position, first_part, carry_through };
-        self.mark.take_on_part(at, part)?;
-        if count == 1 && DEATHS_AT_A_RECORD <= deaths {
+        let (carry_through, reached_carry) = match origin {
+            // As it was when the plans were made.
+            Origin::Carry(_) => {
+                let shift = parts.carry.map_or(0, |left| left.shift());
+                (Some(last), Some(last.saturating_sub_signed(shift)))
+            }
+            Origin::Segment(_) => (None, None),
+        };
+        self.mark.take_on_part(at, PartDone { epoch: epoch.get(), position, carry_through })?;
+        if count == 1 && deaths.are_its_own() {
             self.park_killer(&batch, origin, deaths)?;
         } else {
             for (place, record) in batch {
-                self.take_record(&record, origin, place, &mut parts.arrival)?;
+                if !self.is_aside(&record, origin, place)? {
+                    self.take_record(&record, origin, place, &mut parts.arrival)?;
+                }
             }
         }
-        // As it was when the plan was made.
-        let shift = parts.carry.map_or(0, |left| left.shift());
-        for known in &parts.known {
-            let covers = match origin {
-                Origin::Carry(_) => last.saturating_sub_signed(shift) <= known.carry_through,
-                Origin::Segment(_) => position.is_within(known.until),
-            };
-            if covers {
-                drop(self.assembler.take_out(&known.traces));
-            }
-        }
+        let reached = Reached { position, carry: reached_carry };
+        let is_within_part = self.take_out_known(parts, reached);
         let carry = parts.carry.map(|left| (left.file, left.place));
-        self.undone = Some(Undone { position, first_part, carry });
+        self.undone = Some(Undone { position, carry, is_within_part });
         let scope = if few.is_some() { Scope::Everything } else { Scope::Settled };
         let passed = parts.arrival.passed_nano;
         if let Err(fault) = self.settle_and_commit(epoch, scope, passed) {
@@ -321,8 +343,11 @@ impl Pipeline {
         Ok((self.noted == Some(epoch)).then_some((epoch, self.carried)))
     }
 
-    fn park_killer(&self, batch: &[Placed], origin: Origin, deaths: u32) -> anyhow::Result<()> {
-        let why = format!("{deaths} starts ended when it was taken in, alone");
+    fn park_killer(&self, batch: &[Placed], origin: Origin, deaths: Deaths) -> anyhow::Result<()> {
+        let Deaths { at_work, between } = deaths;
+        let why = format!(
+            "{at_work} starts ended when it was taken in, alone, and {between} when that was written down"
+        );
         for (place, record) in batch {
             self.park(record, origin, *place, why.clone())?;
         }
@@ -337,11 +362,7 @@ impl Pipeline {
         place: u64,
         why: String,
     ) -> anyhow::Result<()> {
-        let file = match origin {
-            Origin::Carry(number) => carry_name(SegmentNumber::new(number)),
-            Origin::Segment(number) => format!("segment-{number:020}.journal"),
-        };
-        let reason = Reason::new(Kind::Record, why, file, place);
+        let reason = reason(origin, place, why);
         let folder = self.archive.folder.parked();
         let name = parked::park(self.fs.as_ref(), &folder, &reason, record)?;
         error!(
@@ -350,6 +371,12 @@ impl Pipeline {
             "a record that was acknowledged is set aside: `tracelake parked --help`"
         );
         Ok(())
+    }
+
+    /// Whether a record was set aside by an earlier start that did not come to note that.
+    fn is_aside(&self, record: &RecordBytes, origin: Origin, place: u64) -> io::Result<bool> {
+        let name = reason(origin, place, String::new()).name();
+        parked::holds(self.fs.as_ref(), &self.archive.folder.parked(), &name, record)
     }
 
     /// Keeps the bytes of a file that are no record though they should be some: the file will be
@@ -386,8 +413,12 @@ impl Pipeline {
     }
 }
 
-fn carry_name(number: SegmentNumber) -> String {
-    format!("carry-{:020}.journal", number.get())
+fn reason(origin: Origin, place: u64, why: String) -> Reason {
+    let file = match origin {
+        Origin::Carry(number) => format!("carry-{number:020}.journal"),
+        Origin::Segment(number) => format!("segment-{number:020}.journal"),
+    };
+    Reason::new(Kind::Record, why, file, place)
 }
 
 /// The bytes of a damaged stretch, as far as they are there.

@@ -14,7 +14,8 @@ use tracelake_model::{ExperimentId, Limits, TableName};
 use super::batches::Care;
 use super::epoch_file::read_epoch;
 use super::replay_mark::{
-    At, DEATHS_AT_A_TABLE, LastWords, Origin, PartDone, Position, Records, ReplayMark, Stage,
+    At, DEATHS_AT_A_TABLE, Deaths, LastWords, Origin, PartDone, Position, Records, ReplayMark,
+    Stage,
 };
 use crate::config::{Overrides, Settings, Span};
 use crate::faults::poison_of_tests;
@@ -182,8 +183,15 @@ async fn a_kill_from_outside_is_not_taken_for_poison() {
     let mark = ReplayMark::new(Arc::clone(&fs), &folder);
     let origin = Origin::Segment(1);
     let stage = Stage::AtWork;
-    let alone =
-        Records { origin, first: second, last: second, count: 1, deaths: 0, stage, through: 1 };
+    let alone = Records {
+        origin,
+        first: second,
+        last: second,
+        count: 1,
+        deaths: Deaths::default(),
+        stage,
+        through: 1,
+    };
     mark.take_on(At::Records(alone)).unwrap();
     let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
     assert_eq!((deaths, names_of_parked(&folder).len()), (0, 0));
@@ -195,7 +203,7 @@ async fn a_kill_from_outside_is_not_taken_for_poison() {
 
 /// Scenario: a start took a record in alone twice, and was killed while the journal was written to, or
 /// with the machine, or after it was asked to stop.
-/// Guarantees: neither counts against the record.
+/// Guarantees: the first counts for itself, which takes eight; the others do not count.
 #[test]
 fn deaths_beside_a_record_do_not_count_against_it() {
     let held = tempfile::tempdir().unwrap();
@@ -203,18 +211,22 @@ fn deaths_beside_a_record_do_not_count_against_it() {
     std::fs::create_dir(folder.journal()).unwrap();
     let origin = Origin::Segment(1);
     let stage = Stage::AtWork;
-    let alone = Records { origin, first: 60, last: 60, count: 1, deaths: 1, stage, through: 1 };
+    let before = Deaths { at_work: 1, between: 6 };
+    let alone =
+        Records { origin, first: 60, last: 60, count: 1, deaths: before, stage, through: 1 };
+    let at_work = Some(Deaths { at_work: 2, between: 6 });
+    let between = Some(Deaths { at_work: 1, between: 7 });
     let deaths = || {
         let words = ReplayMark::new(Arc::new(RealFs), &folder).read().unwrap();
         Care::after(words.at, None).map(|care| care.deaths_at(origin, 60))
     };
     let mark = ReplayMark::new(Arc::new(RealFs), &folder);
     mark.take_on(At::Records(alone.clone())).unwrap();
-    assert_eq!(deaths(), Some(2));
+    assert_eq!(deaths(), at_work);
     mark.enter(Stage::Between).unwrap();
-    assert_eq!(deaths(), Some(1));
+    assert_eq!(deaths(), between);
     mark.enter(Stage::AtWork).unwrap();
-    assert_eq!(deaths(), Some(2));
+    assert_eq!(deaths(), at_work);
     let text = std::fs::read_to_string(folder.replay_mark()).unwrap();
     let boot = RealFs.boot();
     if !boot.is_empty() {
@@ -222,13 +234,69 @@ fn deaths_beside_a_record_do_not_count_against_it() {
         let json = json.replace(&boot, "another");
         let crc = crc32c::crc32c(json.as_bytes());
         std::fs::write(folder.replay_mark(), format!("{crc:08x} {json}")).unwrap();
-        assert_eq!(deaths(), Some(1), "the machine went down with it");
+        assert_eq!(deaths(), Some(before), "the machine went down with it");
         std::fs::write(folder.replay_mark(), text).unwrap();
     }
     mark.stop().unwrap();
     assert_eq!(deaths(), None);
     mark.take_on(At::Records(alone)).unwrap();
     assert_eq!(deaths(), None, "it was asked to stop before it went on");
+}
+
+/// Scenario: a start took a record in alone, and died while it opened a table; the next one opens that
+/// table too and dies later.
+/// Guarantees: the first death is the table's alone, and the second one nobody's: no record is found that
+/// was not taken on.
+#[test]
+fn a_death_at_a_table_is_not_one_at_the_record_as_well() {
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    std::fs::create_dir(folder.journal()).unwrap();
+    let table: TableName = "a.b.slow".parse().unwrap();
+    let mark = || ReplayMark::new(Arc::new(RealFs), &folder);
+    let deaths = Deaths { at_work: 2, between: 0 };
+    let (origin, stage) = (Origin::Segment(1), Stage::AtWork);
+    let alone =
+        At::Records(Records { origin, first: 60, last: 60, count: 1, deaths, stage, through: 1 });
+    let first = mark();
+    first.take_on(alone.clone()).unwrap();
+    let died = || first.open_table::<()>(&table, || panic!("deadly"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(died)).is_err());
+    let second = mark();
+    assert_eq!(second.read().unwrap().at, Some(alone));
+    second.open_table(&table, || ());
+    let third = mark();
+    assert_eq!(third.read().unwrap().at, None);
+    assert_eq!(third.set_apart(&table), None);
+}
+
+/// Scenario: starts took a record in alone and ended while what it led to was written down: eight, or seven.
+/// Guarantees: after the eighth it is set aside and the others get into the table; before that it gets there
+/// too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_written_down_is_set_aside() {
+    for (between, parked) in [(7, 1), (6, 0)] {
+        let held = tempfile::tempdir().unwrap();
+        let folder = DataFolder::new(held.path()).unwrap();
+        let settings = settings(true);
+        let table = settings.default_table.clone();
+        let records: Vec<RecordBytes> = (1..=3).map(|trace| record(&table, trace, "x")).collect();
+        leave(&folder, &[&records]).await;
+        let segment = SegmentNumber::new(1);
+        let mut reader = tracelake_journal::read_segment(&folder.journal(), segment).unwrap();
+        reader.by_ref().take(2).for_each(|record| drop(record.unwrap()));
+        let second = reader.last_sequence().unwrap().get();
+        let (origin, stage) = (Origin::Segment(1), Stage::Between);
+        let deaths = Deaths { at_work: 0, between };
+        let alone =
+            Records { origin, first: second, last: second, count: 1, deaths, stage, through: 1 };
+        ReplayMark::new(Arc::new(RealFs), &folder).take_on(At::Records(alone)).unwrap();
+        let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
+        assert_eq!((deaths, names_of_parked(&folder).len()), (0, parked));
+        Service::flush(&service.commands).await.unwrap();
+        assert_eq!(rows(&folder, &table), 3 - parked as u64);
+        service.stop().await.unwrap();
+    }
 }
 
 /// Scenario: records of a carry are those of another file after each part that is noted; what a start
@@ -238,19 +306,20 @@ fn deaths_beside_a_record_do_not_count_against_it() {
 fn a_place_moves_with_its_record() {
     let (old, new) = (Origin::Carry(5), Origin::Carry(9));
     let stage = Stage::AtWork;
-    let died = Records { origin: old, first: 3, last: 3, count: 1, deaths: 1, stage, through: 1 };
+    let deaths = Deaths { at_work: 2, between: 0 };
+    let died = Records { origin: old, first: 3, last: 3, count: 1, deaths, stage, through: 1 };
     let together = vec![(old, 2), (old, 7), (Origin::Segment(4), 80)];
     let care = Care { died_at: Some(died), through: Some(1), together };
     let moved = care.moved(old, new, -3);
     assert_eq!(
         (moved.deaths_at(new, 0), moved.deaths_at(new, 1), moved.deaths_at(old, 3)),
-        (2, 0, 0)
+        (deaths, Deaths::default(), Deaths::default())
     );
     assert_eq!(moved.together, [(new, 4), (Origin::Segment(4), 80)]);
     let moved = care.moved(old, new, -4);
-    assert_eq!((moved.died_at.clone(), moved.deaths_at(new, 0)), (None, 0));
+    assert_eq!((moved.died_at.clone(), moved.deaths_at(new, 0)), (None, Deaths::default()));
     let moved = care.moved(old, new, 2);
-    assert_eq!((moved.deaths_at(new, 5), moved.deaths_at(new, 3)), (2, 0));
+    assert_eq!((moved.deaths_at(new, 5), moved.deaths_at(new, 3)), (deaths, Deaths::default()));
 }
 
 /// Scenario: starts in a row ended while they opened one table; the next one finds traces for it and for
@@ -347,7 +416,6 @@ fn a_mark_is_read_back_or_known_to_be_damaged() {
     let part = |epoch| PartDone {
         epoch,
         position: Position { segment: 3, after: 77 },
-        first_part: 9,
         carry_through: None,
     };
     let first = mark();
@@ -369,11 +437,11 @@ fn a_mark_is_read_back_or_known_to_be_damaged() {
         let words = mark().read().unwrap();
         assert_eq!((words.done, words.at), (None, None), "byte {at}");
     }
-    let later = r#"{"version":2,"other":true}"#;
+    let later = r#"{"version":3,"other":true}"#;
     let later = format!("{:08x} {later}\n", crc32c::crc32c(later.as_bytes()));
     std::fs::write(&path, &later).unwrap();
     let refused = mark().read().unwrap_err().to_string();
-    assert!(refused.contains("version 2"), "{refused}");
+    assert!(refused.contains("version 3"), "{refused}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), later);
 
     std::fs::write(&path, &whole).unwrap();

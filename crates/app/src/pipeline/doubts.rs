@@ -12,6 +12,7 @@ use tracelake_model::{TableName, TraceId};
 use tracing::{info, warn};
 
 use super::Pipeline;
+use super::plans::PlannedTable;
 
 /// The traces in doubt.
 #[derive(Debug, Default)]
@@ -24,6 +25,7 @@ pub(super) struct Doubt {
     pub(super) table: TableName,
     pub(super) epoch: SegmentNumber,
     pub(super) mark: EpochMark,
+    /// The older pieces of a trace first.
     pub(super) traces: Vec<TraceDraft>,
 }
 
@@ -34,6 +36,19 @@ impl Doubts {
 
     pub(super) fn add(&mut self, doubt: Doubt) {
         self.epochs.push(doubt);
+    }
+
+    /// Keeps what an epoch in doubt may have brought to a table; drops what one brought for sure.
+    pub(super) fn collect(
+        &mut self,
+        table: &TableName,
+        epoch: SegmentNumber,
+        traces: Vec<TraceDraft>,
+    ) {
+        let mut epochs = self.epochs.iter_mut();
+        if let Some(doubt) = epochs.find(|doubt| doubt.epoch == epoch && doubt.table == *table) {
+            doubt.traces.extend(traces);
+        }
     }
 
     pub(super) fn tables(&self) -> impl Iterator<Item = &TableName> {
@@ -62,6 +77,38 @@ impl Doubt {
 }
 
 impl Pipeline {
+    /// Whether a table has a planned epoch, or may have: where it cannot be asked now, the epoch is in
+    /// doubt, and takes no other traces until they are collected.
+    pub(super) fn may_have_planned(
+        &mut self,
+        epoch: SegmentNumber,
+        table: &TableName,
+        planned: &PlannedTable,
+    ) -> bool {
+        if self.broken.leaves_out_txn() {
+            return false;
+        }
+        let mark = planned.mark(epoch);
+        if !self.doubts.tables().any(|doubtful| doubtful == table) {
+            match self.writers.has_epoch(table, &mark) {
+                Ok(is_in) => return is_in,
+                Err(fault) if self.mark.set_apart(table).is_some() => {
+                    // It gets nothing in this life, and must not hold up the epochs of others. What it has is
+                    // known by its content later.
+                    warn!(%table, error = %fault, "not known whether an epoch is in");
+                    return false;
+                }
+                Err(fault) => {
+                    let now = self.clock.monotonic_nano();
+                    self.blocked.block(table, now, fault.to_string());
+                    warn!(%table, error = %fault, "not known yet whether an epoch is in");
+                }
+            }
+        }
+        self.doubts.add(Doubt { table: table.clone(), epoch, mark, traces: Vec::new() });
+        true
+    }
+
     /// Asks the tables that may be asked now. What is in is done with, the rest is open again.
     pub(super) fn resolve_doubts(&mut self, ready: &dyn Fn(&TableName) -> bool) {
         if self.doubts.is_empty() {
@@ -70,8 +117,9 @@ impl Pipeline {
         let mut doubts = std::mem::take(&mut self.doubts.epochs);
         // The youngest first: what is put back is older than what is there.
         doubts.sort_by_key(|doubt| std::cmp::Reverse(doubt.epoch));
+        let mut silent = HashSet::new();
         for doubt in doubts {
-            if !ready(&doubt.table) {
+            if !ready(&doubt.table) || silent.contains(&doubt.table) {
                 self.doubts.add(doubt);
                 continue;
             }
@@ -81,7 +129,7 @@ impl Pipeline {
                     info!(%table, epoch = epoch.get(), is_in, "epoch that was in doubt looked up");
                     if !is_in {
                         self.plans.strike(epoch, &table);
-                        for trace in traces {
+                        for trace in traces.into_iter().rev() {
                             self.assembler.put_back(&table, trace, false);
                         }
                     }
@@ -90,6 +138,7 @@ impl Pipeline {
                     let now = self.clock.monotonic_nano();
                     let wait = self.blocked.block(&doubt.table, now, fault.to_string());
                     warn!(table = %doubt.table, error = %fault, ?wait, "epoch stays in doubt");
+                    silent.insert(doubt.table.clone());
                     self.doubts.add(doubt);
                 }
             }

@@ -4,11 +4,25 @@
 use tracelake_journal::{JournalError, RecordBytes, SegmentNumber};
 
 use super::careful::Undone;
-use super::{Pipeline, epoch_file};
+use super::{FlushOutcome, Pipeline, epoch_file};
 
 impl Pipeline {
-    /// Carries over what is in no table, notes the epoch, and forgets what it stands for.
-    pub(super) fn finish(&mut self, segment: SegmentNumber) -> anyhow::Result<()> {
+    /// Carries over what is in no table, notes the epoch, and forgets what it stands for. Nothing of that
+    /// while an epoch is in doubt, of which a flush tells, or before a part is through that is in one of its tables: a later
+    /// epoch notes them all.
+    pub(super) fn finish(
+        &mut self,
+        segment: SegmentNumber,
+        outcome: &mut FlushOutcome,
+    ) -> anyhow::Result<()> {
+        for table in self.doubts.tables() {
+            let reason = self.blocked.reasons().find(|(one, _)| *one == table);
+            let reason = reason.map_or("its last commit is in doubt", |(_, reason)| reason);
+            outcome.failed.entry(table.clone()).or_insert_with(|| reason.to_owned());
+        }
+        if !self.doubts.is_empty() || self.undone.is_some_and(|undone| undone.is_within_part) {
+            return Ok(());
+        }
         self.carried = self.write_carry(segment)?;
         self.note_done(segment)?;
         self.noted = Some(segment);
@@ -17,12 +31,20 @@ impl Pipeline {
                 self.journal.delete_through(segment)?;
                 self.plans.forget_through(segment);
             }
-            Some(Undone { position, first_part, .. }) => {
-                self.journal.delete_done(segment, SegmentNumber::new(position.segment))?;
-                self.plans.forget(|epoch| {
-                    let number = epoch.get();
-                    number < position.segment || (first_part <= number && epoch <= segment)
+            Some(Undone { position, .. }) => {
+                let left = SegmentNumber::new(position.segment);
+                self.journal.delete_done(segment, left)?;
+                let parts = self.mark.parts();
+                let is_forgotten = self.plans.forget(|epoch| match parts.contains(&epoch) {
+                    true => epoch <= segment,
+                    false => epoch < left,
                 });
+                let journal = self.archive.folder.journal();
+                if !is_forgotten || self.fs.sync_dir(&journal).is_err() {
+                    // One that comes back must not be taken for that of an ordinary epoch: the mark goes on
+                    // to say what it stands for.
+                    return Ok(());
+                }
             }
         }
         self.mark.noted(segment)

@@ -415,7 +415,9 @@ impl Pipeline {
             || self.schedule.amend_every <= since_amendment
             || self.schedule.settle.max_open_bytes / 2 < self.assembler.late_bytes();
         let blocked = self.blocked.clone();
-        let ready = |table: &TableName| everything || blocked.is_ready(table, now);
+        // A replay by parts goes through many epochs, and waits for no table in each.
+        let asks_all = everything && self.undone.is_none();
+        let ready = |table: &TableName| asks_all || blocked.is_ready(table, now);
         self.resolve_doubts(&ready);
         let take = Take { everything, late: amend, ready: &ready };
         let open_before = self.assembler.open_bytes();
@@ -477,9 +479,7 @@ impl Pipeline {
             self.commit(segment, &table, traces, &mut outcome);
         }
         self.mark_stage(Stage::Between);
-        if self.doubts.is_empty() {
-            self.finish(segment)?;
-        }
+        self.finish(segment, &mut outcome)?;
         Ok(outcome)
     }
 

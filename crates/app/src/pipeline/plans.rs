@@ -252,8 +252,9 @@ impl EpochPlans {
         self.forget(|epoch| epoch <= done);
     }
 
-    /// Deletes the plans of these epochs, which are done.
-    pub(super) fn forget(&mut self, is_done: impl Fn(SegmentNumber) -> bool) {
+    /// Deletes the plans of these epochs, which are done. Whether they are gone, durably.
+    pub(super) fn forget(&mut self, is_done: impl Fn(SegmentNumber) -> bool) -> bool {
+        let mut are_gone = true;
         for epoch in self.epochs().into_iter().filter(|epoch| is_done(*epoch)) {
             self.plans.remove(&epoch);
             let path = self.folder.epoch_plan(epoch.get());
@@ -261,10 +262,12 @@ impl EpochPlans {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     // It means nothing any more; the next start tries again.
                     warn!(path = %path.display(), %error, "plan of an epoch that is done not deleted");
+                    are_gone = false;
                 }
                 _ => {}
             }
         }
+        are_gone
     }
 }
 

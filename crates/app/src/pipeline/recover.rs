@@ -24,7 +24,6 @@ use super::absent::{Noted, find_epoch};
 use super::arrival::Arrival;
 use super::batches::Care;
 use super::careful::Backlog;
-use super::doubts::Doubt;
 use super::plans::EpochPlans;
 use super::replay_mark::{At, LastWords, Origin, PartDone, Position, Stage};
 use super::{Pipeline, Scope};
@@ -107,7 +106,7 @@ impl Pipeline {
             self.plans = EpochPlans::load(fs, folder, None)?;
             self.plans.forget(|_| true);
             let position = segments.first().map(|first| Position::at_segment(*first));
-            return Ok((Backlog { carry, segments, position, first_part: None }, Vec::new()));
+            return Ok((Backlog { carry, segments, position }, Vec::new()));
         };
         let noted = parts.iter().find(|part| Some(part.epoch) == done.map(SegmentNumber::get));
         let noted = noted.copied();
@@ -120,17 +119,16 @@ impl Pipeline {
             self.journal.delete_done(done, first_left)?;
         }
         self.plans = EpochPlans::load(fs, folder, None)?;
-        let of_part = |epoch: SegmentNumber| {
-            noted.is_some_and(|part| (part.first_part..=part.epoch).contains(&epoch.get()))
-        };
-        self.plans.forget(|epoch| epoch < first_left || of_part(epoch));
+        let of_parts = self.mark.parts();
+        self.plans.forget(|epoch| match of_parts.contains(&epoch) {
+            true => Some(epoch) <= done,
+            false => epoch < first_left,
+        });
         segments.retain(|segment| first_left <= *segment);
         let position = noted.map(|part| part.position);
-        let first_part = parts.iter().map(|part| part.first_part).min();
         let pending = parts.into_iter().filter(|part| Some(part.epoch) > done.map(|d| d.get()));
         let pending: Vec<PartDone> = pending.collect();
-        let first_part = first_part.filter(|_| noted.is_some() || !pending.is_empty());
-        Ok((Backlog { carry, segments, position, first_part }, pending))
+        Ok((Backlog { carry, segments, position }, pending))
     }
 
     /// Takes in the carry and the segments one by one, each as a whole.
@@ -207,27 +205,11 @@ impl Pipeline {
     /// settled then with the same content.
     fn take_out_planned(&mut self, epoch: SegmentNumber) {
         for (table, planned) in self.plans.tables(epoch) {
-            let mark = planned.mark(epoch);
-            let looked_up = match self.broken.leaves_out_txn() {
-                true => Ok(false),
-                false => self.writers.has_epoch(&table, &mark),
-            };
-            match looked_up {
-                Ok(true) => drop(self.assembler.take_out(&planned.traces)),
-                Ok(false) => self.plans.strike(epoch, &table),
-                Err(fault) if self.mark.set_apart(&table).is_some() => {
-                    // It gets nothing in this life, and must not hold up the epochs of others. What it has is
-                    // known by its content later.
-                    warn!(%table, error = %fault, "not known whether an epoch is in");
-                    self.plans.strike(epoch, &table);
-                }
-                Err(fault) => {
-                    let now = self.clock.monotonic_nano();
-                    self.blocked.block(&table, now, fault.to_string());
-                    warn!(%table, error = %fault, "not known yet whether an epoch is in");
-                    let traces = self.assembler.take_out(&planned.traces);
-                    self.doubts.add(Doubt { table, epoch, mark, traces });
-                }
+            if self.may_have_planned(epoch, &table, &planned) {
+                let traces = self.assembler.take_out(&planned.traces);
+                self.doubts.collect(&table, epoch, traces);
+            } else {
+                self.plans.strike(epoch, &table);
             }
         }
     }

@@ -8,7 +8,7 @@
 //! stands for what precedes a position, not for the segments below its number. That holds for the
 //! epoch that the file `EPOCH` names, so both change at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,14 @@ use tracing::{error, warn};
 use super::epoch_file::write_durably;
 
 /// Version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// Starts that may end while one record is decoded, assembled and committed alone, before it is set aside.
+const DEATHS_AT_A_RECORD: u32 = 3;
+
+/// The same while what it led to is written down. Most of a start's time goes there, so there are as many as
+/// for a table.
+const DEATHS_BETWEEN: u32 = DEATHS_AT_A_TABLE;
 
 /// Starts in a row that end while they open a table before it is set apart: so many that no row of kills from
 /// outside, each within the moment that opening takes, is taken for the table's fault.
@@ -42,8 +49,6 @@ pub(super) struct Position {
 pub(super) struct PartDone {
     pub(super) epoch: u64,
     pub(super) position: Position,
-    /// The first epoch of that replay: those from there to the one that is noted stand for parts.
-    pub(super) first_part: u64,
     /// Within a carry, the place of the last record that is done; `None` when all of it is.
     pub(super) carry_through: Option<u64>,
 }
@@ -79,8 +84,33 @@ pub(super) enum At {
 pub(super) enum Stage {
     /// They are decoded and assembled, or written to a table: what they make may end the process.
     AtWork,
-    /// The journal, the ledger or a plan is written to.
+    /// The journal, the ledger or a plan is written to: it may take long, and is what most kills from
+    /// outside meet.
     Between,
+}
+
+/// Starts that ended at one record when it was taken in alone, but not with the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Deaths {
+    /// [`Stage::AtWork`].
+    pub(super) at_work: u32,
+    /// [`Stage::Between`].
+    pub(super) between: u32,
+}
+
+impl Deaths {
+    /// Whether the record is to be set aside.
+    pub(super) const fn are_its_own(self) -> bool {
+        DEATHS_AT_A_RECORD <= self.at_work || DEATHS_BETWEEN <= self.between
+    }
+
+    const fn and_one(mut self, stage: Stage) -> Self {
+        match stage {
+            Stage::AtWork => self.at_work += 1,
+            Stage::Between => self.between += 1,
+        }
+        self
+    }
 }
 
 /// Neighbouring records of one file.
@@ -92,8 +122,8 @@ pub(super) struct Records {
     /// The last, likewise.
     pub(super) last: u64,
     pub(super) count: u64,
-    /// Starts that ended at this one record when it was taken in alone.
-    pub(super) deaths: u32,
+    /// Of one record alone.
+    pub(super) deaths: Deaths,
     pub(super) stage: Stage,
     /// Through which segment records are taken in few at a time.
     pub(super) through: u64,
@@ -167,7 +197,7 @@ impl State {
 /// What an earlier start left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LastWords {
-    /// What it died at, unless that was a table.
+    /// What it died at; where that was a table, no more than the records that one is to be careful with.
     pub(super) at: Option<At>,
     /// What is done of the segments; `None` where that is not known, as of a damaged file.
     pub(super) done: Option<Vec<PartDone>>,
@@ -209,19 +239,28 @@ impl ReplayMark {
         let boot = self.fs.boot();
         let with_machine = !boot.is_empty() && boot != state.content.boot;
         let Content { done, at, table, table_deaths, .. } = &mut state.content;
-        if with_machine {
-            *table = None;
-            if let Some(At::Records(records)) = at {
-                records.stage = Stage::Between;
+        let table = table.take().filter(|_| !with_machine);
+        // What is not through any more when something else is taken on must not be found then.
+        let at = match at.take() {
+            Some(At::Records(mut records)) => {
+                if records.count == 1 && table.is_none() && !with_machine {
+                    records.deaths = records.deaths.and_one(records.stage);
+                }
+                Some(At::Records(records))
             }
-        }
-        if let Some(table) = table.take() {
+            at => at.filter(|_| table.is_none()),
+        };
+        if let Some(table) = table {
             let deaths = table_deaths.entry(table.clone()).or_default();
             *deaths += 1;
             warn!(%table, deaths = *deaths, "an earlier start ended while it opened this table");
-            return Ok(LastWords { at: None, done: Some(done.clone()) });
         }
-        Ok(LastWords { at: at.take(), done: Some(done.clone()) })
+        Ok(LastWords { at, done: Some(done.clone()) })
+    }
+
+    /// The epochs that stand for parts, of which a plan may be there.
+    pub(super) fn parts(&self) -> HashSet<SegmentNumber> {
+        self.state().content.done.iter().map(|part| SegmentNumber::new(part.epoch)).collect()
     }
 
     /// Notes what is taken on; durable when this returns.

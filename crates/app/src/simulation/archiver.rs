@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tracelake_decode::DecodedRecord;
+use tracelake_decode::{DecodedRecord, RecordHeader, decode_record};
 use tracelake_journal::{Journal, JournalError, JournalOptions, RecordBytes, SimulatedFs};
 use tracelake_lake::assemble::SettleRules;
 use tracelake_lake::{Lake, TableFiles};
@@ -19,6 +19,7 @@ use super::store::{Objects, SimulatedStore, store_root};
 use crate::archive::Archive;
 use crate::broken::{Broken, Step};
 use crate::faults::broken_fs;
+use crate::parked::{self, HEADER, PAYLOAD};
 use crate::pipeline::{
     Command, FlushOutcome, Identity, OpenBytes, Pipeline, PipelineParts, Schedule, Wake, read_epoch,
 };
@@ -279,6 +280,50 @@ impl Archiver {
         happened.note(Fault::FolderSyncError, accidents.failed_folder_syncs);
         happened.note(Fault::LostFolder, accidents.lost_folders);
         happened
+    }
+
+    /// Has tables opened again that were set apart. Returns how many were.
+    pub(super) fn release_tables(&mut self, tables: &[TableName]) -> u64 {
+        let Some(Alive { pipeline, .. }) = &mut self.alive else { return 0 };
+        let mut released = 0;
+        for table in tables {
+            let (reply, mut answer) = oneshot::channel();
+            let command = Command::ReleaseTable(table.clone(), reply);
+            pipeline.turn(Wake::Command(Some(command)));
+            released += u64::from(matches!(answer.try_recv(), Ok(Ok(true))));
+        }
+        released
+    }
+
+    /// Records that are set aside, with the names of their entries.
+    pub(super) fn parked(&self) -> Vec<(String, RecordBytes)> {
+        let folder = self.setting.archive.folder.parked();
+        let contents = |name: &str, extension: &str| {
+            self.machine.contents(&folder.join(format!("{name}{extension}")))
+        };
+        let names = self.machine.names(&folder).into_iter();
+        let names = names.filter_map(|name| Some(name.strip_suffix(HEADER)?.to_owned()));
+        let record = |name: String| {
+            let (header, payload) = (contents(&name, HEADER)?, contents(&name, PAYLOAD)?);
+            Some((name, RecordBytes { header: header.into(), payload: payload.into() }))
+        };
+        names.filter_map(record).collect()
+    }
+
+    /// Puts back what is set aside, as the command does. Returns how many records there were, or why one is
+    /// not back.
+    pub(super) fn put_back_parked(&mut self) -> anyhow::Result<usize> {
+        let parked = self.parked();
+        let folder = self.setting.archive.folder.parked();
+        for (name, record) in &parked {
+            let header = RecordHeader::from_bytes(&record.header)?;
+            let decoded = decode_record(header, &record.payload)?;
+            for answer in self.append(vec![(record.clone(), decoded)]) {
+                answer?;
+            }
+            parked::remove(&self.machine, &folder, name)?;
+        }
+        Ok(parked.len())
     }
 
     pub(super) fn now_unix_nano(&self) -> u64 {

@@ -43,6 +43,12 @@ pub(super) enum Fault {
     OtherEngine,
     /// The wall clock was set back or ahead.
     ClockStep,
+    /// A record was set aside.
+    SetAside,
+    /// A table was set apart, since starts ended while they made it or read its log.
+    SetApart,
+    /// The sync of the log's folder fails once moved traces were taken out of their old table.
+    MoveSyncError,
     /// 503 to a PUT that had no effect.
     PutRefused,
     /// 409 to a PUT that had no effect.
@@ -66,7 +72,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 29] = [
+    pub(super) const ALL: [Self; 32] = [
         Self::Kill,
         Self::ProcessDeath,
         Self::KillAtFile,
@@ -86,6 +92,9 @@ impl Fault {
         Self::LostFolder,
         Self::OtherEngine,
         Self::ClockStep,
+        Self::SetAside,
+        Self::SetApart,
+        Self::MoveSyncError,
         Self::PutRefused,
         Self::PutConflict,
         Self::PutMisreported,

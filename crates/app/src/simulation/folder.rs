@@ -157,6 +157,11 @@ impl Folders {
         is_written
     }
 
+    /// Whether the device has all names of a folder.
+    pub(super) fn is_durable(&self, folder: &Path) -> bool {
+        self.disk().unsynced.iter().all(|change| change.folder != *folder)
+    }
+
     /// Names in a folder.
     pub(super) fn names(&self, folder: &Path) -> Vec<String> {
         let listed = block_on(self.memory.list(Some(folder)).try_collect::<Vec<_>>());
@@ -329,6 +334,23 @@ impl FolderFiles {
     }
 }
 
+impl FolderFiles {
+    /// Whether this build believes what the newest version no longer has, without a sync.
+    fn believes_absence(&self) -> bool {
+        self.broken.leaves_out(Step::AbsenceSync) && self.ends_with_deletion()
+    }
+
+    /// Whether the newest version only took rows away.
+    fn ends_with_deletion(&self) -> bool {
+        let log = self.path(LOG_FOLDER);
+        let versions = self.folders.names(&log).into_iter().filter(|name| is_version(name));
+        let newest = versions.max().and_then(|name| self.folders.bytes(&log.clone().join(name)));
+        newest.is_some_and(|bytes| {
+            String::from_utf8_lossy(&bytes).contains(r#""operation":"DELETE""#)
+        })
+    }
+}
+
 fn is_version(name: &str) -> bool {
     name.len() == 25 && name.ends_with(".json")
 }
@@ -385,6 +407,9 @@ impl TableFiles for FolderFiles {
     }
 
     fn sync_log(&self) -> Result<(), LakeError> {
+        if self.believes_absence() {
+            return Ok(());
+        }
         let log = self.path(LOG_FOLDER);
         self.sync_folder(&log).map_err(|source| fault("sync", &log, source))
     }

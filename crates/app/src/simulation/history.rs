@@ -34,7 +34,11 @@ pub(super) enum Said {
 
 /// What was said of one trace, in order, and whether it was acknowledged.
 #[derive(Debug, Default)]
-struct TraceHistory(Vec<(Said, bool)>);
+struct TraceHistory {
+    said: Vec<(Said, bool)>,
+    /// Whether something of it was set aside: what that says takes effect later than it was said.
+    is_reordered: bool,
+}
 
 /// What was said of all traces of a table.
 #[derive(Debug, Default)]
@@ -50,20 +54,25 @@ impl History {
     pub(super) fn note(&mut self, trace: TraceId, said: Said, acked: bool) {
         self.acked_spans += u64::from(acked && matches!(said, Said::Span(_)));
         self.unacked += u64::from(!acked);
-        self.traces.entry(trace).or_default().0.push((said, acked));
+        self.traces.entry(trace).or_default().said.push((said, acked));
+    }
+
+    /// Something that was said of the trace takes effect at another place in the order.
+    pub(super) fn reorder(&mut self, trace: TraceId) {
+        self.traces.entry(trace).or_default().is_reordered = true;
     }
 
     /// Whether the trace was told to go, acknowledged or not.
     pub(super) fn was_deleted(&self, trace: TraceId) -> bool {
         self.traces
             .get(&trace)
-            .is_some_and(|history| history.0.iter().any(|(said, _)| *said == Said::Deleted))
+            .is_some_and(|history| history.said.iter().any(|(said, _)| *said == Said::Deleted))
     }
 
     /// Whether the end of the trace was told, acknowledged or not.
     pub(super) fn was_started(&self, trace: TraceId) -> bool {
         self.traces.get(&trace).is_some_and(|history| {
-            history.0.iter().any(|(said, _)| matches!(said, Said::Start(..)))
+            history.said.iter().any(|(said, _)| matches!(said, Said::Start(..)))
         })
     }
 
@@ -75,14 +84,16 @@ impl History {
     /// Whether a span of the trace was acknowledged.
     pub(super) fn has_acked_span(&self, trace: TraceId) -> bool {
         self.traces.get(&trace).is_some_and(|history| {
-            history.0.iter().any(|(said, acked)| *acked && matches!(said, Said::Span(_)))
+            history.said.iter().any(|(said, acked)| *acked && matches!(said, Said::Span(_)))
         })
     }
 
     /// Whether [`Self::is_all_in`] can hold: all was acknowledged, nothing was deleted, and no copy
     /// of a span can be on its way once more.
     pub(super) fn may_be_all_in(&self, trace: TraceId) -> bool {
-        let Some(TraceHistory(said)) = self.traces.get(&trace) else { return false };
+        let Some(TraceHistory { said, is_reordered: false }) = self.traces.get(&trace) else {
+            return false;
+        };
         let mut spans = BTreeSet::new();
         said.iter().all(|(said, acked)| {
             *acked
@@ -137,7 +148,7 @@ impl TraceHistory {
             *found.entry(key).or_default() += 1;
         }
         let sent: BTreeSet<&SpanKey> = self
-            .0
+            .said
             .iter()
             .filter_map(|(said, _)| if let Said::Span(key) = said { Some(key) } else { None })
             .collect();
@@ -150,14 +161,16 @@ impl TraceHistory {
                 writeln!(faults, "{trace}: {key:?} is there {count} times").ok();
             }
             let sends = self
-                .0
+                .said
                 .iter()
                 .enumerate()
                 .filter(|(_, (said, _))| matches!(said, Said::Span(other) if other == key));
             let gone_after = |at: usize, surely: bool| {
-                let later = self.0.iter().skip(at + 1);
+                let from = if self.is_reordered { 0 } else { at + 1 };
+                let later = self.said.iter().skip(from);
                 let mut deleted = later.filter(|(said, _)| *said == Said::Deleted);
-                deleted.any(|(_, acked)| *acked || !surely)
+                // Of what was said in another order, nobody knows which comes last.
+                deleted.any(|(_, acked)| !surely || (*acked && !self.is_reordered))
             };
             let (mut must, mut may) = (false, false);
             for (at, (_, acked)) in sends {
@@ -173,9 +186,9 @@ impl TraceHistory {
         }
     }
 
-    /// Tags and assessments of a trace that nobody deleted.
+    /// Tags and assessments of a trace that nobody deleted, and nothing of which was set aside.
     fn check_info(&self, row: &TraceDraft, faults: &mut String) {
-        if self.0.iter().any(|(said, _)| *said == Said::Deleted) {
+        if self.is_reordered || self.said.iter().any(|(said, _)| *said == Said::Deleted) {
             return;
         }
         let info = row.full_info();
@@ -183,7 +196,7 @@ impl TraceHistory {
         // the later ones that may have taken effect; none is that no call did.
         let mut calls: BTreeMap<(bool, &String), Vec<Option<Option<&String>>>> = BTreeMap::new();
         let mut starts: BTreeMap<&String, (&String, bool)> = BTreeMap::new();
-        for (said, acked) in &self.0 {
+        for (said, acked) in &self.said {
             let (key, value) = match said {
                 Said::Tag(key, value) => ((false, key), value.as_ref()),
                 Said::Assessment(id, rationale) => ((true, id), Some(rationale)),

@@ -18,4 +18,5 @@ mod runner;
 mod store;
 mod world;
 
+mod replay_tests;
 mod tests;

@@ -61,6 +61,11 @@ impl Objects {
         Self { memory, late: Mutex::default(), folders }
     }
 
+    /// Every object, as it is.
+    pub(super) const fn memory(&self) -> &Arc<InMemory> {
+        &self.memory
+    }
+
     /// The machine's folders, where the objects are files there.
     pub(super) const fn folders(&self) -> Option<&Arc<Folders>> {
         self.folders.as_ref()

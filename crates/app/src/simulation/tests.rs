@@ -31,8 +31,8 @@ fn no_schedule_breaks_a_promise() {
 }
 
 /// Scenario: builds that leave out the sync, the look whether an epoch is in at a replay, the carry, the
-/// syncs of the journal's folders, of tables' folders, of checkpoints,
-/// one that waits by wall time, and one in which a retry touches tags.
+/// syncs of the journal's folders, of tables' folders, of checkpoints, of
+/// a log before something is believed to be gone, one that waits by wall time, and one in which a retry touches tags.
 /// Guarantees: the simulation finds each of them, well within its normal run.
 #[test]
 fn broken_builds_are_caught() {
@@ -42,6 +42,7 @@ fn broken_builds_are_caught() {
         Step::Carry,
         Step::FolderSync,
         Step::TableSync,
+        Step::AbsenceSync,
         Step::CheckpointSync,
         Step::MonotonicWaits,
         Step::StartApart,

@@ -11,6 +11,7 @@ use tracelake_lake::TableSnapshot;
 
 use super::{Outcome, World, rows};
 use crate::simulation::archiver::Archiver;
+use crate::simulation::faults::Fault;
 use crate::simulation::store::SimulatedStore;
 
 /// Starts, and flushes, that may fail once nothing goes wrong any more.
@@ -33,6 +34,9 @@ impl World<'_> {
             self.wait_for_all();
         }
         self.settle();
+        if self.put_back_parked() {
+            self.settle();
+        }
         let mut outcome = self.compare();
         let again = if self.objects.folders().is_some() { 50 } else { 8 };
         if self.random.chance(again) {
@@ -70,6 +74,7 @@ impl World<'_> {
                 archiver.heal();
                 archiver.is_alive() || archiver.start(None, None, Vec::new()).is_ok()
             });
+            self.release_tables(at);
             for _ in 0..WAIT_TURNS {
                 self.clock.advance(Duration::from_secs(2));
                 self.with(at, Archiver::turn);
@@ -79,6 +84,13 @@ impl World<'_> {
                 writeln!(self.violations, "{waiting} traces wait although time passed").ok();
             }
         }
+    }
+
+    /// Has the tables opened again that an archiver set apart.
+    fn release_tables(&mut self, at: usize) {
+        let released =
+            self.archivers.get_mut(at).map(|one| one.release_tables(&self.ground.tables));
+        self.happened.note(Fault::SetApart, released.unwrap_or_default());
     }
 
     pub(super) fn settle(&mut self) {
@@ -95,6 +107,8 @@ impl World<'_> {
                     reason = format!("{error:#}");
                     return false;
                 }
+                let released = archiver.release_tables(&self.ground.tables);
+                self.happened.note(Fault::SetApart, released);
                 let flushed = archiver.flush();
                 archiver.bury();
                 flushed.map_err(|error| reason = format!("{error:#}")).is_ok()

@@ -158,9 +158,13 @@ impl<'a> World<'a> {
         match self.random.below(100) {
             0..8 => self.hand_over(),
             8..14 if self.objects.folders().is_some() => self.leave_in_doubt(at),
+            14..22 if self.can_bind() && self.objects.folders().is_some() => {
+                self.move_in_doubt(at);
+            }
             14..24 if self.can_bind() => self.bind(),
             24..27 if self.objects.folders().is_some() => self.commit_elsewhere(),
             27..30 => self.step_clock(),
+            30..32 => self.end_starts(at),
             6..40 => self.send(at),
             40..65 => {
                 let wait = 200 + self.random.below(2_500) as u64;
@@ -218,6 +222,7 @@ impl<'a> World<'a> {
         let none = || meanwhile.iter().map(|_| Err(tracelake_journal::JournalError::Closed));
         let answers = started.unwrap_or_else(|_| none().collect());
         self.note(at, meanwhile, &answers);
+        self.note_parked(at);
         self.look_after(at);
     }
 

@@ -1,8 +1,11 @@
 //! What befalls archivers, machines and clocks in the course of a schedule.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use object_store::path::Path;
+use tracelake_decode::{DecodedRecord, RecordContent, RecordHeader, decode_record};
+use tracelake_model::TraceId;
 
 use super::World;
 use crate::simulation::archiver::Archiver;
@@ -56,6 +59,23 @@ pub(super) const MENU_OF_FOLDERS: [Fault; 15] = [
     Fault::Restart,
 ];
 
+/// Starts that end, one after the other: those that it takes to set a record aside that came with few others,
+/// and some more.
+const ENDED_STARTS: usize = 9;
+
+/// Turns, of two seconds each, in which a move that failed is tried again and comes to its end.
+const MOVE_TURNS: usize = 12;
+
+/// The traces that a record says something of.
+fn traces_of(record: &DecodedRecord) -> Vec<TraceId> {
+    match &record.content {
+        RecordContent::Spans(decoded) => decoded.spans.iter().map(|span| span.trace_id).collect(),
+        RecordContent::TraceInfo(info) => vec![info.trace_id],
+        RecordContent::Changes(changes) => changes.iter().map(|one| one.trace_id).collect(),
+        RecordContent::Words(words) => vec![words.info.trace_id],
+    }
+}
+
 impl World<'_> {
     /// Lets an archiver name a version of which nobody knows whether the device has it: it dies
     /// there, or the sync of the folder fails. What looks at that version then must not rest on it,
@@ -84,6 +104,80 @@ impl World<'_> {
         }
     }
 
+    /// Lets each start of an archiver end at its first PUT, so many times that some of what it replays
+    /// may be set aside.
+    pub(super) fn end_starts(&mut self, at: usize) {
+        self.send(at);
+        // Alone, before a PUT takes effect, within it, and after it.
+        let choice = self.random.pick(&[3, 10, 11]).unwrap_or(3);
+        let Some(archiver) = self.archivers.get_mut(at) else { return };
+        archiver.end_process();
+        for _ in 0..ENDED_STARTS {
+            let fault = Some((Fault::KillAtPut, 0, choice));
+            let started = archiver.start(None, fault, Vec::new());
+            archiver.heal();
+            if started.is_ok() {
+                break;
+            }
+            self.happened.note(Fault::KillInRecovery, 1);
+        }
+        self.note_parked(at);
+    }
+
+    /// Notes of which traces an archiver has set something aside.
+    pub(super) fn note_parked(&mut self, at: usize) {
+        let parked = self.archivers.get(at).map(Archiver::parked).unwrap_or_default();
+        self.happened.note(Fault::SetAside, parked.len() as u64);
+        for (name, record) in parked {
+            let decoded = RecordHeader::from_bytes(&record.header)
+                .and_then(|header| decode_record(header, &record.payload));
+            match decoded {
+                Ok(decoded) => {
+                    for trace in traces_of(&decoded) {
+                        self.histories.iter_mut().for_each(|history| history.reorder(trace));
+                    }
+                }
+                Err(error) => drop(writeln!(self.violations, "parked {name}: {error}")),
+            }
+        }
+    }
+
+    /// Puts back what was set aside. Returns whether there was anything.
+    pub(super) fn put_back_parked(&mut self) -> bool {
+        let mut records = 0;
+        for at in 0..self.archivers.len() {
+            self.note_parked(at);
+            match self.archivers.get_mut(at).map(Archiver::put_back_parked) {
+                Some(Ok(count)) => records += count,
+                Some(Err(error)) => drop(writeln!(self.violations, "not put back: {error:#}")),
+                None => {}
+            }
+        }
+        0 < records
+    }
+
+    /// Binds the experiment, and lets the sync of the log fail at the version that takes the moved traces
+    /// out of their old table; the process lives and goes on with the move, and then the power goes.
+    pub(super) fn move_in_doubt(&mut self, at: usize) {
+        self.send(at);
+        self.with(at, |archiver| drop(archiver.flush()));
+        self.look_after(at);
+        self.bind();
+        if !self.archivers.get(at).is_some_and(Archiver::is_alive) {
+            return;
+        }
+        // The versions that make the new table and bring the traces there come before.
+        self.with(at, |archiver| archiver.arm(Fault::VersionSyncError, 2, 0));
+        for _ in 0..MOVE_TURNS {
+            self.clock.advance(Duration::from_secs(2));
+            self.with(at, Archiver::turn);
+        }
+        self.look_after(at);
+        self.happened.note(Fault::MoveSyncError, 1);
+        self.with(at, |archiver| archiver.heal());
+        self.cut_power(at);
+    }
+
     /// Deletes a trace that is committed, and nothing else.
     fn delete_one(&mut self, at: usize) {
         self.with(at, |archiver| drop(archiver.flush()));
@@ -101,7 +195,9 @@ impl World<'_> {
         self.note(at, requests, &answers);
     }
 
-    /// Lets another engine, which syncs nothing, write a version that changes nothing.
+    /// Lets another engine, which syncs nothing, write a version that changes nothing. It never stands on
+    /// one that a dead archiver left unsynced: a cut could then take the lower one alone, which nobody
+    /// who lives could prevent.
     pub(super) fn commit_elsewhere(&mut self) {
         let Some(folders) = self.objects.folders() else { return };
         let table = self.random.below(self.ground.tables.len());
@@ -109,7 +205,7 @@ impl World<'_> {
         let versions = folders.names(&log).into_iter();
         let newest =
             versions.filter_map(|name| name.strip_suffix(".json")?.parse::<u64>().ok()).max();
-        let Some(newest) = newest else { return };
+        let Some(newest) = newest.filter(|_| folders.is_durable(&log)) else { return };
         let path = log.join(format!("{:020}.json", newest + 1));
         let line = r#"{"commitInfo":{"timestamp":0,"operation":"NOTHING","engineInfo":"other"}}"#;
         if folders.put_unsynced(&path, &format!("{line}\n")) {
