@@ -21,8 +21,8 @@ use tracelake_model::TraceId;
 use super::batches::{number, take_rows, with_change_type, with_other_columns, without_ours};
 use super::merge::{Age, Amended, amend, fold};
 use super::parts::{LargeTrace, Rows, arrange, sum_beyond};
-use super::{EpochOutcome, Found, MAX_ATTEMPTS, MAX_BATCH_BYTES, Step, TableWriter};
-use crate::data_file::{EncodedFile, encode_batches, encode_file, read_rows};
+use super::{EpochOutcome, Found, MAX_ATTEMPTS, MAX_BATCH_BYTES, Step, TableWriter, fresh_rows};
+use crate::data_file::read_rows;
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
 use crate::log::actions::{Action, Add, Cdc, Remove};
@@ -318,32 +318,36 @@ impl TableWriter {
         let Amendment { mut plan, late, fresh, mut found, mark, txn } = amendment;
         let schema = plan.postimages.schema();
         let further = std::mem::take(&mut plan.further);
-        let rows: Vec<&TraceDraft> = fresh.iter().copied().chain(&further).collect();
-        let inserted = Self::encode_fresh(&rows)
-            .map(|batch| conform(&batch?, &schema))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| LakeError::Arrow { action: "encode rows", source })?;
+        let inserted: Vec<&TraceDraft> = fresh.iter().copied().chain(&further).collect();
+        let inserted = fresh_rows(&inserted);
+        // Made twice, once for each file, so that both never have more than a few of them in memory.
+        let batches = || {
+            let conforming = |batch: Result<RecordBatch, ArrowError>| conform(&batch?, &schema);
+            Self::encode_rows(&inserted).map(conforming)
+        };
         let mut traces = std::mem::take(&mut plan.traces);
         traces.extend(fresh.iter().map(|trace| trace.trace_id));
-        let rows: Vec<&RecordBatch> =
-            once(&plan.postimages).chain(&inserted).filter(|batch| 0 < batch.num_rows()).collect();
-        let operation = match (rows.is_empty(), inserted.is_empty()) {
-            (true, _) => "DELETE",
-            (false, true) => "UPDATE",
-            (false, false) => "MERGE",
+        let has_postimages = 0 < plan.postimages.num_rows();
+        let operation = match (has_postimages, inserted.is_empty()) {
+            (false, true) => "DELETE",
+            (true, true) => "UPDATE",
+            (_, false) => "MERGE",
         };
         let mut written = None;
-        if !rows.is_empty() {
-            let rows: Vec<RecordBatch> = rows.into_iter().cloned().collect();
+        if has_postimages || !inserted.is_empty() {
             let path = data_file();
-            let file = self.write_parquet(&path, &schema, &rows)?;
+            let rows = plan.postimages.num_rows() + inserted.len();
+            let changed = has_postimages.then(|| Ok(plan.postimages.clone()));
+            let mut all =
+                changed.into_iter().chain(batches()).map(|b| b.map_err(ParquetError::from));
+            let file = self.put_parquet(&path, &schema, rows, &mut all)?;
             written = Some((self.add(&path, &file), path));
         }
         let images = plan.updates().map_err(change_data)?;
         let images = images.chain(once(with_change_type(&plan.deleted, "delete")));
-        let inserts = inserted.iter().map(|batch| with_change_type(batch, "insert"));
-        let count = [&plan.preimages, &plan.postimages, &plan.deleted].into_iter().chain(&inserted);
-        let count = count.map(RecordBatch::num_rows).sum();
+        let inserts = batches().map(|batch| with_change_type(&batch?, "insert"));
+        let count = [&plan.preimages, &plan.postimages, &plan.deleted].map(RecordBatch::num_rows);
+        let count = count.iter().sum::<usize>() + inserted.len();
         let mut changes = vec![self.write_images(&schema, count, &mut images.chain(inserts))?];
         changes.extend(self.write_unread(&schema, &plan)?);
         for _ in 0..MAX_ATTEMPTS {
@@ -439,7 +443,7 @@ impl TableWriter {
         let schema = self.snapshot.schema()?;
         let fresh: Vec<&TraceDraft> = fresh.iter().collect();
         let mut rows = Vec::new();
-        for batch in Self::encode_fresh(&fresh) {
+        for batch in Self::encode_rows(&fresh_rows(&fresh)) {
             rows.push(batch.and_then(|rows| conform(&rows, &schema)).map_err(arrow)?);
         }
         let mut replaced: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
@@ -459,7 +463,7 @@ impl TableWriter {
         // What memory has no room for is shown as it was until it is committed.
         let plan = self.plan_amendment(&late, &found, Age::Younger, self.round_bytes)?;
         let further: Vec<&TraceDraft> = plan.further.iter().chain(&beside).collect();
-        for batch in Self::encode_fresh(&further) {
+        for batch in Self::encode_rows(&fresh_rows(&further)) {
             rows.push(batch.and_then(|rows| conform(&rows, &schema)).map_err(arrow)?);
         }
         rows.push(plan.postimages);
@@ -670,7 +674,7 @@ impl TableWriter {
         let schema = with_change_type(&none, "").map_err(change_data)?.schema();
         let path = change_file();
         let mut images = images.map(|batch| batch.map_err(ParquetError::from));
-        let file = self.put_parquet(&path, encode_batches(&schema, count, &mut images))?;
+        let file = self.put_parquet(&path, &schema, count, &mut images)?;
         Ok(Action::Cdc(Cdc {
             path,
             partition_values: BTreeMap::new(),
@@ -691,31 +695,6 @@ impl TableWriter {
             }
         }
         Ok(actions)
-    }
-
-    pub(super) fn write_parquet(
-        &self,
-        path: &str,
-        schema: &SchemaRef,
-        batches: &[RecordBatch],
-    ) -> Result<EncodedFile, LakeError> {
-        self.put_parquet(path, encode_file(schema, batches))
-    }
-
-    /// Writes a file that was encoded.
-    pub(super) fn put_parquet(
-        &self,
-        path: &str,
-        encoded: Result<EncodedFile, ParquetError>,
-    ) -> Result<EncodedFile, LakeError> {
-        let mut file = encoded.map_err(|source| LakeError::Parquet {
-            action: "encode",
-            path: path.to_owned(),
-            source,
-        })?;
-        self.table.files.put_if_absent(path, &file.bytes)?;
-        file.bytes = Vec::new();
-        Ok(file)
     }
 
     /// The `remove` and `add` of each file that loses rows, with all its vectors in one new file.

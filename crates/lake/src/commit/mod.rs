@@ -25,6 +25,7 @@ mod amendment;
 mod batches;
 pub(crate) mod merge;
 mod parts;
+mod put_file;
 mod rebase;
 mod relocation;
 pub(crate) mod span_set;
@@ -56,7 +57,7 @@ use tracelake_model::{Clock, TraceId};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::data_file::{EncodedFile, encode_batches};
+use crate::data_file::EncodedFile;
 use crate::error::LakeError;
 use crate::layout::data_file;
 use crate::log::actions::{Action, Add, CommitInfo, ENGINE_INFO};
@@ -76,7 +77,7 @@ pub(crate) const MAX_ATTEMPTS: usize = 50;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// `round_bytes` of every writer but those of tests.
-const MAX_ROUND_BYTES: usize = 128 << 20;
+const MAX_ROUND_BYTES: usize = 48 << 20;
 
 /// Files that are known as durable; past it all are forgotten, and synced once more when it comes to that.
 const MAX_SYNCED: usize = 100_000;
@@ -460,13 +461,12 @@ impl TableWriter {
         Ok(traces.iter().filter_map(known).collect())
     }
 
-    /// The rows of traces that have none, batch by batch. Traces too large for a row have several.
-    fn encode_fresh<'a>(
-        traces: &[&'a TraceDraft],
+    /// Rows batch by batch.
+    fn encode_rows<'a>(
+        rows: &'a [Cow<'_, TraceDraft>],
     ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + use<'a> {
-        let rows = fresh_rows(traces);
         let mut encoder = RowEncoder::default();
-        chunks_by_bytes(&rows).into_iter().map(move |chunk| {
+        chunks_by_bytes(rows).into_iter().map(move |chunk| {
             let rows = rows.get(chunk).unwrap_or_default();
             rows.iter().for_each(|row| encoder.push(row));
             encoder.finish()
@@ -487,9 +487,9 @@ impl TableWriter {
             *written = None;
             if !fresh.is_empty() {
                 let path = data_file();
-                let mut batches = Self::encode_fresh(fresh).map(|batch| batch.map_err(Into::into));
-                let encoded = encode_batches(&traces_schema(), fresh.len(), &mut batches);
-                let file = self.put_parquet(&path, encoded)?;
+                let rows = fresh_rows(fresh);
+                let mut batches = Self::encode_rows(&rows).map(|batch| batch.map_err(Into::into));
+                let file = self.put_parquet(&path, &traces_schema(), rows.len(), &mut batches)?;
                 *written = Some(WrittenFile { traces, path, file });
             }
         }
@@ -572,7 +572,7 @@ enum Step<T> {
     Lost,
 }
 
-/// The rows of traces that have none.
+/// The rows of traces that have none. Traces too large for a row have several.
 fn fresh_rows<'a>(traces: &[&'a TraceDraft]) -> Vec<Cow<'a, TraceDraft>> {
     let mut rows = Vec::with_capacity(traces.len());
     for trace in traces {
