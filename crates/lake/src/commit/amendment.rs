@@ -21,12 +21,14 @@ use tracelake_model::TraceId;
 use super::batches::{number, take_rows, with_change_type, with_other_columns, without_ours};
 use super::merge::{Age, Amended, amend, fold};
 use super::parts::{LargeTrace, Rows, arrange, sum_beyond};
-use super::{EpochOutcome, Found, MAX_ATTEMPTS, MAX_BATCH_BYTES, Step, TableWriter, fresh_rows};
-use crate::data_file::read_rows;
+use super::{
+    EpochOutcome, Found, MAX_ATTEMPTS, MAX_BATCH_BYTES, Step, TableWriter, fresh_rows, has_large,
+};
+use crate::data_file::{Expected, read_rows};
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
 use crate::log::actions::{Action, Add, Cdc, Remove};
-use crate::rows::{RebuildError, TraceDraft, conform, encode, rebuild_traces};
+use crate::rows::{LARGE_ROW_BYTES, RebuildError, TraceDraft, conform, encode, rebuild_traces};
 use crate::table::{DeletionVector, EpochMark, LiveFile, RowAddress};
 
 /// Images that are put in order in memory at a time.
@@ -333,10 +335,13 @@ impl TableWriter {
             (true, true) => "UPDATE",
             (_, false) => "MERGE",
         };
+        let has_large = has_large(&inserted)
+            || [&plan.preimages, &plan.postimages].into_iter().any(has_large_row);
         let mut written = None;
         if has_postimages || !inserted.is_empty() {
             let path = data_file();
-            let rows = plan.postimages.num_rows() + inserted.len();
+            let count = plan.postimages.num_rows() + inserted.len();
+            let rows = Expected { count, has_large };
             let changed = has_postimages.then(|| Ok(plan.postimages.clone()));
             let mut all =
                 changed.into_iter().chain(batches()).map(|b| b.map_err(ParquetError::from));
@@ -348,7 +353,8 @@ impl TableWriter {
         let inserts = batches().map(|batch| with_change_type(&batch?, "insert"));
         let count = [&plan.preimages, &plan.postimages, &plan.deleted].map(RecordBatch::num_rows);
         let count = count.iter().sum::<usize>() + inserted.len();
-        let mut changes = vec![self.write_images(&schema, count, &mut images.chain(inserts))?];
+        let rows = Expected { count, has_large };
+        let mut changes = vec![self.write_images(&schema, rows, &mut images.chain(inserts))?];
         changes.extend(self.write_unread(&schema, &plan)?);
         for _ in 0..MAX_ATTEMPTS {
             let mut actions = vec![self.commit_info(operation, false)];
@@ -406,7 +412,8 @@ impl TableWriter {
         let mut actions = vec![self.commit_info("DELETE", false)];
         actions.extend(self.delete_rows(files, deletions)?);
         let mut images = once(with_change_type(&deleted, "delete"));
-        actions.push(self.write_images(&schema, deleted.num_rows(), &mut images)?);
+        let rows = Expected { count: deleted.num_rows(), has_large: has_large_row(&deleted) };
+        actions.push(self.write_images(&schema, rows, &mut images)?);
         let step = self.write_version(&actions)?;
         if matches!(step, Step::Done(())) {
             self.note_deletions(&actions);
@@ -662,19 +669,19 @@ impl TableWriter {
         Ok(OldRows { rows, places, deferred: HashSet::new() })
     }
 
-    /// The change data file of `count` rows before and after a change, each with its type. `schema` is the
+    /// The change data file of rows before and after a change, each with its type. `schema` is the
     /// table's.
     fn write_images(
         &self,
         schema: &SchemaRef,
-        count: usize,
+        rows: Expected,
         images: &mut dyn Iterator<Item = Result<RecordBatch, ArrowError>>,
     ) -> Result<Action, LakeError> {
         let none = RecordBatch::new_empty(Arc::clone(schema));
         let schema = with_change_type(&none, "").map_err(change_data)?.schema();
         let path = change_file();
         let mut images = images.map(|batch| batch.map_err(ParquetError::from));
-        let file = self.put_parquet(&path, &schema, count, &mut images)?;
+        let file = self.put_parquet(&path, &schema, rows, &mut images)?;
         Ok(Action::Cdc(Cdc {
             path,
             partition_values: BTreeMap::new(),
@@ -691,7 +698,8 @@ impl TableWriter {
                 let one = Deletions::from([(*file, BTreeSet::from([*row]))]);
                 let row = self.read_rows(&one, &plan.files, schema, usize::MAX)?.rows;
                 let mut image = once(with_change_type(&row, "delete"));
-                actions.push(self.write_images(schema, row.num_rows(), &mut image)?);
+                let rows = Expected { count: row.num_rows(), has_large: has_large_row(&row) };
+                actions.push(self.write_images(schema, rows, &mut image)?);
             }
         }
         Ok(actions)
@@ -753,6 +761,11 @@ impl TableWriter {
         }
         Ok(actions)
     }
+}
+
+/// True when the rows of a batch are large.
+fn has_large_row(batch: &RecordBatch) -> bool {
+    LARGE_ROW_BYTES <= batch.get_array_memory_size() / batch.num_rows().max(1)
 }
 
 /// The rows found, by live file.

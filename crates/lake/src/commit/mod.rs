@@ -57,13 +57,13 @@ use tracelake_model::{Clock, TraceId};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::data_file::EncodedFile;
+use crate::data_file::{EncodedFile, Expected};
 use crate::error::LakeError;
 use crate::layout::data_file;
 use crate::log::actions::{Action, Add, CommitInfo, ENGINE_INFO};
 use crate::log::{checkpoint_if_due, put_version};
 use crate::rows::parts::{fits_a_row, spans_bytes};
-use crate::rows::{RowEncoder, TraceDraft};
+use crate::rows::{LARGE_ROW_BYTES, RowEncoder, TraceDraft};
 use crate::storage::PutOutcome;
 use crate::table::{
     EpochMark, LiveFile, RowAddress, Table, TableSnapshot, TraceIndex, create_or_accept,
@@ -489,7 +489,8 @@ impl TableWriter {
                 let path = data_file();
                 let rows = fresh_rows(fresh);
                 let mut batches = Self::encode_rows(&rows).map(|batch| batch.map_err(Into::into));
-                let file = self.put_parquet(&path, &traces_schema(), rows.len(), &mut batches)?;
+                let expected = Expected { count: rows.len(), has_large: has_large(&rows) };
+                let file = self.put_parquet(&path, &traces_schema(), expected, &mut batches)?;
                 *written = Some(WrittenFile { traces, path, file });
             }
         }
@@ -584,6 +585,11 @@ fn fresh_rows<'a>(traces: &[&'a TraceDraft]) -> Vec<Cow<'a, TraceDraft>> {
         }
     }
     rows
+}
+
+/// True when some row is large.
+fn has_large(rows: &[Cow<'_, TraceDraft>]) -> bool {
+    rows.iter().any(|row| LARGE_ROW_BYTES <= spans_bytes(&row.spans))
 }
 
 /// Cuts `rows` so that no run has more than [`MAX_BATCH_BYTES`] of span bytes, or one row.

@@ -7,16 +7,16 @@ use arrow::datatypes::SchemaRef;
 use parquet::errors::ParquetError;
 
 use super::TableWriter;
-use crate::data_file::{EncodedFile, encode_batches};
+use crate::data_file::{EncodedFile, Expected, encode_batches};
 use crate::error::LakeError;
 
 impl TableWriter {
-    /// Writes a file of about `rows` rows of one schema.
+    /// Writes a file of rows of one schema.
     pub(super) fn put_parquet(
         &self,
         path: &str,
         schema: &SchemaRef,
-        rows: usize,
+        rows: Expected,
         batches: &mut dyn Iterator<Item = Result<RecordBatch, ParquetError>>,
     ) -> Result<EncodedFile, LakeError> {
         let mut encoded = None;

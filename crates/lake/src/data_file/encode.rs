@@ -20,24 +20,34 @@ use parquet::errors::ParquetError;
 use super::format::{ROW_GROUP_ROWS, writer_properties};
 use super::{EncodedFile, FileStats};
 
+/// What is known of the rows of a file before they are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    /// About how many there are.
+    pub count: usize,
+    /// Some of them are large.
+    pub has_large: bool,
+}
+
 /// The file that [`encode_batches`] writes of `batches`.
 #[cfg(test)]
 pub(crate) fn encode_file(
     schema: &SchemaRef,
     batches: &[RecordBatch],
 ) -> Result<(EncodedFile, Vec<u8>), ParquetError> {
-    let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    let count = batches.iter().map(RecordBatch::num_rows).sum();
+    let rows = Expected { count, has_large: false };
     let mut bytes = Vec::new();
     let mut batches = batches.iter().cloned().map(Ok);
     let file = encode_batches(schema, rows, &mut batches, &mut bytes)?;
     Ok((file, bytes))
 }
 
-/// Writes `batches`, all of one schema, to `out` as one file with statistics; `rows` is about how many rows
-/// they have together. Batches are taken one by one, so that no more than a few are in memory.
+/// Writes `batches`, all of one schema, to `out` as one file with statistics; `rows` is what is known of
+/// them. Batches are taken one by one, so that no more than a few are in memory.
 pub(crate) fn encode_batches(
     schema: &SchemaRef,
-    rows: usize,
+    rows: Expected,
     batches: &mut dyn Iterator<Item = Result<RecordBatch, ParquetError>>,
     out: &mut (dyn Write + Send),
 ) -> Result<EncodedFile, ParquetError> {
@@ -68,7 +78,7 @@ const ROW_GROUP_BYTES: usize = 16 << 20;
 
 fn encode_taken(
     schema: &SchemaRef,
-    rows: usize,
+    rows: Expected,
     batches: Receiver<RecordBatch>,
     out: &mut (dyn Write + Send),
 ) -> Result<EncodedFile, ParquetError> {
@@ -80,7 +90,7 @@ fn encode_taken(
         stats: FileStats::new(schema)?,
         batches,
         ahead: None,
-        has_helper: ROWS_FOR_TWO <= rows,
+        has_helper: ROWS_FOR_TWO <= rows.count,
     };
     let mut index = 0;
     while group.has_more() {
@@ -251,6 +261,10 @@ mod tests {
         RecordBatch::try_new(Arc::clone(schema), columns).unwrap()
     }
 
+    const fn expected(count: usize) -> Expected {
+        Expected { count, has_large: false }
+    }
+
     fn schema() -> SchemaRef {
         let item = Arc::new(Field::new_list_field(DataType::Int64, true));
         Arc::new(Schema::new(vec![
@@ -278,7 +292,7 @@ mod tests {
         for announced in [all.num_rows(), 1] {
             let mut each = batches.iter().cloned().map(Ok);
             let mut bytes = Vec::new();
-            let file = encode_batches(&schema, announced, &mut each, &mut bytes).unwrap();
+            let file = encode_batches(&schema, expected(announced), &mut each, &mut bytes).unwrap();
             assert_eq!(file.size_bytes, bytes.len());
             let stats: serde_json::Value = serde_json::from_str(&file.stats).unwrap();
             assert_eq!(stats["numRecords"], all.num_rows());
@@ -302,13 +316,14 @@ mod tests {
         assert_eq!(reader.metadata().file_metadata().num_rows(), 0);
         let fault = Err(ParquetError::General("a row that cannot be made".to_owned()));
         let mut batches = once(Ok(rows(&schema, 0, 300))).chain(once(fault));
-        let told = encode_batches(&schema, 1000, &mut batches, &mut Vec::new()).unwrap_err();
+        let told =
+            encode_batches(&schema, expected(1000), &mut batches, &mut Vec::new()).unwrap_err();
         assert!(told.to_string().contains("cannot be made"), "{told}");
         // More batches than may wait, none of which is of the schema.
         let text = Arc::new(Schema::new(vec![Field::new("trace_id", DataType::Utf8, false)]));
         let ids: arrow::array::ArrayRef = Arc::new(StringArray::from(vec!["tr-1"; 300]));
         let other = RecordBatch::try_new(text, vec![ids]).unwrap();
         let mut batches = (0..50).map(|_| Ok(other.clone()));
-        assert!(encode_batches(&schema, 1000, &mut batches, &mut Vec::new()).is_err());
+        assert!(encode_batches(&schema, expected(1000), &mut batches, &mut Vec::new()).is_err());
     }
 }

@@ -20,9 +20,9 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::statistics::Statistics;
 
-pub(crate) use encode::encode_batches;
 #[cfg(test)]
 pub(crate) use encode::encode_file;
+pub(crate) use encode::{Expected, encode_batches};
 
 use crate::storage::OpenedFile;
 
