@@ -28,6 +28,7 @@ from measure import generator
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from support import generate, otlp
 from support.server import Server
+from support.table import query
 
 MEMORY_BYTES = 512 << 20
 FRESH_SECONDS = 5
@@ -73,9 +74,8 @@ class Others(threading.Thread):
                 except AssertionError:
                     self.refused += 1
             if waiting and self.server.table_path().is_dir():
-                table = DeltaTable(str(self.server.table_path()))
-                found = table.to_pyarrow_dataset().to_table(columns=["trace_id"]).column("trace_id").to_pylist()
-                for trace in set(found) & waiting.keys():
+                rows = query(self.server.table_path(), "select trace_id from t where part is null")
+                for trace in {row["trace_id"] for row in rows} & waiting.keys():
                     self.latencies.append(time.monotonic() - waiting.pop(trace))
             late = [trace for trace, since in waiting.items() if 120 < time.monotonic() - since]
             self.lost += len(late)

@@ -35,8 +35,8 @@ pub(crate) fn parse_trace_id(text: &str) -> Result<TraceId, Fault> {
     })
 }
 
-/// Bytes of spans up to which the parts of a trace are gathered: as many as one row has at the most.
-const TRACE_BYTES: i64 = 64 << 20;
+/// Bytes of spans up to which the parts of a trace are gathered, as in MLflow's answers.
+const TRACE_BYTES: i64 = 32 << 20;
 
 /// Table names quote themselves, and an id is nothing but hex digits.
 fn trace_sql(columns: &str, table: &TableName, trace_id: TraceId, parts: &str) -> String {

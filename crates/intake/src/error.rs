@@ -80,6 +80,12 @@ pub enum IntakeError {
         /// The limit.
         limit: usize,
     },
+    /// A `start_trace` that says more than a trace may: shorten its tags, metadata or assessments.
+    #[error("a trace may have at most {limit}")]
+    TooMuchSaid {
+        /// Of what it has too much.
+        limit: String,
+    },
     /// A header, path parameter or member of the body has a value that cannot be taken.
     #[error("Invalid value \"{value}\" for parameter '{parameter}' supplied.")]
     InvalidParameter {

@@ -270,6 +270,9 @@ impl Intake {
                 read_start_trace(&decompress(encoding, &body, limit)?)
             })
             .await??;
+        if let Some(limit) = start.info.excess() {
+            return Err(IntakeError::TooMuchSaid { limit });
+        }
         let experiment_id = start
             .experiment_id
             .clone()

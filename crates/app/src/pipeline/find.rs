@@ -13,8 +13,8 @@ use super::Pipeline;
 /// Metadata of a trace in an answer: how many of its spans are not in it.
 const LEFT_OUT_KEY: &str = "tracelake.spansLeftOut";
 
-/// Bytes of spans that are read of a trace in several rows: as many as one row has at the most.
-const TRACE_BYTES: usize = 64 << 20;
+/// Bytes of spans that are read of a trace in several rows: an answer takes several times as much memory.
+const TRACE_BYTES: usize = 32 << 20;
 
 impl Pipeline {
     /// Those of `traces` that there are, each from all its rows and what is open of it. A change

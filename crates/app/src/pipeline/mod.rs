@@ -356,7 +356,9 @@ impl Pipeline {
         };
         let ready = |table: &TableName| self.blocked.is_ready(table, now);
         let status = self.assembler.status(&self.schedule.settle, now, &ready);
-        let full = self.schedule.commit_bytes <= status.bytes;
+        // What piles up of a large trace is in memory until it is committed.
+        let full = self.schedule.commit_bytes <= status.bytes
+            || self.schedule.settle.max_open_bytes / 2 < status.late_bytes;
         let commit = full || passed(self.last_commit_nano, self.schedule.commit_every);
         let doubtful = self.doubts.tables().any(ready);
         doubtful

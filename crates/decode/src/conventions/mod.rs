@@ -39,6 +39,8 @@ mod tags;
 mod tokens;
 mod trace;
 
+pub use tags::root_tag_keys;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 

@@ -41,6 +41,12 @@ pub(super) fn add_resource(resource: &ResourceView<'_>, tags: &mut BTreeMap<Stri
     }
 }
 
+/// Keys of the tags that `root` says.
+pub fn root_tag_keys<'a>(root: &'a SpanView<'a>) -> impl Iterator<Item = &'a str> {
+    let keys = root.attributes().filter_map(|attribute| attribute.key.strip_prefix(TAG_PREFIX));
+    keys.filter(|key| !RESERVED.contains(key) && is_valid_key(key))
+}
+
 /// Adds what `root` says to be tags, over tags of the same key; sets the name of the trace.
 pub(super) fn add_root(
     root: &SpanView<'_>,

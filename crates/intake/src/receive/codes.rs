@@ -52,6 +52,7 @@ pub(super) fn fault_of(error: &IntakeError) -> Fault {
         | IntakeError::InvalidExperiment { .. }
         | IntakeError::DeletedExperiment { .. }
         | IntakeError::TooManyExperiments { .. }
+        | IntakeError::TooMuchSaid { .. }
         | IntakeError::InvalidParameter { .. } => Fault::Invalid,
         IntakeError::UnknownExperiment { .. } => Fault::NotFound,
         IntakeError::Overloaded { .. }

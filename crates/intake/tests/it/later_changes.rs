@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 use tracelake_decode::{RecordContent, RecordKind};
 use tracelake_model::TraceChange;
+use tracelake_model::trace_info::MAX_WORDS;
 
 use crate::support::{Answer, Group, Harness, otlp};
 
@@ -436,4 +437,46 @@ async fn a_binding_shows_as_tags() {
         assert_eq!(answer.error(), (400, INVALID.into()), "{verb}");
         assert!(answer.json()["message"].as_str().unwrap().contains("tracelake enable"));
     }
+}
+
+/// Scenario: a trace has as many tags as one may have; a further one, another value of one that is there, a
+/// deletion; a `start_trace` with more assessments than a trace may have.
+/// Guarantees: what is past the limit is refused before it is acknowledged, and the answer names the limit;
+/// the rest is taken.
+#[tokio::test]
+async fn what_clients_say_of_a_trace_is_bounded() {
+    let harness = with_trace().await;
+    let tags: serde_json::Map<String, Value> =
+        (0..MAX_WORDS - 1).map(|n| (format!("t{n}"), json!("v"))).collect();
+    let start = |assessments: Vec<Value>| {
+        json!({"trace": {"trace_info": {
+            "trace_id": TRACE,
+            "trace_location": {
+                "type": "MLFLOW_EXPERIMENT",
+                "mlflow_experiment": {"experiment_id": "0"},
+            },
+            "request_time": "2026-11-22T00:00:00Z",
+            "state": "OK",
+            "tags": &tags,
+            "assessments": assessments,
+        }}})
+    };
+    let starts = "/api/3.0/mlflow/traces";
+    let many = (0..=MAX_WORDS).map(|n| feedback(&n.to_string())).collect();
+    let refused = harness.call("POST", starts, Some(&start(many))).await;
+    assert_eq!(refused.status, 400);
+    let message = refused.json()["message"].to_string();
+    assert!(message.contains("10000 assessments"), "{message}");
+    assert_eq!(harness.call("POST", starts, Some(&start(Vec::new()))).await.status, 200);
+    let set = |key: &str| json!({"key": key, "value": "w"});
+    // With the tag of its resource it has as many as it may.
+    let full = harness.call("PATCH", &tags_of(TRACE), Some(&set("further"))).await;
+    assert_eq!(full.status, 400);
+    let message = full.json()["message"].to_string();
+    assert!(message.contains("10000 tags") && message.contains(TRACE), "{message}");
+    assert_eq!(harness.call("PATCH", &tags_of(TRACE), Some(&set("t5"))).await.status, 200);
+    let gone = harness.call("DELETE", &tags_of(TRACE), Some(&json!({"key": "t5"}))).await;
+    assert_eq!(gone.status, 200);
+    let again = harness.call("PATCH", &tags_of(TRACE), Some(&set("t5"))).await;
+    assert_eq!(again.status, 200, "{}", again.json());
 }

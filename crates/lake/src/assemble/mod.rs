@@ -57,6 +57,8 @@ pub struct OpenStatus {
     pub settled: bool,
     /// Late pieces wait for an amendment round.
     pub late: bool,
+    /// Bytes of late pieces.
+    pub late_bytes: usize,
     /// Bytes of traces that are not late.
     pub bytes: usize,
 }
@@ -267,6 +269,7 @@ impl Assembler {
         for trace in self.open.values().filter(|trace| ready(&trace.table)) {
             if trace.late {
                 status.late = true;
+                status.late_bytes += trace.bytes;
                 status.settled |= LATE_AT_ONCE_BYTES <= trace.bytes;
             } else {
                 status.bytes += trace.bytes;

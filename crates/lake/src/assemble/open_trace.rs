@@ -1,6 +1,5 @@
 //! A trace in the making.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,41 +24,6 @@ pub type CarriedRecord = (RecordHeader, Vec<u8>);
 
 /// Memory that a span takes beside its bytes.
 const SPAN_OVERHEAD_BYTES: usize = 128;
-
-/// Memory that what a client said of a trace takes, about.
-fn info_bytes(info: &TraceInfo) -> usize {
-    let map = |map: &BTreeMap<String, String>| -> usize {
-        map.iter().map(|(key, value)| key.len() + value.len() + 48).sum()
-    };
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let assessments: usize = info
-        .assessments
-        .iter()
-        .map(|a| {
-            256 + text(&a.feedback_json)
-                + text(&a.expectation_json)
-                + text(&a.issue_json)
-                + text(&a.rationale)
-                + map(&a.metadata)
-        })
-        .sum();
-    let keys: usize = info
-        .deleted_tags
-        .iter()
-        .chain(&info.deleted_assessments)
-        .chain(&info.called_tags)
-        .chain(&info.called_assessments)
-        .chain(&info.linked_runs)
-        .map(|key| key.len() + 48)
-        .sum();
-    512 + keys
-        + info.starts.len() * 16
-        + map(&info.tags)
-        + map(&info.trace_metadata)
-        + text(&info.request_preview)
-        + text(&info.response_preview)
-        + assessments
-}
 
 /// A trace in the making, or a late piece of an archived one.
 #[derive(Debug)]
@@ -120,9 +84,9 @@ impl OpenTrace {
 
     /// Changes what clients said, and the memory it takes. Returns true when it changed.
     fn change_info(&mut self, change: impl FnOnce(&mut Option<TraceInfo>) -> bool) -> bool {
-        self.bytes -= self.info.as_ref().map_or(0, info_bytes);
+        self.bytes -= self.info.as_ref().map_or(0, TraceInfo::weight_bytes);
         let changed = change(&mut self.info);
-        self.bytes += self.info.as_ref().map_or(0, info_bytes);
+        self.bytes += self.info.as_ref().map_or(0, TraceInfo::weight_bytes);
         changed
     }
 
@@ -145,7 +109,7 @@ impl OpenTrace {
         self.experiment_by = ExperimentBy::Client;
         let apart = first.into_iter().chain((0 < known).then_some(start));
         for start in apart {
-            self.bytes += info_bytes(&start.info);
+            self.bytes += start.info.weight_bytes();
             self.starts.push(start);
         }
         true

@@ -23,12 +23,14 @@ use super::changed::Changed;
 use super::merge::{Age, fold};
 use super::old_rows::{Deletions, OldRows};
 use super::parts::{LargeTrace, sum_beyond};
-use super::{EpochOutcome, Found, MAX_ATTEMPTS, MAX_BATCH_BYTES, Step, TableWriter};
-use crate::data_file::{EncodedFile, encode_batches, encode_file};
+use super::{
+    EpochOutcome, Found, MAX_ATTEMPTS, MAX_BATCH_BYTES, Step, TableWriter, fresh_rows, has_large,
+};
+use crate::data_file::Expected;
 use crate::error::LakeError;
 use crate::layout::{change_file, data_file, decode_action_path, deletion_vector_file};
 use crate::log::actions::{Action, Add, Cdc, Remove};
-use crate::rows::{RebuildError, TraceDraft, conform, encode, rebuild_traces};
+use crate::rows::{LARGE_ROW_BYTES, RebuildError, TraceDraft, conform, encode, rebuild_traces};
 use crate::table::{DeletionVector, EpochMark, LiveFile};
 
 /// Images that are put in order in memory at a time.
@@ -168,33 +170,41 @@ impl TableWriter {
         let Amendment { mut plan, late, fresh, mut found, mark, txn } = amendment;
         let schema = plan.postimages.schema();
         let further = std::mem::take(&mut plan.further);
-        let rows: Vec<&TraceDraft> = fresh.iter().copied().chain(&further).collect();
-        let inserted = Self::encode_fresh(&rows)
-            .map(|batch| conform(&batch?, &schema))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| LakeError::Arrow { action: "encode rows", source })?;
+        let inserted: Vec<&TraceDraft> = fresh.iter().copied().chain(&further).collect();
+        let inserted = fresh_rows(&inserted);
+        // Made twice, once for each file, so that both never have more than a few of them in memory.
+        let batches = || {
+            let conforming = |batch: Result<RecordBatch, ArrowError>| conform(&batch?, &schema);
+            Self::encode_rows(&inserted).map(conforming)
+        };
         let mut traces = std::mem::take(&mut plan.traces);
         traces.extend(fresh.iter().map(|trace| trace.trace_id));
-        let rows: Vec<&RecordBatch> =
-            once(&plan.postimages).chain(&inserted).filter(|batch| 0 < batch.num_rows()).collect();
-        let operation = match (rows.is_empty(), inserted.is_empty()) {
-            (true, _) => "DELETE",
-            (false, true) => "UPDATE",
-            (false, false) => "MERGE",
+        let has_postimages = 0 < plan.postimages.num_rows();
+        let operation = match (has_postimages, inserted.is_empty()) {
+            (false, true) => "DELETE",
+            (true, true) => "UPDATE",
+            (_, false) => "MERGE",
         };
+        let has_large = has_large(&inserted)
+            || [&plan.preimages, &plan.postimages].into_iter().any(has_large_row);
         let mut written = None;
-        if !rows.is_empty() {
-            let rows: Vec<RecordBatch> = rows.into_iter().cloned().collect();
+        if has_postimages || !inserted.is_empty() {
             let path = data_file();
-            let file = self.write_parquet(&path, &schema, &rows)?;
+            let count = plan.postimages.num_rows() + inserted.len();
+            let rows = Expected { count, has_large };
+            let changed = has_postimages.then(|| Ok(plan.postimages.clone()));
+            let mut all =
+                changed.into_iter().chain(batches()).map(|b| b.map_err(ParquetError::from));
+            let file = self.put_parquet(&path, &schema, rows, &mut all)?;
             written = Some((self.add(&path, &file), path));
         }
         let images = plan.updates().map_err(change_data)?;
         let images = images.chain(once(with_change_type(&plan.deleted, "delete")));
-        let inserts = inserted.iter().map(|batch| with_change_type(batch, "insert"));
-        let count = [&plan.preimages, &plan.postimages, &plan.deleted].into_iter().chain(&inserted);
-        let count = count.map(RecordBatch::num_rows).sum();
-        let mut changes = vec![self.write_images(&schema, count, &mut images.chain(inserts))?];
+        let inserts = batches().map(|batch| with_change_type(&batch?, "insert"));
+        let count = [&plan.preimages, &plan.postimages, &plan.deleted].map(RecordBatch::num_rows);
+        let count = count.iter().sum::<usize>() + inserted.len();
+        let rows = Expected { count, has_large };
+        let mut changes = vec![self.write_images(&schema, rows, &mut images.chain(inserts))?];
         changes.extend(self.write_unread(&schema, &plan.files, &plan.unread)?);
         for _ in 0..MAX_ATTEMPTS {
             let mut actions = vec![self.commit_info(operation, false)];
@@ -250,8 +260,9 @@ impl TableWriter {
             drop(old);
             actions.extend(self.write_unread(&schema, files, deletions)?);
         } else {
+            let rows = Expected { count: old.rows.num_rows(), has_large: has_large_row(&old.rows) };
             let mut images = once(with_change_type(&old.rows, "delete"));
-            actions.push(self.write_images(&schema, old.rows.num_rows(), &mut images)?);
+            actions.push(self.write_images(&schema, rows, &mut images)?);
         }
         let step = self.write_version(&actions)?;
         if matches!(step, Step::Done(())) {
@@ -289,7 +300,7 @@ impl TableWriter {
         let schema = self.snapshot.schema()?;
         let fresh: Vec<&TraceDraft> = fresh.iter().collect();
         let mut rows = Vec::new();
-        for batch in Self::encode_fresh(&fresh) {
+        for batch in Self::encode_rows(&fresh_rows(&fresh)) {
             rows.push(batch.and_then(|rows| conform(&rows, &schema)).map_err(arrow)?);
         }
         let mut replaced: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
@@ -309,7 +320,7 @@ impl TableWriter {
         // What memory has no room for is shown as it was until it is committed.
         let plan = self.plan_amendment(&late, &found, Age::Younger, self.round_bytes)?;
         let further: Vec<&TraceDraft> = plan.further.iter().chain(&beside).collect();
-        for batch in Self::encode_fresh(&further) {
+        for batch in Self::encode_rows(&fresh_rows(&further)) {
             rows.push(batch.and_then(|rows| conform(&rows, &schema)).map_err(arrow)?);
         }
         rows.push(plan.postimages);
@@ -433,19 +444,19 @@ impl TableWriter {
         LakeError::Row { path: self.table.name(), reason: error.to_string() }
     }
 
-    /// The change data file of `count` rows before and after a change, each with its type. `schema` is the
+    /// The change data file of rows before and after a change, each with its type. `schema` is the
     /// table's.
     fn write_images(
         &self,
         schema: &SchemaRef,
-        count: usize,
+        rows: Expected,
         images: &mut dyn Iterator<Item = Result<RecordBatch, ArrowError>>,
     ) -> Result<Action, LakeError> {
         let none = RecordBatch::new_empty(Arc::clone(schema));
         let schema = with_change_type(&none, "").map_err(change_data)?.schema();
         let path = change_file();
         let mut images = images.map(|batch| batch.map_err(ParquetError::from));
-        let file = self.put_parquet(&path, encode_batches(&schema, count, &mut images))?;
+        let file = self.put_parquet(&path, &schema, rows, &mut images)?;
         Ok(Action::Cdc(Cdc {
             path,
             partition_values: BTreeMap::new(),
@@ -467,35 +478,11 @@ impl TableWriter {
                 let one = Deletions::from([(*file, BTreeSet::from([*row]))]);
                 let row = self.read_rows(&one, files, schema, usize::MAX)?.rows;
                 let mut image = once(with_change_type(&row, "delete"));
-                actions.push(self.write_images(schema, row.num_rows(), &mut image)?);
+                let rows = Expected { count: row.num_rows(), has_large: has_large_row(&row) };
+                actions.push(self.write_images(schema, rows, &mut image)?);
             }
         }
         Ok(actions)
-    }
-
-    pub(super) fn write_parquet(
-        &self,
-        path: &str,
-        schema: &SchemaRef,
-        batches: &[RecordBatch],
-    ) -> Result<EncodedFile, LakeError> {
-        self.put_parquet(path, encode_file(schema, batches))
-    }
-
-    /// Writes a file that was encoded.
-    pub(super) fn put_parquet(
-        &self,
-        path: &str,
-        encoded: Result<EncodedFile, ParquetError>,
-    ) -> Result<EncodedFile, LakeError> {
-        let mut file = encoded.map_err(|source| LakeError::Parquet {
-            action: "encode",
-            path: path.to_owned(),
-            source,
-        })?;
-        self.table.files.put_if_absent(path, &file.bytes)?;
-        file.bytes = Vec::new();
-        Ok(file)
     }
 
     /// The `remove` and `add` of each file that loses rows, with all its vectors in one new file.
@@ -554,6 +541,11 @@ impl TableWriter {
         }
         Ok(actions)
     }
+}
+
+/// True when the rows of a batch are large.
+fn has_large_row(batch: &RecordBatch) -> bool {
+    LARGE_ROW_BYTES <= batch.get_array_memory_size() / batch.num_rows().max(1)
 }
 
 /// Statistics of a file that lost rows: the bounds still hold, but are no longer met.

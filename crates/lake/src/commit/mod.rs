@@ -28,6 +28,7 @@ pub(crate) mod merge;
 mod old_rows;
 mod outcome;
 mod parts;
+mod put_file;
 mod rebase;
 mod relocation;
 pub(crate) mod span_set;
@@ -60,13 +61,13 @@ use tracelake_model::{Clock, TraceId};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::data_file::{EncodedFile, encode_batches};
+use crate::data_file::{EncodedFile, Expected};
 use crate::error::LakeError;
 use crate::layout::data_file;
 use crate::log::actions::{Action, Add, CommitInfo, ENGINE_INFO};
 use crate::log::{checkpoint_if_due, put_version};
 use crate::rows::parts::{fits_a_row, spans_bytes};
-use crate::rows::{RowEncoder, TraceDraft};
+use crate::rows::{LARGE_ROW_BYTES, RowEncoder, TraceDraft};
 use crate::storage::PutOutcome;
 use crate::table::{
     EpochMark, LiveFile, RowAddress, Table, TableSnapshot, TraceIndex, create_or_accept,
@@ -80,7 +81,7 @@ pub(crate) const MAX_ATTEMPTS: usize = 50;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// `round_bytes` of every writer but those of tests.
-const MAX_ROUND_BYTES: usize = 128 << 20;
+const MAX_ROUND_BYTES: usize = 48 << 20;
 
 /// Files that are known as durable; past it all are forgotten, and synced once more when it comes to that.
 const MAX_SYNCED: usize = 100_000;
@@ -440,13 +441,12 @@ impl TableWriter {
         Ok(traces.iter().filter_map(known).collect())
     }
 
-    /// The rows of traces that have none, batch by batch. Traces too large for a row have several.
-    fn encode_fresh<'a>(
-        traces: &[&'a TraceDraft],
+    /// Rows batch by batch.
+    fn encode_rows<'a>(
+        rows: &'a [Cow<'_, TraceDraft>],
     ) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + use<'a> {
-        let rows = fresh_rows(traces);
         let mut encoder = RowEncoder::default();
-        chunks_by_bytes(&rows).into_iter().map(move |chunk| {
+        chunks_by_bytes(rows).into_iter().map(move |chunk| {
             let rows = rows.get(chunk).unwrap_or_default();
             rows.iter().for_each(|row| encoder.push(row));
             encoder.finish()
@@ -467,9 +467,10 @@ impl TableWriter {
             *written = None;
             if !fresh.is_empty() {
                 let path = data_file();
-                let mut batches = Self::encode_fresh(fresh).map(|batch| batch.map_err(Into::into));
-                let encoded = encode_batches(&traces_schema(), fresh.len(), &mut batches);
-                let file = self.put_parquet(&path, encoded)?;
+                let rows = fresh_rows(fresh);
+                let mut batches = Self::encode_rows(&rows).map(|batch| batch.map_err(Into::into));
+                let expected = Expected { count: rows.len(), has_large: has_large(&rows) };
+                let file = self.put_parquet(&path, &traces_schema(), expected, &mut batches)?;
                 *written = Some(WrittenFile { traces, path, file });
             }
         }
@@ -552,7 +553,7 @@ enum Step<T> {
     Lost,
 }
 
-/// The rows of traces that have none.
+/// The rows of traces that have none. Traces too large for a row have several.
 fn fresh_rows<'a>(traces: &[&'a TraceDraft]) -> Vec<Cow<'a, TraceDraft>> {
     let mut rows = Vec::with_capacity(traces.len());
     for trace in traces {
@@ -564,6 +565,11 @@ fn fresh_rows<'a>(traces: &[&'a TraceDraft]) -> Vec<Cow<'a, TraceDraft>> {
         }
     }
     rows
+}
+
+/// True when some row is large.
+fn has_large(rows: &[Cow<'_, TraceDraft>]) -> bool {
+    rows.iter().any(|row| LARGE_ROW_BYTES <= spans_bytes(&row.spans))
 }
 
 /// Cuts `rows` so that no run has more than [`MAX_BATCH_BYTES`] of span bytes, or one row.

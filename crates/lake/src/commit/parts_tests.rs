@@ -103,7 +103,7 @@ fn a_trace_too_large_for_a_row_has_parts() {
     writer.commit_epoch(1, &[large.clone(), draft(2, 0..3)]).unwrap();
     let found = rows(&fixture);
     assert_whole(&found[&large.trace_id], &large);
-    assert_eq!(found[&large.trace_id].len(), 3);
+    assert_eq!(found[&large.trace_id].len(), 7);
     assert_eq!(found[&draft(2, 0..1).trace_id].len(), 1);
     let wanted = HashSet::from([large.trace_id]);
     let whole = writer.read(&wanted, usize::MAX).unwrap().remove(&large.trace_id).unwrap();
@@ -174,6 +174,108 @@ fn a_piece_costs_what_it_weighs() {
     assert_whole(rows, &whole);
     assert!(rows.iter().all(|row| fits_a_row(&row.spans)));
     assert!(grown[3] < grown[2] * 5 / 4, "{grown:?}");
+}
+
+/// A root that says a tag, with about `bytes` of text.
+fn tagging_root(number: u64, key: &str, value: &str, bytes: usize) -> SpanRecord {
+    let mut span = draft(1, 0..1).spans.remove(0);
+    let id = (number + 1).to_be_bytes();
+    let start = span.start_time_unix_nano + number * 1_000_000;
+    let mut message = MessageWriter::new();
+    message.bytes(1, &span.trace_id.0);
+    message.bytes(2, &id);
+    message.bytes(5, b"step");
+    message.fixed64(7, start);
+    message.fixed64(8, start + 500_000_000);
+    let text = "x".repeat(bytes);
+    for (key, value) in [(format!("mlflow.traceTag.{key}").as_str(), value), ("text", &text)] {
+        message.message(9, |pair| {
+            pair.bytes(1, key.as_bytes());
+            pair.message(2, |any| any.bytes(1, value.as_bytes()));
+        });
+    }
+    span.span_id = SpanId(id);
+    span.start_time_unix_nano = start;
+    span.end_time_unix_nano = start + 500_000_000;
+    span.message = message.into_bytes().into();
+    span.is_canonical = false;
+    span
+}
+
+/// Scenario: a trace too large for a row, among whose spans roots in the middle say tags, two of them the same
+/// one; then a later root says one of these again.
+/// Guarantees: the row of the trace has every tag, with the value of the last root that says it.
+#[test]
+fn roots_in_parts_say_no_tag_of_their_own() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    let mut whole = long_spans(1, 0..40);
+    for (number, key, value) in [
+        (5, "a", "1"),
+        (11, "b", "1"),
+        (12, "b", "2"),
+        (17, "c", "1"),
+        (18, "d", "1"),
+        (31, "e", "1"),
+    ] {
+        whole.spans[usize::try_from(number).unwrap()] = tagging_root(number, key, value, 100);
+    }
+    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    let rows_of = rows(&fixture);
+    assert_whole(&rows_of[&whole.trace_id], &whole);
+    let tags = rows_of[&whole.trace_id][0].full_info().tags;
+    let said: Vec<&str> = ["a", "b", "c", "d", "e"].map(|key| tags[key].as_str()).to_vec();
+    assert_eq!(said, ["1", "2", "1", "1", "1"]);
+    let late = TraceDraft { spans: vec![tagging_root(60, "c", "2", 100)], ..draft(1, 0..1) };
+    writer.commit_epoch(2, &[late.clone()]).unwrap();
+    whole.spans.extend(late.spans);
+    assert_whole(&rows(&fixture)[&whole.trace_id], &whole);
+}
+
+/// Scenario: a trace with parts whose client said when it began, and not how long it took; late spans, a tag.
+/// Guarantees: the duration is that of the spans after each of them, and the time the client's.
+#[test]
+fn a_client_s_time_does_not_move_the_spans_of_parts() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    let mut whole = long_spans(1, 0..40);
+    let mut info = TraceInfo::new(whole.trace_id);
+    info.request_time_micros = Some(1_795_305_600_000_000 - 7_000_000);
+    info.trace_metadata.insert(INFO_FINALIZED.to_owned(), "true".to_owned());
+    whole.info = Some(info);
+    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    assert_whole(&rows(&fixture)[&whole.trace_id], &whole);
+    let duration = whole.full_info().execution_duration_ms;
+    for epoch in 2..5 {
+        let tag = TraceChange::SetTag { key: "k".to_owned(), value: epoch.to_string() };
+        writer.commit_epoch(epoch, &[changes(1, vec![tag])]).unwrap();
+        let head = &rows(&fixture)[&whole.trace_id][0];
+        assert_eq!(head.full_info().execution_duration_ms, duration);
+        assert_eq!(head.full_info().request_time_micros, whole.full_info().request_time_micros);
+    }
+    let late = draft(1, 50..51);
+    writer.commit_epoch(5, &[late.clone()]).unwrap();
+    whole.spans.extend(late.spans);
+    let head = &rows(&fixture)[&whole.trace_id][0];
+    assert_eq!(head.full_info().execution_duration_ms, whole.full_info().execution_duration_ms);
+}
+
+/// Scenario: an epoch brings 60 MiB of late spans of a large trace.
+/// Guarantees: none of the rows that they make is larger than a part may be, and each span is there once.
+#[test]
+fn parts_are_small() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    let mut whole = long_spans(1, 0..6);
+    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    let late = long_spans(1, 6..36);
+    writer.commit_epoch(2, &[late.clone()]).unwrap();
+    whole.spans.extend(late.spans);
+    let found = rows(&fixture);
+    assert_whole(&found[&whole.trace_id], &whole);
+    let parts: Vec<usize> =
+        found[&whole.trace_id].iter().skip(1).map(TraceDraft::spans_bytes).collect();
+    assert!(4 <= parts.len() && parts.iter().all(|bytes| *bytes <= 16 << 20), "{parts:?}");
 }
 
 /// Moves what an experiment has, trace by trace, as the pipeline does; dies after `steps` durable ones. Returns

@@ -1,9 +1,10 @@
-//! Rows become a Parquet file in memory, by as many threads as there are idle cores.
+//! Rows become a Parquet file, of which a row group is in memory at a time, by as many threads as there are idle cores.
 //!
 //! The caller makes the rows, batch by batch. A thread takes them and encodes the columns; a second one
 //! helps it: of each batch both take whichever column is next, so that one of them does all the work
 //! while the other's core is needed elsewhere.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,27 +20,42 @@ use parquet::errors::ParquetError;
 use super::format::{ROW_GROUP_ROWS, writer_properties};
 use super::{EncodedFile, FileStats};
 
-/// Encodes `batches`, all of one schema, as one file with statistics.
+/// What is known of the rows of a file before they are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    /// About how many there are.
+    pub count: usize,
+    /// Some of them are large.
+    pub has_large: bool,
+}
+
+/// The file that [`encode_batches`] writes of `batches`.
+#[cfg(test)]
 pub(crate) fn encode_file(
     schema: &SchemaRef,
     batches: &[RecordBatch],
-) -> Result<EncodedFile, ParquetError> {
-    let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    encode_batches(schema, rows, &mut batches.iter().cloned().map(Ok))
+) -> Result<(EncodedFile, Vec<u8>), ParquetError> {
+    let count = batches.iter().map(RecordBatch::num_rows).sum();
+    let rows = Expected { count, has_large: false };
+    let mut bytes = Vec::new();
+    let mut batches = batches.iter().cloned().map(Ok);
+    let file = encode_batches(schema, rows, &mut batches, &mut bytes)?;
+    Ok((file, bytes))
 }
 
-/// Encodes `batches`, all of one schema, as one file with statistics; `rows` is about how many rows they
-/// have together. Batches are taken one by one, so that no more than a few are in memory.
+/// Writes `batches`, all of one schema, to `out` as one file with statistics; `rows` is what is known of
+/// them. Batches are taken one by one, so that no more than a few are in memory.
 pub(crate) fn encode_batches(
     schema: &SchemaRef,
-    rows: usize,
+    rows: Expected,
     batches: &mut dyn Iterator<Item = Result<RecordBatch, ParquetError>>,
+    out: &mut (dyn Write + Send),
 ) -> Result<EncodedFile, ParquetError> {
     std::thread::scope(|scope| {
         let (hand_over, taken) = sync_channel(BATCHES_AHEAD);
         let encoder = std::thread::Builder::new()
             .name("encode".to_owned())
-            .spawn_scoped(scope, move || encode_taken(schema, rows, taken))?;
+            .spawn_scoped(scope, move || encode_taken(schema, rows, taken, out))?;
         for batch in batches {
             if hand_over.send(batch?).is_err() {
                 // It ended with an error, which is read below.
@@ -57,31 +73,28 @@ const BATCHES_AHEAD: usize = 1;
 /// Rows from which on a second thread is worth being started.
 const ROWS_FOR_TWO: usize = 256;
 
-/// About what a file has beside its columns: bounds of pages, bloom filters, the footer.
-const FOOTER_BYTES: usize = 256 << 10;
+/// Bytes of encoded columns at which a row group ends, whatever rows it has: they are in memory until then.
+const ROW_GROUP_BYTES: usize = 16 << 20;
 
 fn encode_taken(
     schema: &SchemaRef,
-    rows: usize,
+    rows: Expected,
     batches: Receiver<RecordBatch>,
+    out: &mut (dyn Write + Send),
 ) -> Result<EncodedFile, ParquetError> {
     let properties = writer_properties(rows)?;
-    let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties))?;
+    let writer = ArrowWriter::try_new(out, Arc::clone(schema), Some(properties))?;
     let (mut file, columns) = writer.into_serialized_writer()?;
     let mut group = RowGroup {
         schema,
         stats: FileStats::new(schema)?,
         batches,
         ahead: None,
-        has_helper: ROWS_FOR_TWO <= rows,
+        has_helper: ROWS_FOR_TWO <= rows.count,
     };
     let mut index = 0;
     while group.has_more() {
         let chunks = group.encode(columns.create_column_writers(index)?)?;
-        // At once: doubling would copy the file, and touch fresh memory, several times.
-        let bytes: u64 = chunks.iter().map(|chunk| chunk.close().bytes_written).sum();
-        let bytes = usize::try_from(bytes).unwrap_or_default();
-        file.inner_mut().reserve_exact(bytes.saturating_add(FOOTER_BYTES));
         let mut row_group = file.next_row_group()?;
         for chunk in chunks {
             chunk.append_to_row_group(&mut row_group)?;
@@ -89,8 +102,8 @@ fn encode_taken(
         row_group.close()?;
         index += 1;
     }
-    let bytes = file.into_inner()?;
-    Ok(EncodedFile { size_bytes: bytes.len(), bytes, stats: group.stats.finish()? })
+    file.finish()?;
+    Ok(EncodedFile { size_bytes: file.bytes_written(), stats: group.stats.finish()? })
 }
 
 /// The rows that come, one row group after the other.
@@ -146,7 +159,9 @@ impl RowGroup<'_> {
                 helper = Some((hand_over, answers));
             }
             let mut room = ROW_GROUP_ROWS;
-            while let Some(batch) = self.next(room) {
+            while encoded_bytes(&columns) < ROW_GROUP_BYTES
+                && let Some(batch) = self.next(room)
+            {
                 room -= batch.num_rows();
                 self.stats.add(&batch)?;
                 let work = Arc::new(Work::new(self.schema, &batch)?);
@@ -168,6 +183,14 @@ impl RowGroup<'_> {
         };
         columns.into_iter().map(column).collect()
     }
+}
+
+/// Bytes that the columns take, encoded and to be encoded.
+fn encoded_bytes(columns: &[Mutex<ArrowColumnWriter>]) -> usize {
+    let bytes = |column: &Mutex<ArrowColumnWriter>| {
+        column.lock().unwrap_or_else(PoisonError::into_inner).get_estimated_total_bytes()
+    };
+    columns.iter().map(bytes).sum()
 }
 
 /// The columns of a batch.
@@ -238,6 +261,10 @@ mod tests {
         RecordBatch::try_new(Arc::clone(schema), columns).unwrap()
     }
 
+    const fn expected(count: usize) -> Expected {
+        Expected { count, has_large: false }
+    }
+
     fn schema() -> SchemaRef {
         let item = Arc::new(Field::new_list_field(DataType::Int64, true));
         Arc::new(Schema::new(vec![
@@ -264,11 +291,12 @@ mod tests {
         let all = concat_batches(&schema, &batches).unwrap();
         for announced in [all.num_rows(), 1] {
             let mut each = batches.iter().cloned().map(Ok);
-            let file = encode_batches(&schema, announced, &mut each).unwrap();
-            assert_eq!(file.size_bytes, file.bytes.len());
+            let mut bytes = Vec::new();
+            let file = encode_batches(&schema, expected(announced), &mut each, &mut bytes).unwrap();
+            assert_eq!(file.size_bytes, bytes.len());
             let stats: serde_json::Value = serde_json::from_str(&file.stats).unwrap();
             assert_eq!(stats["numRecords"], all.num_rows());
-            let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.bytes)).unwrap();
+            let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap();
             let groups: Vec<i64> =
                 reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
             assert_eq!(groups, [10, 16_384, 3_616, 16_384, 16_000, 405]);
@@ -283,18 +311,19 @@ mod tests {
     #[test]
     fn nothing_and_a_fault_end_it() {
         let schema = schema();
-        let empty = encode_file(&schema, &[]).unwrap();
-        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(empty.bytes)).unwrap();
+        let (_, empty) = encode_file(&schema, &[]).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(empty)).unwrap();
         assert_eq!(reader.metadata().file_metadata().num_rows(), 0);
         let fault = Err(ParquetError::General("a row that cannot be made".to_owned()));
         let mut batches = once(Ok(rows(&schema, 0, 300))).chain(once(fault));
-        let told = encode_batches(&schema, 1000, &mut batches).unwrap_err();
+        let told =
+            encode_batches(&schema, expected(1000), &mut batches, &mut Vec::new()).unwrap_err();
         assert!(told.to_string().contains("cannot be made"), "{told}");
         // More batches than may wait, none of which is of the schema.
         let text = Arc::new(Schema::new(vec![Field::new("trace_id", DataType::Utf8, false)]));
         let ids: arrow::array::ArrayRef = Arc::new(StringArray::from(vec!["tr-1"; 300]));
         let other = RecordBatch::try_new(text, vec![ids]).unwrap();
         let mut batches = (0..50).map(|_| Ok(other.clone()));
-        assert!(encode_batches(&schema, 1000, &mut batches).is_err());
+        assert!(encode_batches(&schema, expected(1000), &mut batches, &mut Vec::new()).is_err());
     }
 }

@@ -7,6 +7,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::schema::types::ColumnPath;
 use tracelake_model::schema::traces_schema;
 
+use super::Expected;
+
 /// Rows of one row group: small enough that one row can be read without much beside it.
 pub(super) const ROW_GROUP_ROWS: usize = 16_384;
 
@@ -47,7 +49,13 @@ const TRACE_NUMBERS: [&str; 6] = [
 /// Measured choices, the figures are in `docs/performance.md`: a dictionary on payloads and ids costs and saves
 /// nothing; the bloom filter finds random trace ids, for which bounds are useless. It is sized for the rows of
 /// a group, so that a small commit stays small.
-pub(super) fn writer_properties(rows: usize) -> Result<WriterProperties, ParquetError> {
+pub(super) fn writer_properties(rows: Expected) -> Result<WriterProperties, ParquetError> {
+    // A page has whole rows, so that of a large one it is in memory several times: lengths apart from the
+    // texts would be one time more.
+    let texts = match rows.has_large {
+        true => Encoding::PLAIN,
+        false => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+    };
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("tracelake ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -85,12 +93,12 @@ pub(super) fn writer_properties(rows: usize) -> Result<WriterProperties, Parquet
         // Lengths apart from the texts: ids are then nothing but digits, payloads nothing but text.
         properties = properties
             .set_column_dictionary_enabled(column.clone(), false)
-            .set_column_encoding(column, Encoding::DELTA_LENGTH_BYTE_ARRAY);
+            .set_column_encoding(column, texts);
     }
     for column in bounded_columns() {
         properties = properties.set_column_statistics_enabled(column, EnabledStatistics::Chunk);
     }
-    let distinct = rows.clamp(1, ROW_GROUP_ROWS) as u64;
+    let distinct = rows.count.clamp(1, ROW_GROUP_ROWS) as u64;
     let trace_id = ColumnPath::new(vec!["trace_id".into()]);
     Ok(properties
         .set_column_bloom_filter_enabled(trace_id.clone(), true)

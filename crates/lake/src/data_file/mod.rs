@@ -5,7 +5,7 @@ mod format;
 
 use std::collections::HashSet;
 
-use arrow::array::{Array, AsArray as _, RecordBatch, StructArray};
+use arrow::array::{Array, AsArray as _, RecordBatch, StructArray, new_null_array};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, Schema};
 use arrow::json::LineDelimitedWriter;
 use delta_kernel::engine::arrow_conversion::TryFromArrow as _;
@@ -20,7 +20,9 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::statistics::Statistics;
 
-pub(crate) use encode::{encode_batches, encode_file};
+#[cfg(test)]
+pub(crate) use encode::encode_file;
+pub(crate) use encode::{Expected, encode_batches};
 
 use crate::storage::OpenedFile;
 
@@ -43,11 +45,9 @@ const STATS_COLUMNS: [&[&str]; 12] = [
     &["updated_at"],
 ];
 
-/// A Parquet file in memory and what the log says of it.
+/// What the log says of a Parquet file that was written.
 #[derive(Debug)]
 pub(crate) struct EncodedFile {
-    /// Taken out once the file is written.
-    pub bytes: Vec<u8>,
     pub size_bytes: usize,
     /// Delta's per-file statistics as JSON text.
     pub stats: String,
@@ -149,8 +149,9 @@ pub(crate) fn read_parts(file: OpenedFile) -> Result<HashSet<u64>, ParquetError>
     let mut row = 0_u64;
     for batch in reader {
         let batch = batch?;
-        let column = batch.columns().first();
-        for part in column.and_then(|c| c.as_primitive_opt::<Int32Type>()).into_iter().flatten() {
+        let Some(column) = batch.columns().first() else { return Ok(parts) };
+        let column = arrow::compute::cast(column, &DataType::Int32)?;
+        for part in column.as_primitive::<Int32Type>() {
             if part.is_some() {
                 parts.insert(row);
             }
@@ -205,13 +206,20 @@ pub(crate) fn read_large_rows(
     let mut left = rows.iter();
     for batch in reader {
         let batch = batch?;
-        let column = |name: &str| batch.column_by_name(name);
-        let parts = column("part").and_then(|c| c.as_primitive_opt::<Int32Type>());
-        let sizes = column("spans_bytes").and_then(|c| c.as_primitive_opt::<Int64Type>());
-        let digests = column("span_digests").and_then(|c| c.as_binary_opt::<i32>());
-        let (Some(parts), Some(sizes), Some(digests)) = (parts, sizes, digests) else {
-            return Err(ParquetError::General("columns of large rows of other types".to_owned()));
+        // Other engines that wrote the file anew may have chosen other forms of the same values.
+        let column = |name: &str, form: DataType| {
+            let column = batch.column_by_name(name);
+            column.map_or_else(
+                || Ok(new_null_array(&form, batch.num_rows())),
+                |column| arrow::compute::cast(column, &form),
+            )
         };
+        let parts = column("part", DataType::Int32)?;
+        let sizes = column("spans_bytes", DataType::Int64)?;
+        let digests = column("span_digests", DataType::Binary)?;
+        let parts = parts.as_primitive::<Int32Type>();
+        let sizes = sizes.as_primitive::<Int64Type>();
+        let digests = digests.as_binary::<i32>();
         for (at, row) in left.by_ref().take(batch.num_rows()).enumerate() {
             if sizes.is_null(at) || digests.is_null(at) {
                 continue;
@@ -262,4 +270,51 @@ pub(crate) fn read_text_column(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array};
+    use arrow::compute::cast;
+
+    use super::*;
+
+    /// Scenario: large rows in files whose columns have the forms that other engines choose.
+    /// Guarantees: what is read is the same.
+    #[test]
+    fn large_rows_are_read_in_every_form() {
+        let digests: ArrayRef =
+            Arc::new(BinaryArray::from_opt_vec(vec![None, Some(b"0123456789abcdef"), Some(b"")]));
+        let parts: ArrayRef = Arc::new(Int32Array::from(vec![None, Some(3), None]));
+        let sizes: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(9 << 20), Some(1)]));
+        for (binary, number) in [
+            (DataType::Binary, DataType::Int32),
+            (DataType::LargeBinary, DataType::Int64),
+            (DataType::BinaryView, DataType::Int32),
+        ] {
+            let batch = RecordBatch::try_from_iter([
+                ("part", cast(&parts, &number).unwrap()),
+                ("spans_bytes", Arc::clone(&sizes)),
+                ("span_digests", cast(&digests, &binary).unwrap()),
+            ])
+            .unwrap();
+            let mut file = tempfile::tempfile().unwrap();
+            let mut writer =
+                parquet::arrow::ArrowWriter::try_new(&mut file, batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            let opened = || OpenedFile::Local(file.try_clone().unwrap());
+            let mut found = Vec::new();
+            read_large_rows(opened(), &[0, 1, 2], &mut |row| {
+                found.push((row.row, row.part, row.spans_bytes, row.digests.to_vec()));
+            })
+            .unwrap();
+            let expected =
+                [(1, Some(3), 9 << 20, b"0123456789abcdef".to_vec()), (2, None, 1, Vec::new())];
+            assert_eq!(found, expected, "{binary}");
+            assert_eq!(read_parts(opened()).unwrap(), HashSet::from([1]), "{number}");
+        }
+    }
 }

@@ -9,9 +9,11 @@
 //! What the parts' spans add to the head's numbers and times is [`Beyond`]. It is kept nowhere: it is what
 //! the head says more than its own spans do.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use tracelake_decode::conventions::{Meaning, TraceMeaning, interpret, interpret_trace_of};
+use tracelake_decode::conventions::{
+    Meaning, TraceMeaning, interpret, interpret_trace_of, root_tag_keys,
+};
 use tracelake_decode::order::{in_order, tags_span};
 use tracelake_decode::{Fingerprinter, SpanDigest, SpanRecord};
 use tracelake_model::{TokenUsage, TraceCost};
@@ -23,6 +25,13 @@ pub(crate) const MAX_ROW_SPANS: usize = 100_000;
 
 /// Most bytes of a row's spans, each with its resource and scope; a single span may have more.
 pub(crate) const MAX_ROW_BYTES: usize = 64 << 20;
+
+/// Most spans of a part, whose number is not bounded: few enough that one takes little memory as it is written
+/// or read.
+const MAX_PART_SPANS: usize = 25_000;
+
+/// Most bytes of a part's spans; a single span may have more.
+const MAX_PART_BYTES: usize = 16 << 20;
 
 /// Bytes of spans from which on a row is not written anew for a little that came.
 pub const LARGE_ROW_BYTES: usize = 8 << 20;
@@ -243,6 +252,7 @@ fn deciding(spans: &[SpanRecord]) -> BTreeSet<usize> {
     let session = named(|meaning| meaning.session_id.is_some());
     let user = named(|meaning| meaning.user_id.is_some());
     let columns = [tagged, placed, session, user, failed].into_iter().flatten();
+    let columns = columns.chain(tagging_roots(spans, &roots));
     let others = [latest, earliest].into_iter().flatten();
     let others = others.chain(first).chain(ends(&arrived)).chain(ends(&roots)).chain(ends(&order));
     for (wanted, most) in
@@ -260,20 +270,37 @@ fn deciding(spans: &[SpanRecord]) -> BTreeSet<usize> {
     kept
 }
 
+/// The roots that give a tag its value, the later of two that say the same key, those first that are last.
+fn tagging_roots(spans: &[SpanRecord], roots: &[usize]) -> Vec<usize> {
+    let mut known: HashSet<String> = HashSet::new();
+    let mut tagging = Vec::new();
+    for index in roots.iter().rev().copied() {
+        let Some(view) = spans.get(index).map(SpanRecord::view) else { continue };
+        let mut is_last = false;
+        for key in root_tag_keys(&view) {
+            is_last |= !known.contains(key) && known.insert(key.to_owned());
+        }
+        if is_last {
+            tagging.push(index);
+        }
+    }
+    tagging
+}
+
 /// The first and the last ones.
 fn ends(indexes: &[usize]) -> impl Iterator<Item = usize> + '_ {
     let last = indexes.iter().rev().take(KEPT_AT_EACH_END);
     indexes.iter().take(KEPT_AT_EACH_END).chain(last).copied()
 }
 
-/// Cuts `spans` into runs of which each fits into a row.
+/// Cuts `spans` into runs of which each fits into a part.
 pub(crate) fn cut(spans: Vec<SpanRecord>) -> Vec<Vec<SpanRecord>> {
     let mut rows: Vec<Vec<SpanRecord>> = Vec::new();
     let mut bytes = 0;
     for span in spans {
         let span_bytes = span.weight_bytes();
         match rows.last_mut() {
-            Some(row) if row.len() < MAX_ROW_SPANS && bytes + span_bytes <= MAX_ROW_BYTES => {
+            Some(row) if row.len() < MAX_PART_SPANS && bytes + span_bytes <= MAX_PART_BYTES => {
                 row.push(span);
                 bytes += span_bytes;
             }

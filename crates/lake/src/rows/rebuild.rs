@@ -75,7 +75,7 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
     if let Some(part) = row.int("part") {
         return Ok(part_of(trace_id, part, row, spans));
     }
-    let beyond = beyond(row, &spans, keeps_order);
+    let beyond = beyond(row, &spans, keeps_order, said.as_ref());
     let info = everything(trace_id, row);
     let created_at_micros = row.micros("created_at").unwrap_or_default();
     let experiment_by = match &said {
@@ -142,7 +142,12 @@ fn part_of(trace_id: TraceId, part: i32, row: &Row<'_>, spans: Vec<SpanRecord>) 
 }
 
 /// What the numbers of a head say beside its own spans; `None` of a row whose trace has no parts.
-fn beyond(row: &Row<'_>, spans: &[SpanRecord], keeps_order: bool) -> Option<Beyond> {
+fn beyond(
+    row: &Row<'_>,
+    spans: &[SpanRecord],
+    keeps_order: bool,
+    said: Option<&Said>,
+) -> Option<Beyond> {
     let spans_in_parts =
         u64::try_from(row.int("span_count")?).ok()?.checked_sub(spans.len() as u64)?;
     if spans_in_parts == 0 {
@@ -164,7 +169,7 @@ fn beyond(row: &Row<'_>, spans: &[SpanRecord], keeps_order: bool) -> Option<Beyo
         total_cost: row.double("total_cost"),
     };
     let total_ns = row.long("total_span_duration_ns").unwrap_or_default();
-    let start_micros = row.child("trace_info").and_then(|info| info.micros("timestamp"));
+    let (start_micros, end_millis) = times_beyond(row, &own, said);
     Some(Beyond {
         spans: spans_in_parts,
         errors: row.count("error_span_count").saturating_sub(errors),
@@ -174,10 +179,30 @@ fn beyond(row: &Row<'_>, spans: &[SpanRecord], keeps_order: bool) -> Option<Beyo
         cost: cost_beyond(&cost, own.cost()),
         models: row.texts("models"),
         start_micros,
-        end_millis: start_micros
-            .zip(row.long("execution_duration_ms"))
-            .map(|(start, duration)| start.div_euclid(1_000).saturating_add(duration)),
+        end_millis,
     })
+}
+
+/// Earliest start and latest end of the spans in parts, as far as the row tells: the times that follow from
+/// spans, where a client's word does not stand in their place; or else what was kept beside it. A row of a
+/// version that kept nothing has the span that starts first in its head.
+fn times_beyond(
+    row: &Row<'_>,
+    own: &TraceFacts,
+    said: Option<&Said>,
+) -> (Option<i64>, Option<i64>) {
+    let is_hidden = said.is_some_and(Said::hides_times);
+    if let Some((start, end)) = said.filter(|_| is_hidden).map(Said::parts_times)
+        && (start.is_some() || end.is_some())
+    {
+        return (start, end);
+    }
+    let timestamp = row.child("trace_info").and_then(|info| info.micros("timestamp"));
+    let start = if is_hidden { own.request_time_micros } else { timestamp };
+    let duration =
+        row.long("execution_duration_ms").filter(|_| !said.is_some_and(Said::has_duration));
+    let end = start.zip(duration);
+    (start, end.map(|(start, duration)| start.div_euclid(1_000).saturating_add(duration)))
 }
 
 /// All that the row says of the trace as a whole, whoever said it.

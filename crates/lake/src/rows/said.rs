@@ -50,6 +50,13 @@ pub(super) struct Said {
     /// Position of the span that gives the tags, where arrival chose it.
     #[serde(skip_serializing_if = "Option::is_none")]
     arrived_last: Option<usize>,
+    /// Earliest start of the spans in parts, microseconds since the Unix epoch, where a client's word takes
+    /// the place of the time that follows from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts_start: Option<i64>,
+    /// Latest end of the spans in parts, milliseconds since the Unix epoch, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts_end: Option<i64>,
     /// The spans stand in the order of arrival, and the trace is read in it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     keeps_order: bool,
@@ -113,6 +120,10 @@ impl Said {
                 said.columns.insert(column);
             }
         }
+        let hides_times = said.hides_times();
+        if let Some(beyond) = trace.beyond.as_ref().filter(|_| hides_times) {
+            (said.parts_start, said.parts_end) = (beyond.start_micros, beyond.end_millis);
+        }
         let of_start = info.tags.keys().filter(|key| !info.called_tags.contains(*key));
         said.tags = of_start.cloned().collect();
         said.set_tags.clone_from(&info.called_tags);
@@ -155,6 +166,21 @@ impl Said {
     /// Position of the span that gives the tags, where arrival chose it.
     pub(super) const fn arrived_last(&self) -> Option<usize> {
         self.arrived_last
+    }
+
+    /// True when the row's times are not both those of its spans.
+    pub(super) fn hides_times(&self) -> bool {
+        [Column::Timestamp, Column::ExecutionDurationMs].iter().any(|c| self.columns.contains(c))
+    }
+
+    /// True when the row's duration is a client's word.
+    pub(super) fn has_duration(&self) -> bool {
+        self.columns.contains(&Column::ExecutionDurationMs)
+    }
+
+    /// Earliest start and latest end of the spans in parts, where the row's times do not tell.
+    pub(super) const fn parts_times(&self) -> (Option<i64>, Option<i64>) {
+        (self.parts_start, self.parts_end)
     }
 
     /// By whose word the trace belongs to its experiment.

@@ -187,14 +187,18 @@ impl RowEncoder {
     /// Adds the row of `trace` to the batch.
     pub fn push(&mut self, trace: &TraceDraft) {
         let mut errors = 0;
-        let mut meanings = Vec::with_capacity(trace.spans.len());
+        // Of a part nothing is asked but its spans.
+        let is_part = trace.part.is_some();
+        let mut meanings = Vec::with_capacity(if is_part { 0 } else { trace.spans.len() });
         let ordered = ordered(&trace.spans, trace.keeps_order);
         for record in &ordered.spans {
             let (view, attributes) = record.view_with_attributes();
             let meaning = interpret_of(&view, &attributes);
             self.spans.append(record, &view, &attributes, &meaning);
             errors += usize::from(view.is_error());
-            meanings.push(meaning);
+            if !is_part {
+                meanings.push(meaning);
+            }
         }
         self.spans.end_trace();
         match trace.part {

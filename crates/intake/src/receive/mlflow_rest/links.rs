@@ -8,7 +8,7 @@ use tracelake_model::{TraceChange, TraceChanges, TraceId};
 
 use super::parameters::{Parameters, missing};
 use super::reply::{Answer, MlflowError, Reply};
-use super::trace_path::{check_changeable, parse_trace_id};
+use super::trace_path::{check_changeable, check_room, parse_trace_id};
 use crate::intake::Intake;
 
 const MAX_TRACES: usize = 100;
@@ -49,6 +49,8 @@ pub(super) async fn link_to_run(
     };
     let found = intake.traces().find(&ids).await?;
     found.iter().try_for_each(check_changeable)?;
+    let linked = [TraceChange::LinkRun { run_id: run_id.clone() }];
+    found.iter().try_for_each(|trace| check_room(trace, &linked))?;
     let changes = found.into_iter().map(link).collect();
     intake.submit_changes(changes).await?;
     drop(held);

@@ -82,6 +82,17 @@ pub(super) fn check_changeable(trace: &FoundTrace) -> Result<(), MlflowError> {
     }
 }
 
+/// Refuses what would make a trace say more than one may: each change of it writes all of that anew.
+pub(super) fn check_room(trace: &FoundTrace, changes: &[TraceChange]) -> Result<(), MlflowError> {
+    match trace.info.overflow(changes) {
+        None => Ok(()),
+        Some(limit) => Err(MlflowError::invalid(format!(
+            "Trace with ID '{}' is full: a trace may have at most {limit}.",
+            trace.info.trace_id.to_mlflow()
+        ))),
+    }
+}
+
 /// Makes changes to one trace durable.
 pub(super) async fn change(
     intake: &Intake,
@@ -89,6 +100,7 @@ pub(super) async fn change(
     changes: Vec<TraceChange>,
 ) -> Result<(), MlflowError> {
     check_changeable(trace)?;
+    check_room(trace, &changes)?;
     let changes = TraceChanges { trace_id: trace.info.trace_id, changes };
     intake.submit_changes(vec![(trace.route.clone(), changes)]).await?;
     Ok(())

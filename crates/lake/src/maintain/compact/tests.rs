@@ -247,8 +247,8 @@ fn add_column(fixture: &Fixture) {
     columns[0] = Arc::new(arrow::array::StringArray::from(vec!["tr-theirs"]));
     columns.push(Arc::new(Int64Array::from(vec![7])));
     let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
-    let file = encode_file(&schema, &[batch]).unwrap();
-    fixture.table.files.put_if_absent("theirs.parquet", &file.bytes).unwrap();
+    let (file, bytes) = encode_file(&schema, &[batch]).unwrap();
+    fixture.table.files.put_if_absent("theirs.parquet", &bytes).unwrap();
     let snapshot = fixture.table.snapshot(None).unwrap();
     let mut metadata =
         actions(fixture, 0).into_iter().find_map(|action| action.get("metaData").cloned()).unwrap();
@@ -259,7 +259,7 @@ fn add_column(fixture: &Fixture) {
     ));
     metadata["schemaString"] = text.to_string().into();
     let add = serde_json::json!({
-        "path": "theirs.parquet", "partitionValues": {}, "size": file.bytes.len(),
+        "path": "theirs.parquet", "partitionValues": {}, "size": file.size_bytes,
         "modificationTime": 1, "dataChange": true, "stats": file.stats,
     });
     let lines = format!(
