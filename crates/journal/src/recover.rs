@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use crate::error::JournalError;
 use crate::fs::JournalFs;
 use crate::replay::{Damage, DamageKind, RecordReader, carry_is_complete, read_header};
-use crate::segment::{FILE_HEADER_LEN, FileKind, Predecessor, SegmentNumber, is_temporary_name, len_u64};
+use crate::segment::{
+    FILE_HEADER_LEN, FileKind, Predecessor, SegmentNumber, is_temporary_name, len_u64,
+};
 
 /// Name of the file whose lock says who owns the folder.
 pub(crate) const LOCK_NAME: &str = "LOCK";

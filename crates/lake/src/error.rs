@@ -91,6 +91,15 @@ pub enum LakeError {
         /// Name of the file.
         checkpoint: String,
     },
+    /// A version's file has nothing in it, which no engine writes: the disk lost its content. Nothing was
+    /// changed; bring the file back from a backup.
+    #[error("version {version} of table `{table}` is damaged: its file is empty")]
+    DamagedVersion {
+        /// Table folder.
+        table: String,
+        /// The version.
+        version: u64,
+    },
     /// The table takes new rows alone, by its property `delta.appendOnly`. No row was changed; change
     /// the property, or leave the rows as they are.
     #[error(
@@ -147,6 +156,7 @@ impl LakeError {
             | Self::Storage { .. }
             | Self::NotMounted { .. }
             | Self::DamagedCheckpoint { .. }
+            | Self::DamagedVersion { .. }
             | Self::Kernel { .. } => Retry::AfterBackoff,
             Self::TablesElsewhere { .. }
             | Self::SchemaMismatch { .. }

@@ -136,7 +136,8 @@ impl State {
             true => None,
             false => Some(*self.doubted_since_nano.get_or_insert(self.looked_nano)),
         };
-        let doubted = since.is_some_and(|since| self.looked_nano.saturating_sub(since) < DOUBT_NANO);
+        let doubted =
+            since.is_some_and(|since| self.looked_nano.saturating_sub(since) < DOUBT_NANO);
         if !doubted {
             self.credit_nano = self.credit_nano.saturating_sub(ahead);
             self.proven_unix_nano = self.proven_unix_nano.max(agreed);

@@ -395,7 +395,9 @@ impl TraceInfo {
             && is_same(&self.request_preview, &start.request_preview)
             && is_same(&self.response_preview, &start.response_preview)
             && self.request_time_micros == start.request_time_micros
-            && start.execution_duration_ms.is_none_or(|said| Some(said) == self.execution_duration_ms)
+            && start
+                .execution_duration_ms
+                .is_none_or(|said| Some(said) == self.execution_duration_ms)
             && self.state == start.state
             && start.trace_metadata.iter().all(own)
     }

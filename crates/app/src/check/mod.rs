@@ -259,6 +259,7 @@ impl Checker<'_> {
                 return Ok(None);
             }
             let snapshot = table.snapshot(None)?;
+            table.check_versions(&snapshot)?;
             Ok(Some((snapshot, table.damaged_checkpoints()?)))
         });
         Ok(match opened.await.context("read the table's log")? {
@@ -274,7 +275,8 @@ impl Checker<'_> {
                 (Finding::failed(found, self.no_table_hint()), None)
             }
             Err(error @ LakeError::DamagedCheckpoint { .. }) => {
-                let hint = "bring that checkpoint, or the versions before it, back from a backup;                             until then nothing of the table is changed or deleted";
+                let hint = "bring that checkpoint, or the versions before it, back from a backup; until \
+                            then nothing of the table is changed or deleted";
                 (Finding::failed(error.to_string(), hint), None)
             }
             Err(error) => {

@@ -71,9 +71,9 @@ use plans::EpochPlans;
 use replay_mark::{ReplayMark, Stage};
 use writers::{FailedCommit, Writers};
 
+pub(crate) use absent::check_carry;
 pub(crate) use blocked::OpenBytes;
 pub(crate) use command::{Command, FlushOutcome};
-pub(crate) use absent::check_carry;
 pub(crate) use epoch_file::{read_epoch, write_durably, write_file};
 pub(crate) use find::found_trace;
 pub(crate) use identity::Identity;

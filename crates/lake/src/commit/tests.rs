@@ -601,7 +601,8 @@ fn copies_name_no_experiment() {
     let named = |range| {
         let mut retry = draft(1, range);
         for span in &mut retry.spans {
-            let group = SpanGroup { experiment_id: Some(ExperimentId::from(2)), ..(*span.group).clone() };
+            let group =
+                SpanGroup { experiment_id: Some(ExperimentId::from(2)), ..(*span.group).clone() };
             span.group = Arc::new(group);
         }
         let experiment_id = Some(ExperimentId::from(2));

@@ -88,6 +88,16 @@ impl Table {
         Ok(false)
     }
 
+    /// Looks through the versions that `snapshot` was read from behind its checkpoint.
+    ///
+    /// # Errors
+    /// [`LakeError::DamagedVersion`] for one that has lost its content.
+    pub fn check_versions(&self, snapshot: &TableSnapshot) -> Result<(), LakeError> {
+        let first = snapshot.checkpoint_version().map_or(0, |based_on| based_on + 1);
+        (first..=snapshot.version())
+            .try_for_each(|version| self.unsynced_by(version, &mut Vec::new()))
+    }
+
     fn make_durable(
         &self,
         snapshot: &TableSnapshot,
@@ -128,12 +138,15 @@ impl Table {
         Ok(())
     }
 
-    /// Adds what a version names, and its own file last, unless a tracelake wrote it.
+    /// Adds what a version names, and its own file last, unless a tracelake wrote it. One without any
+    /// content is no version to build on, though readers pass over it.
     fn unsynced_by(&self, version: u64, files: &mut Vec<String>) -> Result<(), LakeError> {
         let before = files.len();
         let mut ours = false;
+        let mut is_empty = true;
         let mut vectors = Vec::new();
         let is_there = version_lines(self, version, &mut |line| {
+            is_empty = false;
             let engine = line.commit_info.and_then(|info| info.engine_info);
             ours |= engine.is_some_and(|engine| is_ours(&engine));
             for NamedFile { path, deletion_vector } in line.add.into_iter().chain(line.cdc) {
@@ -142,6 +155,9 @@ impl Table {
             }
             Ok(!ours)
         })?;
+        if is_there && is_empty {
+            return Err(LakeError::DamagedVersion { table: self.name(), version });
+        }
         if ours || !is_there {
             files.truncate(before);
             return Ok(());

@@ -181,6 +181,24 @@ fn a_version_that_is_seen_is_synced_before_it_is_believed() {
     assert_eq!(fixture.rows().len(), 2);
 }
 
+/// Scenario: the file of a version has lost its content, of the newest one and of one below; a process starts.
+/// Guarantees: it writes nothing on it, and names the version.
+#[test]
+fn nothing_is_written_on_an_empty_version() {
+    for version in [2, 3] {
+        let fixture = fixture_at(3);
+        let path = fixture.table.location().folder().join(log_file(version));
+        std::fs::write(path, "").unwrap();
+        let table = fresh(&fixture);
+        let snapshot = table.snapshot(None).unwrap();
+        for refused in [table.durable_snapshot(None).map(drop), table.check_versions(&snapshot)] {
+            let refused = refused.unwrap_err();
+            let names = |named| matches!(refused, LakeError::DamagedVersion { version, .. } if version == named);
+            assert!(names(version), "{refused}");
+        }
+    }
+}
+
 /// Scenario: a process starts, commits, and commits again; another tracelake commits; another engine
 /// adds and deletes rows.
 /// Guarantees: the folders, the log and the checkpoint are synced at the start; what the process wrote

@@ -130,7 +130,10 @@ async fn a_file_that_was_never_made_is_made() {
         let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
         let statement = format!("PRAGMA journal_mode = {journal}");
         sqlx::query(&statement).execute(&mut connection).await.unwrap();
-        sqlx::query("CREATE TABLE gone (x); DROP TABLE gone").execute(&mut connection).await.unwrap();
+        sqlx::query("CREATE TABLE gone (x); DROP TABLE gone")
+            .execute(&mut connection)
+            .await
+            .unwrap();
         sqlx::Connection::close(connection).await.unwrap();
         assert!(0 < std::fs::metadata(&path).unwrap().len());
         let (registry, restored) = open(folder.path()).await.unwrap();
