@@ -29,6 +29,9 @@ use crate::tasks;
 /// How long connections may take to end after a stop was asked for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether the system has a date.
+const LOOK_AT_DATE: Duration = Duration::from_secs(1);
+
 /// A service that answers on its addresses.
 #[derive(Debug)]
 pub(crate) struct Serving {
@@ -82,7 +85,13 @@ impl Serving {
         });
         let archive = service.archive.clone();
         let default_table = settings.default_table.clone();
-        let filling = tasks::spawn(async move { archive.fill_catalog(&default_table).await });
+        let filling = tasks::spawn(async move {
+            // An entry of the catalog has a date, and its library panics at one before 1970.
+            while SystemClock.now_unix_nano() == 0 {
+                tokio::time::sleep(LOOK_AT_DATE).await;
+            }
+            archive.fill_catalog(&default_table).await;
+        });
         server.write(&service.archive.folder.server_file())?;
         if SystemClock.now_unix_nano() == 0 {
             error!(
