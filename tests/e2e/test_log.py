@@ -154,7 +154,7 @@ def test_what_an_append_only_table_does_not_take_costs_no_other_table(
         assert answer.status_code == 200, answer.text
     (seen,) = json.loads(server.cli.ok("status", "--format", "json"))["tables"]
     assert seen["open_bytes"] <= 16 << 10 and seen["late_traces"] < len(ids) / 4
-    aside = {p.name for p in (server.data_dir / "parked").glob("append-only-*.payload")}
+    aside = {p.name for p in (server.data_dir / "parked").glob("not-taken-*.payload")}
     assert len(aside) + seen["late_traces"] == len(ids)
     send(server, make, make.trace_id())
     server.flush()

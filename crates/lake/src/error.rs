@@ -167,4 +167,13 @@ impl LakeError {
             | Self::Row { .. } => Retry::Never,
         }
     }
+
+    /// True when rows of the table are damaged or gone, so that reading them again is of no use.
+    pub(crate) fn is_of_rows(&self) -> bool {
+        match self {
+            Self::Storage { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Parquet { .. } | Self::Row { .. } | Self::Arrow { .. } => true,
+            _ => false,
+        }
+    }
 }

@@ -20,8 +20,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub(super) struct BlockedTables {
     waits: HashMap<TableName, Wait>,
-    /// Tables that take some of what there is for them, and why not all.
-    kept: HashMap<TableName, String>,
+    /// Tables that take some of what there is for them, and why not all; whether for a row of theirs.
+    kept: HashMap<TableName, (bool, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -42,21 +42,17 @@ impl BlockedTables {
     pub(super) fn reasons(&self) -> impl Iterator<Item = (&TableName, &str)> {
         let waits = self.waits.iter().map(|(table, wait)| (table, wait.reason.as_str()));
         let kept = self.kept.iter().filter(|(table, _)| !self.waits.contains_key(table));
-        waits.chain(kept.map(|(table, reason)| (table, reason.as_str())))
+        waits.chain(kept.map(|(table, (_, reason))| (table, reason.as_str())))
     }
 
-    /// Notes that a table was written, and how many late pieces it does not take.
-    pub(super) fn keep(&mut self, table: &TableName, pieces: usize) {
-        let pieces = match pieces {
-            0 => {
-                self.kept.remove(table);
-                return;
-            }
-            1 => "1 late piece of an archived trace waits".to_owned(),
-            more => format!("{more} late pieces of archived traces wait"),
-        };
-        let reason = format!("the table takes new rows alone (`delta.appendOnly`): {pieces}");
-        self.kept.insert(table.clone(), reason);
+    /// Notes why a table does not take all that there is for it, and whether for a row of its own.
+    pub(super) fn keep(&mut self, table: &TableName, for_row: bool, reason: String) {
+        self.kept.insert(table.clone(), (for_row, reason));
+    }
+
+    /// A table took all that there was for it, late pieces too when `tried_late`.
+    pub(super) fn take_back(&mut self, table: &TableName, tried_late: bool) {
+        self.kept.retain(|kept, (for_row, _)| kept != table || (*for_row && !tried_late));
     }
 
     /// Notes a failure; returns how long the table is left alone.

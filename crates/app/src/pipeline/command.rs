@@ -59,7 +59,7 @@ impl FlushOutcome {
         self.amended += done.amended;
         self.deleted += done.deleted;
         self.unchanged += done.unchanged;
-        self.kept += done.kept.len();
+        self.kept += done.kept.len() + done.unreadable.len();
         self.tables.insert(table.clone(), done.version);
     }
 

@@ -1,8 +1,9 @@
-//! Late pieces that an append-only table does not take.
+//! Late pieces that a table does not take: all of them when it is append-only, those of a trace whose row
+//! cannot be read otherwise.
 //!
-//! They were acknowledged, and no commit takes them until an operator takes the property back. They
-//! stay open, and so in each carry, up to a part of the memory for open traces; what is beyond is set
-//! aside in `parked/`, so that a table that takes no changes costs others no memory and no requests.
+//! They were acknowledged, and no commit takes them until an operator takes the property back or mends the
+//! row. They stay open, and so in each carry, up to a part of the memory for open traces; what is beyond is
+//! set aside in `parked/`, so that a table that takes no changes costs others no memory and no requests.
 
 use std::collections::HashMap;
 
@@ -22,24 +23,31 @@ const SHARE: usize = 4;
 const PIECE_BYTES: usize = 1 << 10;
 
 impl Pipeline {
-    /// Notes for `status` how many pieces `table` does not take. A commit without late pieces says nothing
-    /// of those that wait.
+    /// Notes for `status` how many pieces `table` does not take, and why. A commit without late pieces says
+    /// nothing of those that wait.
     pub(super) fn note_kept(&mut self, table: &TableName, done: &EpochOutcome) {
-        if !done.kept.is_empty() || !done.is_append_only {
-            self.blocked.keep(table, done.kept.len());
+        match refusal(done) {
+            Some(reason) => self.blocked.keep(table, done.kept.is_empty(), reason),
+            None if done.is_append_only => {}
+            None => {
+                let late = done.amended + done.deleted + done.unchanged;
+                self.blocked.take_back(table, 0 < late);
+            }
         }
     }
 
-    /// Puts back what went into no version of `table`, as far as there is room for it; of the `kept` pieces,
-    /// which it does not take, the rest is set aside, the largest first, so that half of the room is free
+    /// Puts back what went into no version of `table`, as far as there is room for it; of the pieces
+    /// that it does not take, the rest is set aside, the largest first, so that half of the room is free
     /// again. Those that memory had no room for wait: nobody has looked yet whether the table has them.
     pub(super) fn keep(
         &mut self,
         epoch: SegmentNumber,
         table: &TableName,
-        kept: &[TraceId],
+        done: &EpochOutcome,
         traces: Vec<TraceDraft>,
     ) {
+        let kept: Vec<TraceId> = done.kept.iter().chain(&done.unreadable).copied().collect();
+        let why = refusal(done).unwrap_or_default();
         let mut bytes: HashMap<TraceId, usize> = HashMap::new();
         for trace in traces {
             let spans = trace.spans.iter().map(tracelake_decode::SpanRecord::weight_bytes);
@@ -47,14 +55,14 @@ impl Pipeline {
             self.assembler.put_back(table, trace, true);
         }
         let room = self.schedule.settle.max_open_bytes / SHARE;
-        let beyond = plan_aside(&bytes, kept, room);
+        let beyond = plan_aside(&bytes, &kept, room);
         if beyond.is_empty() {
             return;
         }
-        match self.set_aside(epoch, &beyond) {
+        match self.set_aside(epoch, &beyond, &why) {
             Ok(()) => {
                 drop(self.assembler.take_out(&beyond));
-                error!(%table, pieces = beyond.len(), "late pieces for an append-only table are set aside in `parked`");
+                error!(%table, pieces = beyond.len(), why, "late pieces that the table does not take are set aside in `parked`");
             }
             // They stay open.
             Err(error) => warn!(%table, error = format!("{error:#}"), "late pieces not set aside"),
@@ -63,18 +71,31 @@ impl Pipeline {
 
     /// Writes what is open of traces as parked records; durable when this returns. The names keep the
     /// order of the records of a trace.
-    fn set_aside(&self, epoch: SegmentNumber, traces: &[TraceId]) -> anyhow::Result<()> {
+    fn set_aside(&self, epoch: SegmentNumber, traces: &[TraceId], why: &str) -> anyhow::Result<()> {
         let folder = self.archive.folder.parked();
         // Two tables of one epoch must not share names, nor two journals.
-        let file = format!("append-only-{:020}-{}", epoch.get(), Uuid::new_v4());
+        let file = format!("not-taken-{:020}-{}", epoch.get(), Uuid::new_v4());
         for (number, (header, payload)) in self.assembler.carry_of(traces).enumerate() {
-            let why = "the table takes new rows alone (`delta.appendOnly`)".to_owned();
-            let reason = Reason::new(Kind::Record, why, file.clone(), number as u64);
+            let reason = Reason::new(Kind::Record, why.to_owned(), file.clone(), number as u64);
             let record = RecordBytes { header: header.to_bytes(), payload: payload.into() };
             parked::park(self.fs.as_ref(), &folder, &reason, &record)?;
         }
         Ok(())
     }
+}
+
+/// Why `table` does not take some of its pieces, and how many.
+fn refusal(done: &EpochOutcome) -> Option<String> {
+    let pieces = |count: usize| match count {
+        1 => "1 late piece of an archived trace waits".to_owned(),
+        more => format!("{more} late pieces of archived traces wait"),
+    };
+    if !done.kept.is_empty() {
+        let pieces = pieces(done.kept.len() + done.unreadable.len());
+        return Some(format!("the table takes new rows alone (`delta.appendOnly`): {pieces}"));
+    }
+    let fault = done.fault.as_ref().filter(|_| !done.unreadable.is_empty())?;
+    Some(format!("a row cannot be read ({fault}): {}", pieces(done.unreadable.len())))
 }
 
 /// Which of the `kept` pieces are set aside so that all pieces, of these bytes, take half of `room`: the

@@ -524,15 +524,15 @@ impl Pipeline {
             plans.leave_out(segment, table, left)
         };
         let tried = self.writers.commit_epoch(table, &mark, &traces, &mut defer);
-        let mut kept = Vec::new();
+        let mut refused = None;
         let is_in = match tried {
             Ok(done) => {
                 self.blocked.release(table);
                 self.note_kept(table, &done);
                 outcome.add(table, &done);
-                kept = done.kept;
                 let large = traces.iter().filter(|one| LARGE_ROW_BYTES <= one.spans_bytes());
                 large.for_each(|trace| self.assembler.note_large(trace.trace_id));
+                refused = done.refuses().then_some(done);
                 Ok(true)
             }
             Err(FailedCommit { fault: fault @ LakeError::EpochTaken { .. }, .. }) => {
@@ -561,12 +561,12 @@ impl Pipeline {
         };
         let (left, traces): (Vec<_>, Vec<_>) =
             traces.into_iter().partition(|trace| deferred.contains(&trace.trace_id));
+        // What the table does not take now it does not take in the next epoch either.
+        if let Some(done) = refused {
+            self.keep(segment, table, &done, left);
+            return;
+        }
         match is_in {
-            // What the table does not take now it does not take in the next epoch either.
-            Ok(true) if !kept.is_empty() => {
-                self.keep(segment, table, &kept, left);
-                return;
-            }
             Ok(true) => outcome.deferred += left.len(),
             Ok(false) => {
                 self.plans.strike(segment, table);

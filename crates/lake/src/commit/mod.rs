@@ -29,6 +29,7 @@ mod old_rows;
 mod outcome;
 mod parts;
 mod put_file;
+mod readable;
 mod rebase;
 mod relocation;
 pub(crate) mod span_set;
@@ -39,6 +40,7 @@ use amendment::{Amendment, Plan};
 use merge::Age;
 pub use outcome::{Defer, EpochOutcome};
 use parts::{Rows, arrange};
+use readable::Readable;
 pub use relocation::{FoundRows, LargeMove, LocatedTraces, NextRow};
 
 /// The trace as it is, from its rows, older ones first, and what is open of it; `None` when it was
@@ -295,10 +297,11 @@ impl TableWriter {
                 traces.iter().partition(|trace| found.contains_key(&trace.trace_id));
             // Changes to a trace that is nowhere: it was deleted, and they with it.
             fresh.retain(|trace| age == Age::Older || !trace.is_blank());
-            let mut plan = self.plan_amendment(&late, &found, age, limit)?;
+            let Readable { mut plan, late: readable, unreadable, fault } =
+                self.plan_readable(&late, &found, age, limit, defer.is_some())?;
             self.sync_rows(&plan)?;
             let kept = if self.snapshot.is_append_only() { plan.leave_rows() } else { Vec::new() };
-            let keeps = !kept.is_empty();
+            let keeps = !(kept.is_empty() && unreadable.is_empty());
             if keeps && defer.is_none() {
                 return Err(LakeError::AppendOnly { table: self.table.name() });
             }
@@ -308,7 +311,8 @@ impl TableWriter {
                 deferred.clone_from(&plan.deferred);
                 defer(&deferred)?;
             }
-            let outcome = EpochOutcome { kept, ..plan.outcome(late.len(), fresh.len()) };
+            let counts = plan.outcome(late.len(), fresh.len());
+            let outcome = EpochOutcome { kept, unreadable, fault, ..counts };
             let txn = mark.map(|mark| mark.actions(self.clock.now_unix_micro() / 1_000));
             let txn = txn.unwrap_or_default();
             // Pieces that wait for an operator must not make a version each time that they are tried.
@@ -318,7 +322,7 @@ impl TableWriter {
             let step = if plan.is_empty() {
                 self.append(&fresh, txn, &mut written)?
             } else {
-                self.amend(Amendment { plan, late, fresh, found, mark, txn })?
+                self.amend(Amendment { plan, late: readable, fresh, found, mark, txn })?
             };
             if let Step::Done(()) = step {
                 return Ok(self.finish(outcome));

@@ -28,6 +28,19 @@ pub struct EpochOutcome {
     /// Late pieces that were left out because the table takes new rows alone; not those that memory had no
     /// room for.
     pub kept: Vec<TraceId>,
+    /// Late pieces that were left out because a row of their trace cannot be read, so that one damaged row
+    /// keeps nothing else out of the table.
+    pub unreadable: Vec<TraceId>,
+    /// What is wrong with one of these rows.
+    pub fault: Option<String>,
     /// True when the table takes new rows alone.
     pub is_append_only: bool,
+}
+
+impl EpochOutcome {
+    /// True when the table does not take pieces that it was given.
+    #[must_use]
+    pub const fn refuses(&self) -> bool {
+        !(self.kept.is_empty() && self.unreadable.is_empty())
+    }
 }

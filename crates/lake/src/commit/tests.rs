@@ -1,6 +1,8 @@
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use tracelake_decode::{SpanGroup, SpanSource, decode_otlp};
 use tracelake_model::trace_info::INFO_FINALIZED;
 use tracelake_model::{ExperimentId, Limits, TraceChange, TraceId, TraceInfo};
@@ -205,6 +207,69 @@ fn what_was_not_looked_at_is_not_refused() {
     let outcome = writer.commit_planned(&mark, &left, Some(&mut note)).unwrap();
     assert_eq!((outcome.kept.len(), deferred.len()), (2, 4));
     assert!(outcome.kept.iter().all(|trace| deferred.contains(trace)));
+}
+
+/// Overwrites what a data file has of the names of spans.
+fn damage_spans(path: &std::path::Path) {
+    let file = std::fs::File::open(path).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    let columns = reader.metadata().row_group(0).columns().iter();
+    let names = |column: &&ColumnChunkMetaData| {
+        let path = column.column_path().string();
+        path.starts_with("spans.") && path.ends_with(".name")
+    };
+    let (start, length) = columns.into_iter().find(names).unwrap().byte_range();
+    let [start, length] = [start, length].map(|number| usize::try_from(number).unwrap());
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[start..start + length].fill(0xff);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Scenario: five traces in files of their own, of which two have damaged spans; then late spans of all five and a
+/// trace that is not there come together, and once more after the files are mended.
+/// Guarantees: the two are left out and named with what is wrong; the others get in, and the two too once their
+/// rows can be read.
+#[test]
+fn a_row_that_cannot_be_read_keeps_nothing_else_out() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    for trace in 1..=5 {
+        writer.commit_epoch(trace, &[draft(u128::try_from(trace).unwrap(), 0..1)]).unwrap();
+    }
+    let folder = fixture.table.location().folder();
+    let file_of = |trace: u128| {
+        let snapshot = fixture.table.snapshot(None).unwrap();
+        let found = snapshot.live_files((None, None)).unwrap().into_iter().find(|file| {
+            let opened = fixture.table.files.open(&file.path).unwrap();
+            crate::data_file::read_rows(opened, &[0]).unwrap().any(|batch| {
+                rebuild_traces(&batch.unwrap()).unwrap()[0].trace_id == draft(trace, 0..1).trace_id
+            })
+        });
+        folder.join(found.unwrap().path)
+    };
+    let damaged: Vec<_> = [2, 4].map(file_of).into_iter().collect();
+    let kept: Vec<_> = damaged.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    damaged.iter().for_each(|path| damage_spans(path));
+    let late: Vec<TraceDraft> =
+        (1..=5).map(|trace| draft(trace, 1..2)).chain([draft(6, 0..1)]).collect();
+    let mark = |number| EpochMark { application: "one".to_owned(), number, nonce: Some(9) };
+    let mut deferred = HashSet::new();
+    let mut note = |traces: &HashSet<TraceId>| {
+        deferred.clone_from(traces);
+        Ok(())
+    };
+    let outcome = writer.commit_planned(&mark(6), &late, Some(&mut note)).unwrap();
+    assert_eq!((outcome.amended, outcome.appended, outcome.unreadable.len()), (3, 1, 2));
+    assert!(outcome.fault.is_some());
+    let left: HashSet<TraceId> = outcome.unreadable.into_iter().collect();
+    assert_eq!((&left, &left), (&deferred, &HashSet::from([late[1].trace_id, late[3].trace_id])));
+    assert!(writer.commit_epoch(7, &late[1..2]).is_err(), "who leaves nothing out is told");
+    for (path, bytes) in damaged.iter().zip(kept) {
+        std::fs::write(path, bytes).unwrap();
+    }
+    let outcome = writer.commit_planned(&mark(8), &late, Some(&mut |_| Ok(()))).unwrap();
+    assert_eq!((outcome.amended, outcome.unreadable.len(), outcome.unchanged), (2, 0, 4));
+    assert_eq!(fixture.rows().len(), 6);
 }
 
 fn writer_error() -> LakeError {

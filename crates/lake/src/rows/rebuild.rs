@@ -339,13 +339,16 @@ fn span_record(
     span.number_nonzero(14, row.count("dropped_links_count"));
     write_status(&mut span, row);
     span.fixed32_nonzero(16, u32::try_from(row.count("flags")).unwrap_or_default());
+    let mut message = span.into_bytes();
+    // A long attribute doubled the buffer; a large trace is rebuilt with all its spans in memory.
+    message.shrink_to_fit();
     Ok(SpanRecord {
         trace_id,
         span_id,
         parent,
         start_time_unix_nano,
         end_time_unix_nano,
-        message: span.into_bytes().into(),
+        message: message.into(),
         group: Arc::new(span_group(row, source, by_spans)?),
         beyond_columns: false,
         is_canonical: false,
