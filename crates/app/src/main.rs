@@ -7,15 +7,16 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Memory that nobody asked for again within a second goes back to the system. By default it takes ten: what one
-/// commit of a large trace leaves would still be there when the next ones need more.
+/// Memory that nobody asked for again within a fifth of a second goes back to the system. By default it takes ten
+/// seconds: what one commit of a large trace leaves would still be there when the next ones need more. At once
+/// costs half as much CPU again (`docs/performance.md`).
 #[expect(
     unsafe_code,
     reason = "the allocator reads this name before `main`; the alternative is a variable of the environment"
 )]
 // SAFETY: the allocator looks for a text of this name that ends with a zero.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 37] = b"dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 36] = b"dirty_decay_ms:200,muzzy_decay_ms:0\0";
 
 /// Bounds what the system's allocator keeps. Zstd, which is C, takes its contexts from there: some MiB for each
 /// column that is written, by threads that come and go. By default each thread has a heap of its own, up to
