@@ -80,7 +80,7 @@ def test_a_record_that_ends_the_process_ends_few_starts(make_server: Callable[..
     starts = 0
     while not (parked.exists() and server.process.poll() is None):
         starts += 1
-        assert starts < 8, f"each start ends\n{server.log_tail()}"
+        assert starts < 16, f"each start ends\n{server.log_tail()}"
         server.spawn()
         deadline = time.monotonic() + 60
         while server.process.poll() is None and not parked.exists():

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Shows what was set aside of the journal, and puts it back.
 ///
-/// A record is set aside when it cannot be decoded, when three starts ended while they took it in
+/// A record is set aside when it cannot be decoded, when eight starts ended while they took it in
 /// alone, or when it is late spans that their table does not take and too many of these wait. It was
 /// acknowledged and is in no table: it lies in the folder `parked` until it is put back, and
 /// `status`, `check` and `verify` name it. What is called damage are bytes of the journal that the

@@ -3,7 +3,7 @@
 //! | not there | at the start |
 //! |---|---|
 //! | the carry that `EPOCH` names | refused: it held acknowledged traces, and a backup may have it |
-//! | `EPOCH` | found again from the carries, unless none is left that fits: then refused |
+//! | `EPOCH` | found again from the carries |
 //! | a segment, by the word of the one that followed it | set aside as damage of which no byte is left |
 //! | every segment above the epoch that is noted, or the header of the only one | likewise: that one was made before the epoch was sealed |
 //!
@@ -37,7 +37,7 @@ pub(super) struct Noted {
 /// The epoch that is noted, or the one that the journal's other files prove.
 ///
 /// # Errors
-/// When `EPOCH` cannot be read, or is gone together with what would tell the epoch.
+/// When `EPOCH` cannot be read.
 pub(super) fn find_epoch(
     fs: &dyn JournalFs,
     folder: &DataFolder,
@@ -46,26 +46,16 @@ pub(super) fn find_epoch(
     if let Some(done) = read_epoch(fs, folder)? {
         return Ok(Noted { done: Some(done), is_rebuilt: false });
     }
-    let begin = SegmentNumber::new(1);
     let first = recovered.segments.first().copied();
-    // An epoch that was noted left its carry.
-    let is_first_lost = recovered.carries.is_empty()
-        && (first.is_none() || recovered.absent.iter().any(|one| one.number == begin));
-    if first == Some(begin) || is_first_lost {
-        return Ok(Noted { done: None, is_rebuilt: false });
-    }
+    // An epoch that was noted left its carry; a journal whose first epoch is not over has its first segment.
+    let has_begun = first == Some(SegmentNumber::new(1));
     let fits = |carry: &&SegmentNumber| first.is_none_or(|first| first <= carry.next());
     // Numbers may be left out between a carry and the segment that followed.
     let carry = recovered.carries.iter().find(fits).or(recovered.carries.last()).copied();
-    let path = folder.epoch_file();
-    let Some(epoch) = carry else {
-        let message = format!(
-            "`{}` is missing, and so is the carry with what was in no table by then",
-            path.display()
-        );
-        let hint = "restore both from a backup";
-        return Err(Fault::new(FaultKind::Internal, message).with_hint(hint).into());
+    let Some(epoch) = carry.filter(|_| !has_begun) else {
+        return Ok(Noted { done: None, is_rebuilt: false });
     };
+    let path = folder.epoch_file();
     error!(file = %path.display(), %epoch, "missing: found again from the carries; all that is left of the journal is taken in again");
     Ok(Noted { done: Some(Done { epoch, times: None }), is_rebuilt: true })
 }
@@ -118,12 +108,14 @@ impl Pipeline {
             self.name_lost(one.number, why)?;
         }
         let Some(epoch) = done else { return Ok(()) };
-        match recovered.segments.iter().find(|segment| epoch < **segment) {
+        let mut above = recovered.segments.iter().filter(|segment| epoch < **segment);
+        match above.clone().next() {
             None => {
                 let why = "no segment follows the last epoch: the one that took requests is gone";
                 self.name_lost(epoch.next(), why.to_owned())
             }
-            Some(next) if recovered.headless.contains(next) => {
+            // One that others followed may have been made just when its process ended.
+            Some(next) if above.all(|segment| recovered.headless.contains(segment)) => {
                 self.name_lost(*next, "its begin is gone, perhaps with acknowledged records".into())
             }
             Some(_) => Ok(()),

@@ -4,11 +4,12 @@
 //! A start does so when the one before it died at its replay, or while what was replayed was being
 //! committed: the carry and the segments up to the one that it died at are taken in few records at
 //! a time, each part committed whole before the next is read. Of a part that a start dies at, the
-//! next start takes an eighth at a time. A record that three starts died at when it was taken in alone
-//! is set aside ([`crate::parked`]); all others go on into their tables. Of deaths while the journal, the
-//! ledger or a plan is written to, where a start spends most of its time, it takes eight: so kills from outside do
-//! not add up to what sets a record aside. A death after the process was asked to stop counts for no record, nor
-//! does one with the machine.
+//! next start takes an eighth at a time. A record that eight starts died at when it was taken in alone
+//! is set aside ([`crate::parked`]); all others go on into their tables. Deaths while the journal, the
+//! ledger or a plan is written to, where a start spends most of its time, count by themselves. Each start begins
+//! with that record, so a few kills from outside soon after a start would look like its fault; eight in a row do
+//! not come about by chance. A death after the process was asked to stop counts for no record, nor does one with
+//! the machine.
 //!
 //! # Epochs of parts
 //!

@@ -69,9 +69,9 @@ fn settings(settle: bool) -> Settings {
     Settings::load(None, flags).unwrap()
 }
 
-/// Starts the service until it lives, at most ten times. Returns it and how many starts ended.
+/// Starts the service until it lives, at most twenty times. Returns it and how many starts ended.
 async fn start_until_it_lives(data_dir: &Path, settings: &Settings) -> (Service, u32) {
-    for deaths in 0..10 {
+    for deaths in 0..20 {
         let service = Service::start(data_dir, settings).await.unwrap();
         // It answers once it has replayed, or its thread has ended.
         match Service::status(&service.commands).await {
@@ -79,7 +79,7 @@ async fn start_until_it_lives(data_dir: &Path, settings: &Settings) -> (Service,
             Err(_) => assert!(service.stop().await.is_err(), "it ended by itself"),
         }
     }
-    panic!("each of ten starts ended");
+    panic!("each of twenty starts ended");
 }
 
 fn rows(folder: &DataFolder, table: &TableName) -> u64 {
@@ -94,7 +94,7 @@ fn names_of_parked(folder: &DataFolder) -> Vec<String> {
 
 /// Scenario: among requests in three segments one ends the process each time it is taken in; later it
 /// would not, and is put back.
-/// Guarantees: it is set aside after it ended three starts alone; all others are in the table, before and
+/// Guarantees: it is set aside after it ended eight starts alone; all others are in the table, before and
 /// behind it; nothing is there twice; put back it is in the table too, and nothing is set aside.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_ends_each_start_is_set_aside_and_the_others_get_through() {
@@ -108,8 +108,8 @@ async fn a_record_that_ends_each_start_is_set_aside_and_the_others_get_through()
     leave(&folder, &[&[good(1)], &[good(2), good(3), bad, good(4)], &[good(5)]]).await;
     poison_of_tests::set(poison, true);
     let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
-    // Whole, with three others, and three times alone.
-    assert_eq!(deaths, 5);
+    // Whole, with three others, and eight times alone.
+    assert_eq!(deaths, 10);
     let parked = names_of_parked(&folder);
     assert_eq!(parked.len(), 1, "{parked:?}");
     assert!(parked[0].starts_with("segment-00000000000000000002-"), "{parked:?}");
@@ -154,8 +154,8 @@ async fn a_carried_trace_that_ends_each_start_is_set_aside() {
     poison_of_tests::set(poison, true);
     let (service, deaths) = start_until_it_lives(held.path(), &slow).await;
     poison_of_tests::set(poison, false);
-    // Whole, with all of the carry, with one other, and three times alone.
-    assert_eq!(deaths, 6);
+    // Whole, with all of the carry, with one other, and eight times alone.
+    assert_eq!(deaths, 11);
     let parked = names_of_parked(&folder);
     assert_eq!(parked.len(), 1, "{parked:?}");
     assert!(parked[0].starts_with("carry-"), "{parked:?}");
@@ -483,8 +483,8 @@ async fn damaged_bytes_of_the_journal_are_set_aside() {
 }
 
 /// Scenario: the file that names the last epoch is gone: with the carry of that epoch there, and with
-/// segments that came after it; then with the carry gone too.
-/// Guarantees: all that was acknowledged gets into the table, once; without the carry the start is refused.
+/// segments that came after it.
+/// Guarantees: all that was acknowledged gets into the table, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_epoch_file_is_found_again_from_the_carry() {
     let held = tempfile::tempdir().unwrap();
@@ -499,17 +499,6 @@ async fn a_lost_epoch_file_is_found_again_from_the_carry() {
             leave(&folder, &[&[record(&table, trace, "behind the carry")]]).await;
         }
         std::fs::remove_file(folder.epoch_file()).unwrap();
-    }
-    let kept = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(folder.journal()).unwrap().map(Result::unwrap) {
-        if file.file_name().to_string_lossy().starts_with("carry-") {
-            std::fs::rename(file.path(), kept.path().join(file.file_name())).unwrap();
-        }
-    }
-    let refused = Service::start(held.path(), &slow).await.unwrap_err();
-    assert!(format!("{refused:#}").contains("EPOCH"), "{refused:#}");
-    for file in std::fs::read_dir(kept.path()).unwrap().map(Result::unwrap) {
-        std::fs::rename(file.path(), folder.journal().join(file.file_name())).unwrap();
     }
     let (service, deaths) = start_until_it_lives(held.path(), &slow).await;
     assert_eq!(deaths, 0);

@@ -123,7 +123,7 @@ impl Pipeline {
                 self.doubts.add(doubt);
                 continue;
             }
-            match self.writers.has_epoch(&doubt.table, &doubt.mark) {
+            match self.writers.settle_epoch(&doubt.table, &doubt.mark) {
                 Ok(is_in) => {
                     let Doubt { table, epoch, traces, .. } = doubt;
                     info!(%table, epoch = epoch.get(), is_in, "epoch that was in doubt looked up");

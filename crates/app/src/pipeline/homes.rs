@@ -1,8 +1,9 @@
 //! Which table a trace belongs to when its pieces came under different bindings.
 //!
 //! A trace stays where it is archived: its late pieces follow it there, whatever is bound by then and
-//! whichever experiment they name. So each table is asked. One that no binding of the experiment leads to and
-//! that cannot be read now holds up nothing: what is archived there alone may get a second row then.
+//! whichever experiment they name. So each table is asked, once an epoch. One that no binding of the experiment
+//! leads to and that cannot be read now, or whose traces are more than its index holds, holds up nothing but
+//! deletions: what is archived there alone may get a second row then.
 //! A trace that is nowhere goes to the table that it came for, or, when that is a default table
 //! and the experiment was bound since with its earlier traces, to the table of the binding.
 //! While a move is under way a trace may be in two tables; then it is changed in the one that it
@@ -62,6 +63,17 @@ impl Homes {
     }
 }
 
+/// Which of the traces that settled each table has, or why that is not known.
+type Everywhere = BTreeMap<TableName, Result<HashSet<TraceId>, String>>;
+
+/// What is known when some traces are placed.
+struct Known<'a> {
+    homes: Homes,
+    everywhere: &'a Everywhere,
+    /// Whether a table may be written now.
+    ready: &'a dyn Fn(&TableName) -> bool,
+}
+
 /// Settled traces, each for the table that it belongs to.
 #[derive(Debug, Default)]
 pub(super) struct Placed {
@@ -82,6 +94,7 @@ impl Pipeline {
         let known = self.handle.block_on(self.archive.registry.tables());
         let known = known.map(|tables| tables.into_iter().map(|table| table.name).collect());
         let known: Result<Vec<TableName>, String> = known.map_err(|error| error.to_string());
+        let everywhere = self.everywhere(&settled, known.as_deref().unwrap_or_default(), ready);
         for (came_for, traces) in settled {
             let mut by_experiment: HashMap<Option<ExperimentId>, Vec<TraceDraft>> = HashMap::new();
             for trace in traces {
@@ -93,7 +106,10 @@ impl Pipeline {
                     Ok(homes.with_others(known.as_ref().map_err(String::clone)?, &came_for))
                 });
                 match homes {
-                    Ok(homes) => self.place_some(&came_for, traces, &homes, ready, &mut placed),
+                    Ok(homes) => {
+                        let known = Known { homes, everywhere: &everywhere, ready };
+                        self.place_some(&came_for, traces, &known, &mut placed);
+                    }
                     Err(error) => {
                         warn!(%came_for, error, "bindings not read, traces wait");
                         for trace in traces {
@@ -123,17 +139,17 @@ impl Pipeline {
         &mut self,
         came_for: &TableName,
         traces: Vec<TraceDraft>,
-        homes: &Homes,
-        ready: &dyn Fn(&TableName) -> bool,
+        known: &Known<'_>,
         placed: &mut Placed,
     ) {
+        let Known { homes, everywhere, ready } = known;
         let mut others = homes.tables.iter().chain(&homes.elsewhere);
         if others.all(|table| table == came_for) {
             // There is one table that it can be in.
             placed.traces.entry(came_for.clone()).or_default().extend(traces);
             return;
         }
-        let archived = match self.archived_in(&traces, came_for, homes) {
+        let archived = match self.archived_in(&traces, came_for, homes, everywhere) {
             Ok(archived) => archived,
             Err((table, error)) => {
                 warn!(%table, error, "cannot tell where traces belong, they wait");
@@ -148,8 +164,17 @@ impl Pipeline {
         for trace in traces {
             let tables = archived.get(&trace.trace_id).map(Vec::as_slice).unwrap_or_default();
             let (first, rest) = tables.split_first().map_or((home, tables), |(f, r)| (f, r));
+            let silent = homes.elsewhere.iter().find_map(|table| {
+                let error = everywhere.get(table)?.as_ref().err()?;
+                Some((table.clone(), error.clone()))
+            });
+            let deleted = match silent {
+                Some(silent) => Err(silent),
+                None => Ok(()),
+            };
             if trace.replaces
-                && let Err((table, error)) = self.delete_from(rest, trace.trace_id)
+                && let Err((table, error)) =
+                    deleted.and_then(|()| self.delete_from(rest, trace.trace_id))
             {
                 // A deletion holds for all its rows: it is tried again as a whole.
                 warn!(%table, error, "trace not deleted from every table, it waits");
@@ -186,14 +211,15 @@ impl Pipeline {
         traces: &[TraceDraft],
         came_for: &TableName,
         homes: &Homes,
+        everywhere: &Everywhere,
     ) -> Result<HashMap<TraceId, Vec<TableName>>, (TableName, String)> {
         let wanted: HashSet<TraceId> = traces.iter().map(|trace| trace.trace_id).collect();
         let mut archived: HashMap<TraceId, Vec<TableName>> = HashMap::new();
         let beside = (!homes.tables.contains(came_for)).then_some(came_for);
         for table in homes.tables.iter().chain(beside) {
-            let found = match self.writers.existing(table) {
-                Ok(Some(writer)) => writer.archived(&wanted),
-                Ok(None) => continue,
+            let found = match self.writers.existing(table).map(|writer| writer.is_some()) {
+                Ok(true) => self.writers.guarded(table, |writer| writer.archived(&wanted)),
+                Ok(false) => continue,
                 Err(error) => Err(error),
             };
             let found = found.map_err(|error| (table.clone(), error.to_string()))?;
@@ -202,18 +228,40 @@ impl Pipeline {
             }
         }
         for table in &homes.elsewhere {
-            let left = traces.iter().filter(|trace| {
-                // A deletion holds for all rows of a trace.
-                trace.replaces || !archived.contains_key(&trace.trace_id)
-            });
-            let left: HashSet<TraceId> = left.map(|trace| trace.trace_id).collect();
-            match self.writers.known_of(table, &left) {
-                Ok(found) => found.into_iter().for_each(|trace_id| {
-                    archived.entry(trace_id).or_default().push(table.clone());
-                }),
-                Err(error) => warn!(%table, %error, "not known which traces it has"),
+            let Some(Ok(found)) = everywhere.get(table) else { continue };
+            for trace in traces.iter().filter(|trace| found.contains(&trace.trace_id)) {
+                archived.entry(trace.trace_id).or_default().push(table.clone());
             }
         }
         Ok(archived)
+    }
+
+    /// What each of several tables has of all that settled: each is asked once, and one that does not answer is
+    /// left alone for a while.
+    fn everywhere(
+        &mut self,
+        settled: &HashMap<TableName, Vec<TraceDraft>>,
+        tables: &[TableName],
+        ready: &dyn Fn(&TableName) -> bool,
+    ) -> Everywhere {
+        let wanted: HashSet<TraceId> =
+            settled.values().flatten().map(|trace| trace.trace_id).collect();
+        if tables.len() < 2 || wanted.is_empty() {
+            return Everywhere::new();
+        }
+        let mut everywhere = Everywhere::new();
+        for table in tables {
+            let found = match ready(table) {
+                true => self.writers.known_of(table, &wanted).map_err(|error| {
+                    let error = error.to_string();
+                    warn!(%table, error, "not known which traces it has");
+                    self.blocked.block(table, self.clock.monotonic_nano(), error.clone());
+                    error
+                }),
+                false => Err("the table cannot be read now".to_owned()),
+            };
+            everywhere.insert(table.clone(), found);
+        }
+        everywhere
     }
 }

@@ -492,7 +492,7 @@ impl Pipeline {
         tables.sort_unstable_by_key(|(table, _)| *table);
         for (table, traces) in tables {
             let wanted = traces.iter().map(|trace| trace.trace_id).collect();
-            let archived = self.writers.get(table).and_then(|writer| writer.archived(&wanted));
+            let archived = self.writers.guarded(table, |writer| writer.archived(&wanted));
             let Ok(archived) = archived else { continue };
             let (late, fresh) = std::mem::take(traces).into_iter().partition(|trace| {
                 archived.contains(&trace.trace_id) && trace.spans_bytes() < LATE_AT_ONCE_BYTES
@@ -550,7 +550,7 @@ impl Pipeline {
                 // Its view of the table may be wrong.
                 self.writers.forget(table);
                 let looked_up = match in_doubt {
-                    true => self.writers.has_epoch(table, &mark),
+                    true => self.writers.settle_epoch(table, &mark),
                     false => Ok(false),
                 };
                 if !matches!(looked_up, Ok(true)) {
@@ -563,6 +563,10 @@ impl Pipeline {
             traces.into_iter().partition(|trace| deferred.contains(&trace.trace_id));
         // What the table does not take now it does not take in the next epoch either.
         if let Some(done) = refused {
+            if done.kept.is_empty() {
+                // Others were left out for memory alone.
+                outcome.deferred += left.len().saturating_sub(done.unreadable.len());
+            }
             self.keep(segment, table, &done, left);
             return;
         }

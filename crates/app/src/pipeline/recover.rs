@@ -66,7 +66,8 @@ impl Pipeline {
         match done.map(|done| (done.epoch, done.times)) {
             Some((_, Some(times))) => self.clock.raise(times),
             // An older program can read it no more, before there is a plan that it cannot read.
-            Some((epoch, None)) => self.note_done(epoch)?,
+            Some((epoch, None)) if !is_rebuilt => self.note_done(epoch)?,
+            Some(_) => {}
             None => {}
         }
         let done = done.map(|done| done.epoch);

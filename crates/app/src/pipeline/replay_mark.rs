@@ -25,15 +25,12 @@ use super::epoch_file::write_durably;
 /// Version of the file.
 const VERSION: u32 = 2;
 
-/// Starts that may end while one record is decoded, assembled and committed alone, before it is set aside.
-const DEATHS_AT_A_RECORD: u32 = 3;
+/// Starts that may end while one record is taken in alone before it is set aside; those at its work, and those
+/// while what it led to is written down, each by themselves. Each start begins with that record: so many that no
+/// row of kills from outside, each within the moment that it takes, is taken for the record's fault.
+const DEATHS_AT_A_RECORD: u32 = 8;
 
-/// The same while what it led to is written down. Most of a start's time goes there, so there are as many as
-/// for a table.
-const DEATHS_BETWEEN: u32 = DEATHS_AT_A_TABLE;
-
-/// Starts in a row that end while they open a table before it is set apart: so many that no row of kills from
-/// outside, each within the moment that opening takes, is taken for the table's fault.
+/// Starts in a row that end while they open a table before it is set apart, for the same reason.
 pub(super) const DEATHS_AT_A_TABLE: u32 = 8;
 
 /// How far the segments are done: those below `segment`, and in that one the records up to and with
@@ -101,7 +98,7 @@ pub(super) struct Deaths {
 impl Deaths {
     /// Whether the record is to be set aside.
     pub(super) const fn are_its_own(self) -> bool {
-        DEATHS_AT_A_RECORD <= self.at_work || DEATHS_BETWEEN <= self.between
+        DEATHS_AT_A_RECORD <= self.at_work || DEATHS_AT_A_RECORD <= self.between
     }
 
     const fn and_one(mut self, stage: Stage) -> Self {

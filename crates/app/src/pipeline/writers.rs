@@ -101,7 +101,8 @@ impl Writers {
         if known { self.get(table).map(Some) } else { Ok(None) }
     }
 
-    /// Which of `traces` are in `table`; none where there is no such table.
+    /// Which of `traces` are in `table`; none where there is no such table, nor where it would have to be read
+    /// through for that.
     pub(super) fn known_of(
         &mut self,
         table: &TableName,
@@ -116,7 +117,10 @@ impl Writers {
         {
             return Ok(HashSet::new());
         }
-        self.guarded(table, |writer| writer.archived(traces))
+        self.guarded(table, |writer| match writer.has_index() {
+            true => writer.archived(traces),
+            false => Ok(HashSet::new()),
+        })
     }
 
     /// Runs `work` on the writer of `table`. A panic in it is that table's failure, not the end of
@@ -155,14 +159,31 @@ impl Writers {
 
     /// Whether `table` has a planned epoch.
     pub(super) fn has_epoch(&self, table: &TableName, mark: &EpochMark) -> Result<bool, LakeError> {
-        self.check_apart(table)?;
-        let look = || {
-            let table = Table::at(&self.lake, self.folder.table(table))?;
+        self.look(table, |table| {
             if !table.durable_exists()? {
                 return Ok(false);
             }
             table.durable_snapshot(None)?.has_epoch(mark)
-        };
+        })
+    }
+
+    /// Whether `table` has an epoch whose version this process has tried to write; where it has not, it never
+    /// will.
+    pub(super) fn settle_epoch(
+        &self,
+        table: &TableName,
+        mark: &EpochMark,
+    ) -> Result<bool, LakeError> {
+        self.look(table, |table| table.settle_epoch(mark, &*self.clock))
+    }
+
+    fn look(
+        &self,
+        table: &TableName,
+        ask: impl FnOnce(&Table) -> Result<bool, LakeError>,
+    ) -> Result<bool, LakeError> {
+        self.check_apart(table)?;
+        let look = || ask(&Table::at(&self.lake, self.folder.table(table))?);
         self.mark.open_table(table, || {
             std::panic::catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(defect(table)))
         })

@@ -199,7 +199,9 @@ impl TableWriter {
             written = Some((self.add(&path, &file), path));
         }
         let images = plan.updates().map_err(change_data)?;
-        let images = images.chain(once(with_change_type(&plan.deleted, "delete")));
+        let deleted =
+            (0 < plan.deleted.num_rows()).then(|| with_change_type(&plan.deleted, "delete"));
+        let images = images.chain(deleted);
         let inserts = batches().map(|batch| with_change_type(&batch?, "insert"));
         let count = [&plan.preimages, &plan.postimages, &plan.deleted].map(RecordBatch::num_rows);
         let count = count.iter().sum::<usize>() + inserted.len();
@@ -317,8 +319,8 @@ impl TableWriter {
             .filter_map(|piece| Some(large.get(&piece.trace_id)?.as_part(piece)))
             .filter(|part| !part.spans.is_empty())
             .collect();
-        // What memory has no room for is shown as it was until it is committed.
-        let plan = self.plan_amendment(&late, &found, Age::Younger, self.round_bytes)?;
+        // What memory has no room for, or whose row cannot be read, is shown as it was.
+        let plan = self.plan_readable(&late, &found, Age::Younger, self.round_bytes, true)?.plan;
         let further: Vec<&TraceDraft> = plan.further.iter().chain(&beside).collect();
         for batch in Self::encode_rows(&fresh_rows(&further)) {
             rows.push(batch.and_then(|rows| conform(&rows, &schema)).map_err(arrow)?);

@@ -181,6 +181,12 @@ impl TableWriter {
         &self.snapshot
     }
 
+    /// Whether it is known without reading through the table which traces it has.
+    #[must_use]
+    pub const fn has_index(&self) -> bool {
+        self.index.is_whole()
+    }
+
     /// Which of `traces` have a row.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::{Found, TableWriter};
 use crate::data_file::read_large_rows;
 use crate::error::LakeError;
 use crate::rows::parts::{cut, fits_a_row, read_digests, spans_bytes, take_rest};
-use crate::rows::{Beyond, LARGE_ROW_BYTES, TraceDraft};
+use crate::rows::{Beyond, ExperimentBy, LARGE_ROW_BYTES, TraceDraft};
 use crate::table::{LiveFile, RowAddress};
 
 /// A last part of fewer bytes takes in whatever comes; a larger one what is half of it at the least, so that
@@ -100,8 +100,14 @@ impl LargeTrace {
     pub(super) fn rest_of(&self, piece: &TraceDraft) -> TraceDraft {
         let spans = piece.spans.iter().enumerate();
         let is_new = |(index, _): &(usize, _)| !self.known.contains(index);
-        let spans = spans.filter(is_new).map(|(_, span)| span.clone()).collect();
-        TraceDraft { spans, ..piece.clone() }
+        let spans: Vec<_> = spans.filter(is_new).map(|(_, span)| span.clone()).collect();
+        let mut rest = TraceDraft { spans, ..piece.clone() };
+        let are_copies = rest.spans.is_empty() && !piece.spans.is_empty();
+        if are_copies && rest.experiment_by <= ExperimentBy::Spans {
+            // Copies name nothing.
+            (rest.experiment_id, rest.experiment_by) = (None, ExperimentBy::Nobody);
+        }
+        rest
     }
 
     /// What is new in `piece` as a part of its own.

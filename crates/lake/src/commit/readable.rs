@@ -38,13 +38,19 @@ impl TableWriter {
             Err(_) => {}
         }
         let mut readable = Vec::with_capacity(late.len());
+        let mut deferred = Vec::new();
         let mut unreadable = Vec::new();
         let mut named = None;
         // By halves: most can be read.
         let mut left = vec![late];
         while let Some(some) = left.pop() {
             match self.plan_amendment(some, found, age, limit) {
-                Ok(_) => readable.extend_from_slice(some),
+                Ok(plan) => {
+                    // What memory has no room for was not looked at.
+                    let looked_at = |piece: &&&TraceDraft| !plan.deferred.contains(&piece.trace_id);
+                    readable.extend(some.iter().filter(looked_at).copied());
+                    deferred.extend(plan.deferred);
+                }
                 Err(fault) if !fault.is_of_rows() => return Err(fault),
                 Err(fault) => match some {
                     [] => return Err(fault),
@@ -58,7 +64,7 @@ impl TableWriter {
             }
         }
         let mut plan = self.plan_amendment(&readable, found, age, limit)?;
-        plan.deferred.extend(unreadable.iter().copied());
+        plan.deferred.extend(unreadable.iter().copied().chain(deferred));
         Ok(Readable { plan, late: readable, unreadable, fault: named })
     }
 }

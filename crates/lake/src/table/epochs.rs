@@ -6,10 +6,16 @@
 //! not. So an epoch is in when the version that took its number has its nonce. Both survive in
 //! checkpoints for the newest epoch; the others are read from the log's versions, as far as they are there.
 
-use super::TableSnapshot;
+use std::collections::BTreeMap;
+
+use tracelake_model::Clock;
+use uuid::Uuid;
+
+use super::{Table, TableSnapshot};
 use crate::error::LakeError;
-use crate::log::actions::{Action, Txn};
-use crate::log::{LoggedTxn, version_lines};
+use crate::log::actions::{Action, CommitInfo, ENGINE_INFO, Txn};
+use crate::log::{LoggedTxn, put_version, version_lines};
+use crate::storage::PutOutcome;
 
 /// An epoch as its archiver planned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +40,40 @@ impl EpochMark {
         let number = txn(self.application.clone(), self.number);
         let nonce = self.nonce.map(|nonce| txn(self.plans(), nonce));
         std::iter::once(number).chain(nonce).collect()
+    }
+}
+
+impl Table {
+    /// Whether the epoch is in the table, for good. An object store may still take a version whose writer was told
+    /// of a failure: where the epoch is not in, the number that it may be on its way to is taken first.
+    ///
+    /// # Errors
+    /// [`LakeError`] when the log cannot be read, or that number not be taken: nothing is known then.
+    pub fn settle_epoch(&self, mark: &EpochMark, clock: &dyn Clock) -> Result<bool, LakeError> {
+        if !self.durable_exists()? {
+            return Ok(false);
+        }
+        let snapshot = self.durable_snapshot(None)?;
+        if snapshot.has_epoch(mark)? {
+            return Ok(true);
+        }
+        if !self.files.shows_only_durable() {
+            // A name in a folder is there when the call returns, or never.
+            return Ok(false);
+        }
+        let empty = Action::CommitInfo(CommitInfo {
+            timestamp: clock.now_unix_micro() / 1_000,
+            operation: "WRITE",
+            operation_parameters: BTreeMap::new(),
+            operation_metrics: BTreeMap::new(),
+            is_blind_append: true,
+            engine_info: ENGINE_INFO,
+            txn_id: Uuid::new_v4().to_string(),
+        });
+        match put_version(self, snapshot.version() + 1, &[empty])? {
+            PutOutcome::Written => Ok(false),
+            PutOutcome::Exists => self.durable_snapshot(Some(&snapshot))?.has_epoch(mark),
+        }
     }
 }
 

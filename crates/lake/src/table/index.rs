@@ -125,6 +125,11 @@ impl<H: BuildHasher> TraceIndex<H> {
         Ok(found)
     }
 
+    /// Whether it knows the files of each trace.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.fingerprints.is_some()
+    }
+
     /// Notes that a file has no live row with one of these fingerprints, as where another archiver moved it.
     fn note_absent(&mut self, path: &str, keys: &HashSet<u64>) {
         let Some(id) = self.files.get(path).map(|known| known.id) else { return };
