@@ -151,7 +151,11 @@ impl Table {
         read: impl Fn() -> Result<T, LakeError>,
     ) -> Result<T, LakeError> {
         match read() {
-            Err(LakeError::Kernel { .. }) if hide_damage(self)? => read(),
+            Err(LakeError::Kernel { .. }) => {
+                // Another thread may have hidden or mended it since.
+                hide_damage(self)?;
+                read()
+            }
             read => read,
         }
     }

@@ -18,7 +18,11 @@ use crate::table::{Table, TableSnapshot};
 
 /// What of the logs of a process's tables is known to be durable.
 #[derive(Debug, Default)]
-pub(crate) struct DurableLogs(Mutex<HashMap<Url, Durable>>);
+pub(crate) struct DurableLogs {
+    known: Mutex<HashMap<Url, Durable>>,
+    /// Held while a table is seen for the first time: one thread at a time mends.
+    first_sight: Mutex<()>,
+}
 
 /// What of a log is known to be durable.
 #[derive(Clone, Debug)]
@@ -33,7 +37,11 @@ struct Durable {
 
 impl DurableLogs {
     fn all(&self) -> MutexGuard<'_, HashMap<Url, Durable>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn first_sight(&self) -> MutexGuard<'_, ()> {
+        self.first_sight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, url: &Url, table_id: &str) -> Option<Durable> {
@@ -69,6 +77,7 @@ impl Table {
         &self,
         known: Option<&TableSnapshot>,
     ) -> Result<TableSnapshot, LakeError> {
+        let _alone = known.is_none().then(|| self.durable_logs().first_sight());
         let snapshot = self.snapshot(known)?;
         let durable = self.durable_logs().get(self.url(), snapshot.table_id());
         let is_first = durable.is_none();
