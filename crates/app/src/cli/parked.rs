@@ -41,7 +41,7 @@ enum Action {
     ///
     /// The service takes a record in as if it came now, and deletes it from the folder once it is in
     /// the journal. One that ends the service again is set aside again by its next starts. A table is
-    /// set apart when eight starts in a row ended while they read its log.
+    /// set apart when sixteen starts in a row ended while they read its log.
     Retry(RetryArgs),
 }
 

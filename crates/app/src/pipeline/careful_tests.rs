@@ -69,9 +69,9 @@ fn settings(settle: bool) -> Settings {
     Settings::load(None, flags).unwrap()
 }
 
-/// Starts the service until it lives, at most twenty times. Returns it and how many starts ended.
+/// Starts the service until it lives, at most thirty times. Returns it and how many starts ended.
 async fn start_until_it_lives(data_dir: &Path, settings: &Settings) -> (Service, u32) {
-    for deaths in 0..20 {
+    for deaths in 0..30 {
         let service = Service::start(data_dir, settings).await.unwrap();
         // It answers once it has replayed, or its thread has ended.
         match Service::status(&service.commands).await {
@@ -79,7 +79,7 @@ async fn start_until_it_lives(data_dir: &Path, settings: &Settings) -> (Service,
             Err(_) => assert!(service.stop().await.is_err(), "it ended by itself"),
         }
     }
-    panic!("each of twenty starts ended");
+    panic!("each of thirty starts ended");
 }
 
 fn rows(folder: &DataFolder, table: &TableName) -> u64 {

@@ -30,8 +30,9 @@ const VERSION: u32 = 2;
 /// row of kills from outside, each within the moment that it takes, is taken for the record's fault.
 const DEATHS_AT_A_RECORD: u32 = 8;
 
-/// Starts in a row that end while they open a table before it is set apart, for the same reason.
-pub(super) const DEATHS_AT_A_TABLE: u32 = 8;
+/// Starts in a row that end while they open a table before it is set apart, for the same reason; more, since on a
+/// busy machine that is much of what a short life does, and since nothing gets into the table then.
+pub(super) const DEATHS_AT_A_TABLE: u32 = 16;
 
 /// How far the segments are done: those below `segment`, and in that one the records up to and with
 /// the sequence number `after`.
