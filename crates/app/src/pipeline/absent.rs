@@ -5,7 +5,7 @@
 //! | the carry that `EPOCH` names | refused: it held acknowledged traces, and a backup may have it |
 //! | `EPOCH` | found again from the carries |
 //! | a segment, by the word of the one that followed it | set aside as damage of which no byte is left |
-//! | every segment above the epoch that is noted, or the header of the only one | likewise: that one was made before the epoch was sealed |
+//! | every segment above the epoch that is noted, or the header of each of them | likewise: one was made before the epoch was sealed |
 //!
 //! # `EPOCH` found again
 //!
@@ -55,8 +55,6 @@ pub(super) fn find_epoch(
     let Some(epoch) = carry.filter(|_| !has_begun) else {
         return Ok(Noted { done: None, is_rebuilt: false });
     };
-    let path = folder.epoch_file();
-    error!(file = %path.display(), %epoch, "missing: found again from the carries; all that is left of the journal is taken in again");
     Ok(Noted { done: Some(Done { epoch, times: None }), is_rebuilt: true })
 }
 

@@ -56,6 +56,15 @@ impl Homes {
         Self { tables: vec![home.clone()], moved_from: Vec::new(), home, elsewhere: Vec::new() }
     }
 
+    /// The first of the other tables that did not say what it has.
+    fn all_answered(&self, everywhere: &Everywhere) -> Result<(), (TableName, String)> {
+        let silent = self.elsewhere.iter().find_map(|table| {
+            let error = everywhere.get(table)?.as_ref().err()?;
+            Some((table.clone(), error.clone()))
+        });
+        silent.map_or(Ok(()), Err)
+    }
+
     fn with_others(mut self, known: &[TableName], came_for: &TableName) -> Self {
         let is_other = |table: &&TableName| *table != came_for && !self.tables.contains(table);
         self.elsewhere = known.iter().filter(is_other).cloned().collect();
@@ -164,17 +173,10 @@ impl Pipeline {
         for trace in traces {
             let tables = archived.get(&trace.trace_id).map(Vec::as_slice).unwrap_or_default();
             let (first, rest) = tables.split_first().map_or((home, tables), |(f, r)| (f, r));
-            let silent = homes.elsewhere.iter().find_map(|table| {
-                let error = everywhere.get(table)?.as_ref().err()?;
-                Some((table.clone(), error.clone()))
-            });
-            let deleted = match silent {
-                Some(silent) => Err(silent),
-                None => Ok(()),
-            };
             if trace.replaces
-                && let Err((table, error)) =
-                    deleted.and_then(|()| self.delete_from(rest, trace.trace_id))
+                && let Err((table, error)) = homes
+                    .all_answered(everywhere)
+                    .and_then(|()| self.delete_from(rest, trace.trace_id))
             {
                 // A deletion holds for all its rows: it is tried again as a whole.
                 warn!(%table, error, "trace not deleted from every table, it waits");

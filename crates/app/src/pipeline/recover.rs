@@ -63,6 +63,10 @@ impl Pipeline {
         }
         let Noted { done, is_rebuilt } =
             find_epoch(self.fs.as_ref(), &self.archive.folder, recovered)?;
+        if is_rebuilt {
+            let file = self.archive.folder.epoch_file();
+            error!(file = %file.display(), "missing: found again from the carries; all that is left of the journal is taken in again");
+        }
         match done.map(|done| (done.epoch, done.times)) {
             Some((_, Some(times))) => self.clock.raise(times),
             // An older program can read it no more, before there is a plan that it cannot read.

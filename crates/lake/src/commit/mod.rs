@@ -61,12 +61,11 @@ use delta_kernel::actions::{Metadata as KernelMetadata, Protocol as KernelProtoc
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{Clock, TraceId};
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
 use crate::data_file::{EncodedFile, Expected};
 use crate::error::LakeError;
 use crate::layout::data_file;
-use crate::log::actions::{Action, Add, CommitInfo, ENGINE_INFO};
+use crate::log::actions::{Action, Add, CommitInfo};
 use crate::log::{checkpoint_if_due, put_version};
 use crate::rows::parts::{fits_a_row, spans_bytes};
 use crate::rows::{LARGE_ROW_BYTES, RowEncoder, TraceDraft};
@@ -513,15 +512,8 @@ impl TableWriter {
     }
 
     fn commit_info(&self, operation: &'static str, is_blind_append: bool) -> Action {
-        Action::CommitInfo(CommitInfo {
-            timestamp: self.clock.now_unix_micro() / 1_000,
-            operation,
-            operation_parameters: BTreeMap::new(),
-            operation_metrics: BTreeMap::new(),
-            is_blind_append,
-            engine_info: ENGINE_INFO,
-            txn_id: Uuid::new_v4().to_string(),
-        })
+        let timestamp = self.clock.now_unix_micro() / 1_000;
+        Action::CommitInfo(CommitInfo::new(operation, is_blind_append, timestamp))
     }
 
     /// Writes the version after the snapshot's; lost when another writer was first.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::table::DeletionVector;
 
@@ -34,6 +35,22 @@ pub(crate) struct CommitInfo {
     pub is_blind_append: bool,
     pub engine_info: &'static str,
     pub txn_id: String,
+}
+
+impl CommitInfo {
+    /// What a version says of itself, without parameters and metrics. `timestamp` is in milliseconds since the
+    /// Unix epoch.
+    pub(crate) fn new(operation: &'static str, is_blind_append: bool, timestamp: i64) -> Self {
+        Self {
+            timestamp,
+            operation,
+            operation_parameters: BTreeMap::new(),
+            operation_metrics: BTreeMap::new(),
+            is_blind_append,
+            engine_info: ENGINE_INFO,
+            txn_id: Uuid::new_v4().to_string(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -134,4 +151,4 @@ pub(crate) fn to_lines(actions: &[Action]) -> Result<Vec<u8>, serde_json::Error>
 }
 
 /// Who wrote a commit.
-pub(crate) const ENGINE_INFO: &str = concat!("tracelake/", env!("CARGO_PKG_VERSION"));
+const ENGINE_INFO: &str = concat!("tracelake/", env!("CARGO_PKG_VERSION"));

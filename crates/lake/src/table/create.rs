@@ -22,9 +22,7 @@ use super::protocol::{
 };
 use super::{Table, TableSnapshot};
 use crate::error::LakeError;
-use crate::log::actions::{
-    Action, CommitInfo, DomainMetadata, ENGINE_INFO, Format, MetaData, ProtocolAction,
-};
+use crate::log::actions::{Action, CommitInfo, DomainMetadata, Format, MetaData, ProtocolAction};
 use crate::log::put_version;
 use crate::storage::PutOutcome;
 
@@ -176,15 +174,7 @@ fn clustering() -> Action {
 }
 
 fn commit_info(timestamp: i64, operation: &'static str) -> Action {
-    Action::CommitInfo(CommitInfo {
-        timestamp,
-        operation,
-        operation_parameters: BTreeMap::new(),
-        operation_metrics: BTreeMap::new(),
-        is_blind_append: false,
-        engine_info: ENGINE_INFO,
-        txn_id: Uuid::new_v4().to_string(),
-    })
+    Action::CommitInfo(CommitInfo::new(operation, false, timestamp))
 }
 
 fn schema_string(table: &Table, schema: &Schema) -> Result<String, LakeError> {

@@ -6,14 +6,11 @@
 //! not. So an epoch is in when the version that took its number has its nonce. Both survive in
 //! checkpoints for the newest epoch; the others are read from the log's versions, as far as they are there.
 
-use std::collections::BTreeMap;
-
 use tracelake_model::Clock;
-use uuid::Uuid;
 
 use super::{Table, TableSnapshot};
 use crate::error::LakeError;
-use crate::log::actions::{Action, CommitInfo, ENGINE_INFO, Txn};
+use crate::log::actions::{Action, CommitInfo, Txn};
 use crate::log::{LoggedTxn, put_version, version_lines};
 use crate::storage::PutOutcome;
 
@@ -61,15 +58,8 @@ impl Table {
             // A name in a folder is there when the call returns, or never.
             return Ok(false);
         }
-        let empty = Action::CommitInfo(CommitInfo {
-            timestamp: clock.now_unix_micro() / 1_000,
-            operation: "WRITE",
-            operation_parameters: BTreeMap::new(),
-            operation_metrics: BTreeMap::new(),
-            is_blind_append: true,
-            engine_info: ENGINE_INFO,
-            txn_id: Uuid::new_v4().to_string(),
-        });
+        let empty =
+            Action::CommitInfo(CommitInfo::new("WRITE", true, clock.now_unix_micro() / 1_000));
         match put_version(self, snapshot.version() + 1, &[empty])? {
             PutOutcome::Written => Ok(false),
             PutOutcome::Exists => self.durable_snapshot(Some(&snapshot))?.has_epoch(mark),

@@ -7,7 +7,6 @@ use delta_kernel::actions::deletion_vector_writer::{
 };
 use tracelake_model::Clock;
 use tracing::debug;
-use uuid::Uuid;
 
 use super::CompactionGroup;
 use super::plan::{FORM, FORM_TAG};
@@ -15,7 +14,7 @@ use super::rewrite::{NOWHERE, Rewritten};
 use crate::commit::{MAX_ATTEMPTS, loose_bounds, requirements};
 use crate::error::LakeError;
 use crate::layout::deletion_vector_file;
-use crate::log::actions::{Action, Add, CommitInfo, ENGINE_INFO, Remove};
+use crate::log::actions::{Action, Add, CommitInfo, Remove};
 use crate::log::{checkpoint_if_due, put_version};
 use crate::storage::PutOutcome;
 use crate::table::{DeletionVector, LiveFile, Table, TableSnapshot};
@@ -147,16 +146,12 @@ fn commit_info(now: i64, inputs: &Inputs, rewritten: &Rewritten) -> Action {
         ("numAddedBytes", rewritten.size_bytes),
     ];
     Action::CommitInfo(CommitInfo {
-        timestamp: now,
-        operation: "OPTIMIZE",
         operation_parameters: BTreeMap::from([("predicate".to_owned(), "[]".to_owned())]),
         operation_metrics: metrics
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.to_string()))
             .collect(),
-        is_blind_append: false,
-        engine_info: ENGINE_INFO,
-        txn_id: Uuid::new_v4().to_string(),
+        ..CommitInfo::new("OPTIMIZE", false, now)
     })
 }
 
