@@ -62,7 +62,12 @@ pub(crate) async fn finish_moves(
     let folder = data_folder(data_dir)?;
     if ServerFile::running(&folder.server_file()).is_some() {
         let archive = Archive::open(data_dir).await?;
-        let look = async || MoveProgress::of(&archive.registry, experiment_id).await;
+        let look = async || {
+            // Asked first: it may have moved the last ones before it ended.
+            let runs = ServerFile::running(&folder.server_file()).is_some();
+            let seen = MoveProgress::of(&archive.registry, experiment_id).await?;
+            if seen.done || runs { Ok(seen) } else { Err(service_ended(seen.moved_traces)) }
+        };
         let moved = watch_moves(look, watch).await;
         archive.close().await;
         return moved;
@@ -75,6 +80,13 @@ pub(crate) async fn finish_moves(
     let moved = watch_moves(look, watch).await;
     service.stop().await?;
     moved
+}
+
+fn service_ended(moved: u64) -> anyhow::Error {
+    let message =
+        format!("enabled, but the service that moves earlier traces has ended, with {moved} moved");
+    let hint = "nothing is lost; `tracelake serve` goes on with it, or the same command again";
+    Fault::new(FaultKind::TemporarilyUnavailable, message).with_hint(hint).into()
 }
 
 /// Looks until the moves are done. Returns how many traces were moved.

@@ -22,7 +22,8 @@ pub struct Recovered {
     /// Segments older than the active one, ascending, to be replayed with
     /// [`Journal::read_segment`](crate::Journal::read_segment).
     pub segments: Vec<SegmentNumber>,
-    /// Complete carry files, ascending.
+    /// Complete carry files, ascending. Which one counts, and that older ones go, is the consumer's to say:
+    /// it knows what it had done.
     pub carries: Vec<SegmentNumber>,
     /// What was cut off the newest segment, skipped in it, or incomplete among the carries.
     /// Damage in older segments and inside carries is found when they are read.
@@ -101,13 +102,6 @@ pub(crate) fn take_stock(fs: &dyn JournalFs, dir: &Path) -> Result<Stock, Journa
         newest = Some(Predecessor { number, end });
     }
     sort_carries(fs, dir, &carries, &mut recovered)?;
-
-    let first = recovered.segments.first().copied().unwrap_or(next_number);
-    if let Some(base) = recovered.base_carry(first) {
-        let older = carries.iter().filter(|(number, _)| *number < base);
-        garbage.extend(older.map(|(number, len)| (FileKind::Carry.path(dir, *number), *len)));
-        recovered.carries.retain(|number| base <= *number);
-    }
     Ok(Stock { recovered, next_number, next_sequence, newest, used_bytes, garbage })
 }
 

@@ -50,8 +50,14 @@ pub(super) fn find_epoch(
     // An epoch that was noted left its carry; a journal whose first epoch is not over has its first segment.
     let has_begun = first == Some(SegmentNumber::new(1));
     let fits = |carry: &&SegmentNumber| first.is_none_or(|first| first <= carry.next());
+    let newest = recovered.carries.last().copied();
+    let base =
+        first.and_then(|first| recovered.base_carry(first)).or(newest.filter(|_| first.is_none()));
+    // What came before the highest one below all segments counts no more.
+    let mut counting =
+        recovered.carries.iter().filter(|carry| base.is_none_or(|base| base <= **carry));
     // Numbers may be left out between a carry and the segment that followed.
-    let carry = recovered.carries.iter().find(fits).or(recovered.carries.last()).copied();
+    let carry = counting.find(fits).copied().or(newest);
     let Some(epoch) = carry.filter(|_| !has_begun) else {
         return Ok(Noted { done: None, is_rebuilt: false });
     };
@@ -127,5 +133,40 @@ impl Pipeline {
         let name = parked::park(self.fs.as_ref(), &folder, &reason, &RecordBytes::default())?;
         error!(parked = %name, file = reason.file, reason = reason.reason, "a segment of the journal is lost");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracelake_journal::RealFs;
+
+    use super::*;
+
+    /// Scenario: no `EPOCH`, or one; a carry that lies below another one, with and without segments.
+    /// Guarantees: what the file says stands, though a younger carry is there; without it the lowest carry that
+    /// the segments follow counts, and no older one.
+    #[test]
+    fn an_older_carry_counts_by_the_word_of_the_file_alone() {
+        let held = tempfile::tempdir().unwrap();
+        let folder = DataFolder::new(held.path()).unwrap();
+        std::fs::create_dir_all(folder.journal()).unwrap();
+        let numbers = |numbers: &[u64]| -> Vec<_> {
+            numbers.iter().copied().map(SegmentNumber::new).collect()
+        };
+        let found = |segments: &[u64], carries: &[u64]| {
+            let (segments, carries) = (numbers(segments), numbers(carries));
+            let recovered = Recovered { segments, carries, ..Recovered::default() };
+            let noted = find_epoch(&RealFs, &folder, &recovered).unwrap();
+            (noted.done.map(|done| done.epoch.get()), noted.is_rebuilt)
+        };
+        assert_eq!(found(&[8, 9], &[5, 7]), (Some(7), true));
+        assert_eq!(found(&[8, 9], &[5, 7, 8]), (Some(7), true));
+        assert_eq!(found(&[6, 7, 8], &[5, 7]), (Some(5), true));
+        assert_eq!(found(&[], &[5, 7]), (Some(7), true));
+        assert_eq!(found(&[1, 2], &[]), (None, false));
+        let times = tracelake_model::Times { given_unix_nano: 1, proven_unix_nano: 1 };
+        super::super::epoch_file::write_epoch(&RealFs, &folder, SegmentNumber::new(5), times)
+            .unwrap();
+        assert_eq!(found(&[], &[5, 7]), (Some(5), false));
     }
 }

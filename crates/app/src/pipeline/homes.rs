@@ -262,6 +262,10 @@ impl Pipeline {
                 }),
                 false => Err("the table cannot be read now".to_owned()),
             };
+            if found.is_ok() && !settled.contains_key(table) {
+                // What it was left alone for is over, and no commit of this epoch would say so.
+                self.blocked.release(table);
+            }
             everywhere.insert(table.clone(), found);
         }
         everywhere

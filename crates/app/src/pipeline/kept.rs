@@ -5,7 +5,7 @@
 //! row. They stay open, and so in each carry, up to a part of the memory for open traces; what is beyond is
 //! set aside in `parked/`, so that a table that takes no changes costs others no memory and no requests.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use tracelake_journal::{RecordBytes, SegmentNumber};
 use tracelake_lake::{EpochOutcome, TraceDraft};
@@ -18,9 +18,6 @@ use crate::parked::{self, Kind, Reason};
 
 /// Kept pieces hold one part of the memory for open traces out of so many.
 const SHARE: usize = 4;
-
-/// What a piece takes beside its spans.
-const PIECE_BYTES: usize = 1 << 10;
 
 impl Pipeline {
     /// Notes for `status` how many pieces `table` does not take, and why. A commit without late pieces says
@@ -46,16 +43,19 @@ impl Pipeline {
         done: &EpochOutcome,
         traces: Vec<TraceDraft>,
     ) {
-        let kept: Vec<TraceId> = done.kept.iter().chain(&done.unreadable).copied().collect();
+        let kept: HashSet<TraceId> = done.kept.iter().chain(&done.unreadable).copied().collect();
         let why = refusal(done).unwrap_or_default();
-        let mut bytes: HashMap<TraceId, usize> = HashMap::new();
         for trace in traces {
-            let spans = trace.spans.iter().map(tracelake_decode::SpanRecord::weight_bytes);
-            *bytes.entry(trace.trace_id).or_insert(PIECE_BYTES) += spans.sum::<usize>();
-            self.assembler.put_back(table, trace, true);
+            if kept.contains(&trace.trace_id) {
+                self.assembler.put_back_refused(table, trace);
+            } else {
+                self.assembler.put_back(table, trace, true);
+            }
         }
+        let size = |trace: &TraceId| (*trace, self.assembler.bytes_of(*trace));
+        let pieces = kept.iter().map(size).collect();
         let room = self.schedule.settle.max_open_bytes / SHARE;
-        let beyond = plan_aside(&bytes, &kept, room);
+        let beyond = plan_aside(pieces, self.assembler.refused_bytes(), room);
         if beyond.is_empty() {
             return;
         }
@@ -98,18 +98,17 @@ fn refusal(done: &EpochOutcome) -> Option<String> {
     Some(format!("a row cannot be read ({fault}): {}", pieces(done.unreadable.len())))
 }
 
-/// Which of the `kept` pieces are set aside so that all pieces, of these bytes, take half of `room`: the
-/// largest first, and none while all fit.
-fn plan_aside(bytes: &HashMap<TraceId, usize>, kept: &[TraceId], room: usize) -> Vec<TraceId> {
-    let mut held: usize = bytes.values().sum();
+/// Which of `pieces`, of these bytes, are set aside so that all that tables refuse, `held`, takes half of `room`:
+/// the largest first, and none while all fit.
+fn plan_aside(mut pieces: Vec<(TraceId, usize)>, held: usize, room: usize) -> Vec<TraceId> {
+    let here: usize = pieces.iter().map(|(_, bytes)| bytes).sum();
+    let mut held = held.max(here);
     if held <= room {
         return Vec::new();
     }
-    let size = |trace: &TraceId| Some((*trace, *bytes.get(trace)?));
-    let mut by_size: Vec<(TraceId, usize)> = kept.iter().filter_map(size).collect();
-    by_size.sort_unstable_by_key(|(trace_id, bytes)| (std::cmp::Reverse(*bytes), *trace_id));
+    pieces.sort_unstable_by_key(|(trace_id, bytes)| (std::cmp::Reverse(*bytes), *trace_id));
     let mut beyond = Vec::new();
-    for (trace_id, bytes) in by_size {
+    for (trace_id, bytes) in pieces {
         if held <= room / 2 {
             break;
         }
@@ -123,19 +122,18 @@ fn plan_aside(bytes: &HashMap<TraceId, usize>, kept: &[TraceId], room: usize) ->
 mod tests {
     use super::*;
 
-    /// Scenario: pieces that a table does not take beside ones that memory had no room for, within and beyond
-    /// the room for them.
-    /// Guarantees: within it all wait; beyond it the largest of the former are set aside, and never
-    /// one of the latter, though they were all that is large.
+    /// Scenario: pieces that a table refuses, alone and beside those that other tables refuse, within and beyond
+    /// the room for all of them.
+    /// Guarantees: within it all wait; beyond it the largest are set aside, as far as that is needed, for the sake
+    /// of others too.
     #[test]
-    fn what_was_not_looked_at_is_not_set_aside() {
+    fn what_all_tables_refuse_shares_one_room() {
         let id = |number: u8| TraceId([number; 16]);
-        let bytes = HashMap::from([(id(1), 10), (id(2), 30), (id(3), 20), (id(9), 100)]);
-        let kept = [id(1), id(2), id(3)];
-        assert_eq!(plan_aside(&bytes, &kept, 160), []);
-        assert_eq!(plan_aside(&bytes, &kept, 159), [id(2), id(3), id(1)]);
-        assert_eq!(plan_aside(&bytes, &[id(1)], 10), [id(1)]);
-        let alone = HashMap::from([(id(1), 10), (id(2), 30), (id(3), 20)]);
-        assert_eq!(plan_aside(&alone, &kept, 59), [id(2), id(3)]);
+        let pieces = || vec![(id(1), 10), (id(2), 30), (id(3), 20)];
+        assert_eq!(plan_aside(pieces(), 60, 60), []);
+        assert_eq!(plan_aside(pieces(), 60, 59), [id(2), id(3)]);
+        assert_eq!(plan_aside(pieces(), 160, 160), []);
+        assert_eq!(plan_aside(pieces(), 160, 159), [id(2), id(3), id(1)]);
+        assert_eq!(plan_aside(vec![(id(1), 10)], 110, 10), [id(1)]);
     }
 }

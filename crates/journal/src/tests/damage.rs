@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::fs::JournalFs as _;
 use crate::segment::{COMMON_HEADER_LEN, FILE_HEADER_LEN};
 use crate::{Damage, DamageKind};
 
@@ -398,4 +399,28 @@ fn numbering_survives_with_only_a_carry_left() {
     assert_eq!(journal.active_segment(), SegmentNumber::new(3));
     assert_eq!(recovered.base_carry(journal.active_segment()), Some(sealed));
     assert!(last <= append_group(&journal, &[6]).remove(0).unwrap());
+}
+
+/// Scenario: two carries, and of the segments only one above both; the journal is opened.
+/// Guarantees: both carries are offered and stay: which one counts, the consumer's own note says.
+#[test]
+fn an_older_carry_is_the_consumers_to_delete() {
+    let fs = SimulatedFs::new(1);
+    let (journal, _receiver, _) = open(&fs);
+    append_ok(&journal, &[1]);
+    let first = rotate(&journal).unwrap();
+    journal.write_carry(first, &mut [1].map(record).into_iter()).unwrap();
+    append_ok(&journal, &[2]);
+    let second = rotate(&journal).unwrap();
+    journal.write_carry(second, &mut [2].map(record).into_iter()).unwrap();
+    journal.close().unwrap();
+    for number in [first, second] {
+        fs.remove(&segment_path(number.get())).unwrap();
+    }
+    let (journal, _, recovered) = open(&fs);
+    assert_eq!(recovered.carries, [first, second]);
+    let mut kept = journal.read_carry(first).unwrap();
+    assert_eq!(id_of(&kept.next().unwrap().unwrap()), 1);
+    journal.delete_through(second).unwrap();
+    assert!(journal.read_carry(first).is_err());
 }

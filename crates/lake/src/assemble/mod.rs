@@ -47,6 +47,9 @@ impl Default for SettleRules {
 /// Bytes of a late piece that are worth an amendment of their own.
 pub const LATE_AT_ONCE_BYTES: usize = LARGE_ROW_BYTES / 2;
 
+/// Memory that an open trace takes beside what it holds.
+const TRACE_OVERHEAD_BYTES: usize = 1 << 10;
+
 /// Large traces that are remembered, so that what comes of them is known to be late.
 const MAX_LARGE: usize = 10_000;
 
@@ -57,7 +60,7 @@ pub struct OpenStatus {
     pub settled: bool,
     /// Late pieces wait for an amendment round.
     pub late: bool,
-    /// Bytes of late pieces.
+    /// Bytes of late pieces that no table refused.
     pub late_bytes: usize,
     /// Bytes of traces that are not late.
     pub bytes: usize,
@@ -269,8 +272,8 @@ impl Assembler {
         for trace in self.open.values().filter(|trace| ready(&trace.table)) {
             if trace.late {
                 status.late = true;
-                status.late_bytes += trace.bytes;
-                status.settled |= LATE_AT_ONCE_BYTES <= trace.bytes;
+                status.late_bytes += if trace.refused { 0 } else { trace.bytes };
+                status.settled |= trace.is_late_enough();
             } else {
                 status.bytes += trace.bytes;
                 status.settled |= trace.settled(rules, now_unix_nano);
@@ -294,7 +297,8 @@ impl Assembler {
         self.open.retain(|trace_id, trace| {
             let due = (take.ready)(&trace.table)
                 && (take.everything
-                    || (trace.late && (take.late || LATE_AT_ONCE_BYTES <= trace.bytes))
+                    || (trace.late && take.late)
+                    || trace.is_late_enough()
                     || (!trace.late && trace.settled(rules, now_unix_nano))
                     || early.contains(trace_id));
             if due {
@@ -328,6 +332,29 @@ impl Assembler {
         self.bytes = self.bytes - before + after;
     }
 
+    /// Puts back a late piece that its table refused: it waits for the next amendment round, and brings no
+    /// epoch about before.
+    pub fn put_back_refused(&mut self, table: &TableName, draft: TraceDraft) {
+        let trace_id = draft.trace_id;
+        self.put_back(table, draft, true);
+        if let Some(trace) = self.open.get_mut(&trace_id) {
+            trace.refused = true;
+        }
+    }
+
+    /// Memory that an open trace takes.
+    #[must_use]
+    pub fn bytes_of(&self, trace_id: TraceId) -> usize {
+        self.open.get(&trace_id).map_or(0, |trace| trace.bytes + TRACE_OVERHEAD_BYTES)
+    }
+
+    /// Memory that late pieces take which tables refused.
+    #[must_use]
+    pub fn refused_bytes(&self) -> usize {
+        let refused = self.open.values().filter(|trace| trace.refused);
+        refused.map(|trace| trace.bytes + TRACE_OVERHEAD_BYTES).sum()
+    }
+
     /// Notes that the trace has a large row: what comes of it is late, and is not held until it is silent.
     pub fn note_large(&mut self, trace_id: TraceId) {
         if self.large.len() < MAX_LARGE {
@@ -335,10 +362,11 @@ impl Assembler {
         }
     }
 
-    /// Bytes of late pieces.
+    /// Bytes of late pieces that no table refused.
     #[must_use]
     pub fn late_bytes(&self) -> usize {
-        self.open.values().filter(|trace| trace.late).map(|trace| trace.bytes).sum()
+        let late = self.open.values().filter(|trace| trace.late && !trace.refused);
+        late.map(|trace| trace.bytes).sum()
     }
 
     /// Takes out these traces, as they are.

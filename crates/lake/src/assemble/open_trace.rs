@@ -13,7 +13,7 @@ use tracelake_model::{
     ExperimentId, Limits, TableName, TraceChange, TraceChanges, TraceId, TraceInfo,
 };
 
-use super::SettleRules;
+use super::{LATE_AT_ONCE_BYTES, SettleRules};
 use crate::commit::merge::name_experiment;
 use crate::commit::span_set::{Added, SpanSet};
 use crate::rows::parts::{MAX_ROW_BYTES, MAX_ROW_SPANS};
@@ -43,6 +43,8 @@ pub(super) struct OpenTrace {
     pub(super) bytes: usize,
     /// A late piece of a trace that has a row: waits for the next amendment round.
     pub(super) late: bool,
+    /// Its table does not take such pieces: it waits for each round, however much it is.
+    pub(super) refused: bool,
     /// The trace was deleted; all that is here came after that.
     replaces: bool,
 }
@@ -62,6 +64,7 @@ impl OpenTrace {
             last_seen_unix_nano: 0,
             bytes: 0,
             late: false,
+            refused: false,
             replaces: false,
         }
     }
@@ -210,6 +213,11 @@ impl OpenTrace {
             || ((self.root_ended || changes_alone) && rules.settle_after <= silent)
             || rules.idle_after <= silent
             || self.is_full()
+    }
+
+    /// True for so much of a late piece that it waits for no round.
+    pub(super) const fn is_late_enough(&self) -> bool {
+        self.late && !self.refused && LATE_AT_ONCE_BYTES <= self.bytes
     }
 
     /// True when a row holds no more: it is not waited for the rest.

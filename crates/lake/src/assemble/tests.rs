@@ -286,3 +286,33 @@ fn copies_do_not_keep_a_trace_open() {
     assert_eq!((spans.len(), spans[0].group.source), (1, SpanSource::Otlp));
     assert_eq!(assembler.open_bytes(), 0);
 }
+
+/// Scenario: a late piece that is large enough to be amended at once is refused by its table; more of it comes.
+/// Guarantees: it brings no epoch about and is in none before the next amendment round; its memory is told by
+/// itself, and no more once it is taken.
+#[test]
+fn a_refused_piece_waits_for_its_round_however_large() {
+    const MANY: u64 = 80_000;
+    let rules = SettleRules::default();
+    let mut assembler = Assembler::default();
+    assembler.push(record(7, 0..MANY), 1);
+    let whole = |trace: Take<'_>, assembler: &mut Assembler| {
+        assembler.settle(&rules, 1, &trace).remove(&table()).map(|mut drafts| drafts.remove(0))
+    };
+    let draft = whole(take(true, true), &mut assembler).unwrap();
+    assert!(LATE_AT_ONCE_BYTES <= draft.spans_bytes());
+    assembler.put_back(&table(), draft, true);
+    assert!(assembler.status(&rules, 1, &|_| true).settled, "a large piece waits for no round");
+    let draft = whole(take(false, false), &mut assembler).unwrap();
+    let trace_id = draft.trace_id;
+    assembler.put_back_refused(&table(), draft);
+    assembler.push(record(7, MANY..MANY + 1), 2);
+    let status = assembler.status(&rules, 2, &|_| true);
+    assert!(status.late && !status.settled && status.late_bytes == 0, "{status:?}");
+    assert_eq!(assembler.late_bytes(), 0);
+    assert_eq!(assembler.refused_bytes(), assembler.bytes_of(trace_id));
+    assert!(LATE_AT_ONCE_BYTES < assembler.refused_bytes());
+    assert!(whole(take(false, false), &mut assembler).is_none());
+    assert_eq!(whole(take(false, true), &mut assembler).unwrap().spans.len() as u64, MANY + 1);
+    assert_eq!((assembler.refused_bytes(), assembler.open_bytes()), (0, 0));
+}
