@@ -63,6 +63,12 @@ impl Archive {
         } else {
             let registry = open_registry_or_restore(&folder, &clock).await;
             let registry = registry.map_err(registry_fault)?;
+            if !folder.catalog().try_exists()? && !registry.tables().await?.is_empty() {
+                error!(
+                    file = %folder.catalog().display(),
+                    "missing: made again, the service enters its tables; what clients entered themselves is lost"
+                );
+            }
             (registry, mended_catalog(&folder, clock.as_ref()).await?)
         };
         let archive = Self {

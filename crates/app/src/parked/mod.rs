@@ -227,7 +227,12 @@ pub(crate) fn holds(
         };
         Ok::<_, io::Error>(bytes == expected)
     };
-    Ok(is_same(HEADER, &record.header)? && is_same(PAYLOAD, &record.payload)?)
+    let is_there = is_same(HEADER, &record.header)? && is_same(PAYLOAD, &record.payload)?;
+    if is_there {
+        // Perhaps by one that died before it was durable, and the record's own file is deleted now.
+        fs.sync_dir(folder)?;
+    }
+    Ok(is_there)
 }
 
 /// Deletes an entry whose record is in the journal again, durably.

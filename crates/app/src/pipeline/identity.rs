@@ -14,6 +14,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tracelake_journal::JournalFs;
 use tracelake_lake::DataFolder;
+use tracing::error;
 use uuid::Uuid;
 
 use super::epoch_file::{read, write_durably};
@@ -36,6 +37,10 @@ impl Identity {
         let path = folder.journal_id_file();
         let folder = folder.clone();
         let Some(text) = read(fs.as_ref(), &path)? else {
+            if read(fs.as_ref(), &folder.epoch_file())?.is_some() {
+                // Plans say the name that they were made under, so nothing is doubled.
+                error!(file = %path.display(), "missing: commits have another name from here on");
+            }
             let journal = Uuid::new_v4();
             write_durably(fs.as_ref(), &path, &journal.to_string())?;
             return Ok(Self { fs, folder, journal, own: None });

@@ -109,6 +109,7 @@ impl Pipeline {
         let Some(parts) = parts else {
             // Nobody knows how far the segments are done, nor what the plans stand for.
             self.plans = EpochPlans::load(fs, folder, None)?;
+            self.clock.raise(self.plans.times());
             self.plans.forget(|_| true);
             let position = segments.first().map(|first| Position::at_segment(*first));
             return Ok((Backlog { carry, segments, position }, Vec::new()));
