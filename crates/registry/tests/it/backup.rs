@@ -47,14 +47,18 @@ fn copy_all(from: &Path, to: &Path) {
     }
 }
 
-/// All files of a folder but SQLite's memory of a log, by name.
+/// All files of a folder but those that SQLite makes and removes at will, by name.
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder)
         .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| {
+        .filter_map(|entry| {
+            let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
-            (name, std::fs::read(entry.path()).unwrap())
+            // A connection that is being closed may remove its log between the listing and here.
+            match std::fs::read(entry.path()) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                bytes => Some((name, bytes.unwrap())),
+            }
         })
         .filter(|(name, bytes)| {
             !name.ends_with("-shm") && !(name.ends_with("-wal") && bytes.is_empty())
