@@ -10,7 +10,7 @@ use tracelake_model::{ExperimentId, Limits, TableName, TraceChanges, TraceInfo};
 
 use crate::content_encoding::{ContentEncoding, decompress};
 use crate::error::DecodeError;
-use crate::request::{DecodedSpans, SpanSource, decode_otlp};
+use crate::request::{DecodedSpans, SpanSource, Unnaming, decode_otlp};
 use crate::{mlflow_json, otlp_json};
 
 /// What kind of request a journal record holds.
@@ -27,6 +27,9 @@ pub enum RecordKind {
     MlflowStartTrace,
     /// Spans of an unsettled trace, carried over from an earlier segment, as OTLP protobuf.
     CarriedTrace,
+    /// The same of spans whose resources name an experiment that does not count: the request's stood over it, or
+    /// it was not known when they came.
+    CarriedUnnamed,
     /// What clients said of an unsettled trace, carried over from an earlier segment, as JSON:
     /// [`CarriedWords`].
     CarriedWords,
@@ -211,6 +214,13 @@ pub fn decode_record(header: RecordHeader, payload: &Bytes) -> Result<DecodedRec
             RecordKind::OtlpProtobuf | RecordKind::CarriedTrace => RecordContent::Spans(
                 decode_otlp(&body, header.source.unwrap_or(SpanSource::Otlp), limits)?,
             ),
+            RecordKind::CarriedUnnamed => {
+                let source = header.source.unwrap_or(SpanSource::Otlp);
+                let mut spans = decode_otlp(&body, source, limits)?;
+                let mut unnaming = Unnaming::default();
+                spans.spans.iter_mut().for_each(|span| unnaming.apply(span));
+                RecordContent::Spans(spans)
+            }
             RecordKind::OtlpJson => {
                 let (protobuf, rejects) = otlp_json::to_protobuf(&body)?;
                 let mut spans = decode_otlp(&protobuf.into(), SpanSource::Otlp, limits)?;

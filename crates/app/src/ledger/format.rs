@@ -87,7 +87,9 @@ impl Way {
             RecordKind::MlflowTracesJson => Some(Self::MlflowTracesJson),
             RecordKind::MlflowStartTrace => Some(Self::MlflowStartTrace),
             RecordKind::TraceChanges => Some(Self::Changes),
-            RecordKind::CarriedTrace | RecordKind::CarriedWords => None,
+            RecordKind::CarriedTrace | RecordKind::CarriedUnnamed | RecordKind::CarriedWords => {
+                None
+            }
         }
     }
 

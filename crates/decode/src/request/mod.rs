@@ -19,6 +19,24 @@ use crate::writer::MessageWriter;
 /// Resource attribute that names the MLflow experiment of the spans below it.
 pub const EXPERIMENT_ATTRIBUTE: &str = "mlflow.experimentId";
 
+/// Takes experiments that resources name out of spans, of neighbours that share a group at once.
+#[derive(Debug, Default)]
+pub struct Unnaming {
+    /// The last group, and what it became.
+    last: Option<(Arc<SpanGroup>, Arc<SpanGroup>)>,
+}
+
+impl Unnaming {
+    /// Lets `span` name no experiment.
+    pub fn apply(&mut self, span: &mut SpanRecord) {
+        let known = self.last.take().filter(|(group, _)| Arc::ptr_eq(group, &span.group));
+        let (group, unnamed) =
+            known.unwrap_or_else(|| (Arc::clone(&span.group), Arc::new(span.group.unnamed())));
+        span.group = Arc::clone(&unnamed);
+        self.last = Some((group, unnamed));
+    }
+}
+
 /// Which form a span came in. MLflow's own copies lack kind, scope, resource and links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,6 +84,18 @@ pub struct SpanGroup {
 }
 
 impl SpanGroup {
+    /// The same without the experiment that the resource names: another one stands over it, or it was not known.
+    #[must_use]
+    pub fn unnamed(&self) -> Self {
+        Self { experiment_id: None, ..self.clone() }
+    }
+
+    /// The experiment that the resource names and that does not count.
+    #[must_use]
+    pub fn hidden_experiment(&self) -> Option<ExperimentId> {
+        if self.experiment_id.is_some() { None } else { experiment_of(&self.resource) }
+    }
+
     /// True when both say the same of their spans, in the same bytes.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {

@@ -7,13 +7,12 @@
 mod open_trace;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracelake_decode::record::{Route, Start};
+use tracelake_decode::request::Unnaming;
 use tracelake_decode::{
-    CarriedWords, DecodedRecord, RecordContent, RecordHeader, SpanGroup, SpanRecord,
-    start_fingerprint,
+    CarriedWords, DecodedRecord, RecordContent, RecordHeader, SpanRecord, start_fingerprint,
 };
 use tracelake_model::trace_info::INFO_FINALIZED;
 use tracelake_model::{ExperimentId, TableName, TraceChanges, TraceId};
@@ -171,20 +170,14 @@ impl Assembler {
     }
 
     fn push_spans(&mut self, header: &RecordHeader, spans: Vec<SpanRecord>, now_unix_nano: u64) {
-        let mut unnamed: Option<(Arc<SpanGroup>, Arc<SpanGroup>)> = None;
+        let mut unnaming = Unnaming::default();
         for mut span in spans {
             let trace_id = span.trace_id;
             let named = span.group.experiment_id.as_ref();
             let Some(route) = header.route(named) else { continue };
             if named.is_some_and(|named| *named != route.experiment_id) {
-                // There is no such experiment, or it was not known when the request came.
-                let known = unnamed.take().filter(|(group, _)| Arc::ptr_eq(group, &span.group));
-                let (group, without) = known.unwrap_or_else(|| {
-                    let without = SpanGroup { experiment_id: None, ..(*span.group).clone() };
-                    (Arc::clone(&span.group), Arc::new(without))
-                });
-                span.group = Arc::clone(&without);
-                unnamed = Some((group, without));
+                // The request's stands over it, there is none, or it was not known when the request came.
+                unnaming.apply(&mut span);
             }
             let trace = self.trace(trace_id, route, header, now_unix_nano);
             if trace.experiment_by == ExperimentBy::Nobody {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracelake_decode::record::{Route, Start};
 use tracelake_decode::request::encode_request;
 use tracelake_decode::{
-    CarriedWords, ContentEncoding, RecordHeader, RecordKind, SpanRecord, SpanSource, changes_body,
+    CarriedWords, ContentEncoding, RecordHeader, RecordKind, SpanGroup, SpanRecord, changes_body,
     words_body,
 };
 use tracelake_model::{
@@ -274,11 +274,24 @@ impl OpenTrace {
         }
         let spans: Vec<SpanRecord> = self.spans.iter().cloned().collect();
         // In the order of arrival, whatever way each came in.
-        for same in spans.chunk_by(|left, right| left.group.source == right.group.source) {
-            let source = same.first().map_or(SpanSource::Otlp, |span| span.group.source);
+        // What a resource names and that does not count would count where it has a route.
+        let is_hidden = |group: &SpanGroup| {
+            let hidden = group.hidden_experiment();
+            hidden.is_some_and(|hidden| routes.iter().any(|route| route.experiment_id == hidden))
+        };
+        let come_alike = |left: &SpanRecord, right: &SpanRecord| {
+            Arc::ptr_eq(&left.group, &right.group)
+                || (left.group.source == right.group.source
+                    && is_hidden(&left.group) == is_hidden(&right.group))
+        };
+        for same in spans.chunk_by(come_alike) {
+            let Some(group) = same.first().map(|span| &span.group) else { continue };
+            let kind = match is_hidden(group) {
+                true => RecordKind::CarriedUnnamed,
+                false => RecordKind::CarriedTrace,
+            };
             for part in parts_by_bytes(same) {
-                records
-                    .push((header(RecordKind::CarriedTrace, Some(source)), encode_request(part)));
+                records.push((header(kind, Some(group.source)), encode_request(part)));
             }
         }
         if let Some(info) = &self.info {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use tracelake_decode::record::{Route, decode_record};
-use tracelake_decode::{ContentEncoding, RecordKind, SpanSource};
+use tracelake_decode::{ContentEncoding, RecordKind, SpanGroup, SpanSource};
 use tracelake_model::{Assessment, Clock, Limits, TraceChange};
 use tracelake_testkit::{FakeClock, spans};
 

@@ -72,7 +72,14 @@ pub(crate) fn fold(pieces: impl IntoIterator<Item = TraceDraft>) -> Option<Trace
         }
         // Copies name nothing, though their experiment may have been made since they first came.
         let are_copies = has_spans && !added && other.experiment_by <= ExperimentBy::Spans;
-        let is_weaker = row.experiment_by < other.experiment_by.min(ExperimentBy::Spans);
+        // What resources name is told by the spans that are in: `other` may say it by a copy of one that named
+        // nothing when it first came.
+        let word = match other.experiment_by {
+            ExperimentBy::Client => ExperimentBy::Spans,
+            ExperimentBy::Spans | ExperimentBy::Request => ExperimentBy::Request,
+            ExperimentBy::Nobody => ExperimentBy::Nobody,
+        };
+        let is_weaker = row.experiment_by < word;
         if (is_weaker && !are_copies) || row.experiment_id.is_none() {
             row.experiment_id = other.experiment_id.or(row.experiment_id);
             row.experiment_by = row.experiment_by.max(other.experiment_by);

@@ -228,7 +228,8 @@ fn check(histories: &[History], rows: &mut dyn Rows, salt: u64) {
     }
 }
 
-/// Scenario: spans of few ids, starts, contents, services and experiments, MLflow's copies of them,
+/// Scenario: spans of few ids, starts, contents, services and experiments, MLflow's copies of them, in requests
+/// whose own experiment stands over those of resources and in others,
 /// `start_trace` requests, tags, assessments, links and deletions, by chance; the same with requests
 /// cut, sent again, flushed, put back and carried over in between, through rows in memory.
 /// Guarantees: with the order of first arrival as it was, the row is the same.
@@ -266,10 +267,13 @@ fn another_order_of_arrival_changes_nothing_but_what_is_named() {
             let mut random = Random::new(seed ^ 3);
             let mut single: Vec<Request> = Vec::new();
             for request in &history.requests {
-                let Request::Spans { spans, experiment, run } = request else { continue };
+                let Request::Spans { spans, experiment, overrules, run } = request else {
+                    continue;
+                };
                 single.extend(spans.iter().map(|span| Request::Spans {
                     spans: vec![*span],
                     experiment: *experiment,
+                    overrules: *overrules,
                     run: *run,
                 }));
             }

@@ -16,7 +16,13 @@ use tracelake_testkit::Random;
 #[derive(Clone, Debug)]
 pub(super) enum Request {
     /// Spans of one source, with the experiment and run that the request names.
-    Spans { spans: Vec<TestSpan>, experiment: u32, run: Option<u8> },
+    Spans {
+        spans: Vec<TestSpan>,
+        experiment: u32,
+        /// The request's experiment stands over those that resources name.
+        overrules: bool,
+        run: Option<u8>,
+    },
     /// A `start_trace`, one of a few.
     Start(u8),
     /// A call.
@@ -51,7 +57,7 @@ impl TestSpan {
             start: small(random, 4),
             content: small(random, 3),
             service: small(random, 4),
-            experiment: if random.chance(15) { [1, 2, 9][random.below(3)] } else { 0 },
+            experiment: if random.chance(30) { [1, 2, 9][random.below(3)] } else { 0 },
             is_copy: random.chance(20),
         }
     }
@@ -127,6 +133,7 @@ pub(super) fn requests(random: &mut Random) -> Vec<Request> {
             0..=9 => Request::Spans {
                 spans: (0..random.below(4) + 1).map(|_| TestSpan::by_chance(random)).collect(),
                 experiment: u32::try_from(random.below(3)).unwrap(),
+                overrules: random.chance(30),
                 run: random.chance(20).then(|| u8::try_from(random.below(3)).unwrap()),
             },
             10..=12 => Request::Start(u8::try_from(random.below(3)).unwrap()),
@@ -201,7 +208,7 @@ pub(super) fn records(
         source: None,
     };
     match request {
-        Request::Spans { spans, experiment, run } => {
+        Request::Spans { spans, experiment, overrules, run } => {
             let mut pieces: Vec<Vec<TestSpan>> = Vec::new();
             for span in spans {
                 match pieces.last_mut() {
@@ -222,7 +229,9 @@ pub(super) fn records(
                         decode_otlp(&span.body(trace), source, &Limits::accepted()).unwrap().spans
                     })
                     .collect();
-                let routes = [*experiment, 1, 2].map(route).to_vec();
+                let experiments = [*experiment, 1, 2];
+                let named = if *overrules { 1 } else { experiments.len() };
+                let routes = experiments.into_iter().take(named).map(route).collect();
                 let header = RecordHeader {
                     run_id: run.map(|run| format!("run {run}")),
                     source: Some(source),

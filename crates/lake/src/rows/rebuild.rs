@@ -63,13 +63,14 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
     let experiment_id: Option<ExperimentId> =
         row.text("experiment_id").and_then(|id| id.parse().ok());
     // Of experiments that resources name, the others were not known when the spans came.
-    let by_spans = |experiment: &ExperimentId| {
+    let by_spans = |experiment: &ExperimentId, position: usize| {
         Some(experiment) == experiment_id.as_ref()
-            && said.as_ref().is_none_or(|said| said.experiment_by() == ExperimentBy::Spans)
+            && said.as_ref().is_none_or(|said| said.names_experiment(position))
     };
     let mut spans: Vec<SpanRecord> = row
         .list("spans")
-        .map(|span| span_record(trace_id, &span, &by_spans))
+        .enumerate()
+        .map(|(position, span)| span_record(trace_id, &span, &|named| by_spans(named, position)))
         .collect::<Result<_, _>>()?;
     let keeps_order = said.as_ref().is_none_or(Said::keeps_order);
     if let Some(part) = row.int("part") {
@@ -297,8 +298,7 @@ fn span_record(
         // None when the span has no id, which another writer's may have; its columns are as good.
         if let Some(mut span) = decoded.spans.pop() {
             if span.group.experiment_id.as_ref().is_some_and(|experiment| !by_spans(experiment)) {
-                let group = SpanGroup { experiment_id: None, ..(*span.group).clone() };
-                span.group = Arc::new(group);
+                span.group = Arc::new(span.group.unnamed());
             }
             return Ok(span);
         }

@@ -4,6 +4,7 @@
 //! A row without it was written by an earlier version, or by another writer.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tracelake_decode::conventions::RULES;
@@ -12,8 +13,11 @@ use tracelake_model::{TraceInfo, TraceState};
 use super::ordered::Ordered;
 use super::traces::{ExperimentBy, RUN_METADATA, TraceDraft};
 
-/// Version of the column's form.
+/// Version of the column's form where it says nothing that [`NAMED_VERSION`] has.
 const VERSION: u32 = 1;
+
+/// Version of the form that says [`Said::named_by`]; one that does not know it would take another span's word.
+const NAMED_VERSION: u32 = 2;
 
 /// The column `said`, as JSON.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +54,10 @@ pub(super) struct Said {
     /// Position of the span that gives the tags, where arrival chose it.
     #[serde(skip_serializing_if = "Option::is_none")]
     arrived_last: Option<usize>,
+    /// Position of the span whose resource gives the experiment, where one before it names the same and does not
+    /// count: the experiment of its request stood over that, or there was none by that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    named_by: Option<usize>,
     /// Earliest start of the spans in parts, microseconds since the Unix epoch, where a client's word takes
     /// the place of the time that follows from it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,9 +100,11 @@ const fn is_by_request(experiment: &Experiment) -> bool {
 impl Said {
     /// What clients said of `trace`.
     pub(super) fn of(trace: &TraceDraft, ordered: &Ordered<'_>) -> Self {
+        let named_by = named_by(trace, ordered);
         let mut said = Self {
-            v: VERSION,
+            v: if named_by.is_some() { NAMED_VERSION } else { VERSION },
             rules: RULES,
+            named_by,
             experiment: match trace.experiment_by {
                 ExperimentBy::Nobody | ExperimentBy::Request => Experiment::Request,
                 ExperimentBy::Spans => Experiment::Spans,
@@ -147,7 +157,7 @@ impl Said {
         let Some(text) = text else { return Ok(None) };
         let said: Self = serde_json::from_str(text)
             .map_err(|error| format!("`said` cannot be read: {error}"))?;
-        if VERSION < said.v {
+        if NAMED_VERSION < said.v {
             return Err(format!("`said` has version {}, written by a later tracelake", said.v));
         }
         Ok(Some(said))
@@ -166,6 +176,11 @@ impl Said {
     /// Position of the span that gives the tags, where arrival chose it.
     pub(super) const fn arrived_last(&self) -> Option<usize> {
         self.arrived_last
+    }
+
+    /// True when the span at `position` names an experiment when its resource names that of the row.
+    pub(super) fn names_experiment(&self, position: usize) -> bool {
+        self.experiment == Experiment::Spans && self.named_by.is_none_or(|first| first <= position)
     }
 
     /// True when the row's times are not both those of its spans.
@@ -217,4 +232,23 @@ impl Said {
             self.starts.iter().filter_map(|hex| u64::from_str_radix(hex, 16).ok()).collect();
         info
     }
+}
+
+/// See [`Said::named_by`].
+fn named_by(trace: &TraceDraft, ordered: &Ordered<'_>) -> Option<usize> {
+    // Of a row that keeps its order all spans count whose resource names its experiment.
+    if trace.experiment_by != ExperimentBy::Spans || trace.keeps_order {
+        return None;
+    }
+    let groups = || ordered.spans.iter().map(|span| &span.group);
+    let first = groups().position(|group| group.experiment_id.is_some())?;
+    let mut last = None;
+    let is_hidden = groups().take(first).any(|group| {
+        let is_next = last.replace(group).is_none_or(|last| !Arc::ptr_eq(last, group));
+        is_next
+            && group
+                .hidden_experiment()
+                .is_some_and(|hidden| Some(&hidden) == trace.experiment_id.as_ref())
+    });
+    is_hidden.then_some(first)
 }

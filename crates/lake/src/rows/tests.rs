@@ -299,7 +299,7 @@ fn said_tells_clients_words_from_what_spans_say() {
     let mut sent = draft(&spans::llm_request(1));
     sent.info = piece_with(|info| info.set_tag("mine".into(), "1".into())).info;
     let batch = encode([&sent]).unwrap();
-    for bad in ["{\"v\":2}", "{\"v\":1", ""] {
+    for bad in ["{\"v\":3}", "{\"v\":1", ""] {
         assert!(rebuild_traces(&with_said(&batch, Some(bad))).is_err(), "{bad}");
     }
     let tags = |batch: &RecordBatch| {
