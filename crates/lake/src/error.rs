@@ -1,5 +1,7 @@
 //! Errors of the lake room.
 
+use crate::data_file::is_of_store;
+
 /// Why a table operation failed, with what the operator needs to act.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -149,7 +151,7 @@ pub enum Retry {
 impl LakeError {
     /// Classifies the error. Match on this, never on the message.
     #[must_use]
-    pub const fn retry(&self) -> Retry {
+    pub fn retry(&self) -> Retry {
         match self {
             Self::CommitConflict { .. }
             | Self::EpochTaken { .. }
@@ -158,6 +160,7 @@ impl LakeError {
             | Self::DamagedCheckpoint { .. }
             | Self::DamagedVersion { .. }
             | Self::Kernel { .. } => Retry::AfterBackoff,
+            Self::Parquet { source, .. } if is_of_store(source) => Retry::AfterBackoff,
             Self::TablesElsewhere { .. }
             | Self::SchemaMismatch { .. }
             | Self::UnsupportedFeature { .. }
@@ -168,11 +171,13 @@ impl LakeError {
         }
     }
 
-    /// True when rows of the table are damaged or gone, so that reading them again is of no use.
+    /// True when rows of the table are damaged or gone, so that reading them again is of no use: never when their
+    /// store failed.
     pub(crate) fn is_of_rows(&self) -> bool {
         match self {
             Self::Storage { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-            Self::Parquet { .. } | Self::Row { .. } | Self::Arrow { .. } => true,
+            Self::Parquet { source, .. } => !is_of_store(source),
+            Self::Row { .. } | Self::Arrow { .. } => true,
             _ => false,
         }
     }

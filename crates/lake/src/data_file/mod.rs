@@ -2,6 +2,7 @@
 
 mod encode;
 mod format;
+mod source;
 
 use std::collections::HashSet;
 
@@ -23,6 +24,8 @@ use parquet::file::statistics::Statistics;
 #[cfg(test)]
 pub(crate) use encode::encode_file;
 pub(crate) use encode::{Expected, encode_batches};
+use source::Source;
+pub(crate) use source::is_of_store;
 
 use crate::storage::OpenedFile;
 
@@ -102,7 +105,9 @@ pub(crate) fn read_rows(
     rows: &[u64],
 ) -> Result<impl Iterator<Item = Result<RecordBatch, ParquetError>>, ParquetError> {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)?;
+    let (file, noted) = Source::new(file);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
+        .map_err(|fault| noted.tell(fault))?;
     let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
     let mut selectors = Vec::new();
     let mut next = 0;
@@ -117,8 +122,9 @@ pub(crate) fn read_rows(
     let reader = builder
         .with_row_selection(RowSelection::from(selectors))
         .with_batch_size(at_a_time)
-        .build()?;
-    Ok(reader.map(|batch| batch.map_err(ParquetError::from)))
+        .build()
+        .map_err(|fault| noted.tell(fault))?;
+    Ok(reader.map(move |batch| batch.map_err(|fault| noted.tell(fault))))
 }
 
 /// True when some row of a file is large, by the bounds of its columns: then rows are read one at a time.
@@ -135,6 +141,19 @@ pub(crate) fn has_large_rows(metadata: &ParquetMetaData) -> bool {
 
 /// The rows of a data file that are parts of large traces.
 pub(crate) fn read_parts(file: OpenedFile) -> Result<HashSet<u64>, ParquetError> {
+    noting(file, parts_in)
+}
+
+/// Reads a file with `read`, and tells whether its store failed.
+fn noting<T>(
+    file: OpenedFile,
+    read: impl FnOnce(Source) -> Result<T, ParquetError>,
+) -> Result<T, ParquetError> {
+    let (file, noted) = Source::new(file);
+    read(file).map_err(|fault| noted.tell(fault))
+}
+
+fn parts_in(file: Source) -> Result<HashSet<u64>, ParquetError> {
     let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
     let mut parts = HashSet::new();
     if !has_large_rows(metadata.metadata()) {
@@ -177,6 +196,14 @@ pub(crate) struct LargeRow<'a> {
 /// The large ones among chosen rows of a data file, which ascend.
 pub(crate) fn read_large_rows(
     file: OpenedFile,
+    rows: &[u64],
+    found: &mut dyn FnMut(LargeRow<'_>),
+) -> Result<(), ParquetError> {
+    noting(file, |file| large_rows_in(file, rows, found))
+}
+
+fn large_rows_in(
+    file: Source,
     rows: &[u64],
     found: &mut dyn FnMut(LargeRow<'_>),
 ) -> Result<(), ParquetError> {
@@ -250,6 +277,14 @@ pub(crate) fn read_trace_ids(
 /// A top-level text column of a data file, in file order; nothing when the file lacks it.
 pub(crate) fn read_text_column(
     file: OpenedFile,
+    name: &str,
+    found: impl FnMut(u64, Option<&str>),
+) -> Result<(), ParquetError> {
+    noting(file, |file| text_column_in(file, name, found))
+}
+
+fn text_column_in(
+    file: Source,
     name: &str,
     mut found: impl FnMut(u64, Option<&str>),
 ) -> Result<(), ParquetError> {
