@@ -360,7 +360,9 @@ impl TableWriter {
         let OldRows { rows: old, places, deferred } =
             self.read_old_rows(&wanted, &files, &schema, limit)?;
         let archived = rebuild_traces(&old).map_err(|error| self.unreadable(&error))?;
-        let mut changed = Changed { files: &files, places: &places, ..Changed::default() };
+        let headless = self.headless(late, age, &large, &files)?;
+        let mut changed =
+            Changed { files: &files, places: &places, headless, ..Changed::default() };
         let mut by_trace: HashMap<TraceId, Vec<(usize, TraceDraft)>> = HashMap::new();
         for (row, trace) in archived.into_iter().enumerate() {
             by_trace.entry(trace.trace_id).or_default().push((row, trace));

@@ -10,7 +10,7 @@ use super::batches::number;
 use super::merge::{Age, Amended, amend};
 use super::old_rows::Deletions;
 use super::parts::{LargeTrace, Rows, arrange, sum_beyond};
-use crate::rows::TraceDraft;
+use crate::rows::{Beyond, TraceDraft};
 use crate::table::{LiveFile, RowAddress};
 
 /// What a plan is put together from, trace by trace. Rows that were read go by their number.
@@ -18,6 +18,8 @@ use crate::table::{LiveFile, RowAddress};
 pub(super) struct Changed<'a> {
     pub(super) files: &'a [LiveFile],
     pub(super) places: &'a [(usize, u64)],
+    /// What the parts come to of traces that have no row but parts.
+    pub(super) headless: HashMap<TraceId, Beyond>,
     pub(super) rows: Vec<TraceDraft>,
     pub(super) traces: Vec<TraceId>,
     pub(super) further: Vec<TraceDraft>,
@@ -47,6 +49,10 @@ impl Changed<'_> {
         let anew = piece.replaces && age == Age::Younger;
         let came = large.filter(|_| !anew).map(|large| large.rest_of(piece));
         let came = came.as_ref().unwrap_or(piece);
+        if let Some(large) = large.filter(|large| !anew && large.knows_some()) {
+            // Copies of spans are let go on the word of rows that were not read.
+            self.unchanged_in.extend(large.files());
+        }
         let (parts, heads): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|(_, row)| row.part.is_some());
         let (indexes, heads): (Vec<usize>, Vec<TraceDraft>) = heads.into_iter().unzip();
@@ -69,7 +75,6 @@ impl Changed<'_> {
                 })
             }
             Amended::Unchanged => {
-                self.unchanged_in.extend(large.into_iter().flat_map(LargeTrace::files));
                 let read = indexes.iter().chain(parts.iter().map(|(index, _)| index));
                 let places = read.filter_map(|index| self.places.get(*index));
                 self.unchanged_in.extend(places.map(|(file, _)| *file));
@@ -123,7 +128,9 @@ impl Changed<'_> {
             return;
         }
         let next_part = large.map_or(1, LargeTrace::next_part);
-        let Rows { head, further, .. } = arrange(came.clone(), None, next_part, true);
+        let beyond = self.headless.remove(&came.trace_id).map(Box::new);
+        let head = TraceDraft { beyond, ..came.clone() };
+        let Rows { head, further, .. } = arrange(head, None, next_part, true);
         self.traces.push(head.trace_id);
         self.changed.push(head.trace_id);
         let parts = large.into_iter().flat_map(LargeTrace::files);

@@ -320,8 +320,12 @@ impl TableWriter {
             let outcome = EpochOutcome { kept, unreadable, fault, ..counts };
             let txn = mark.map(|mark| mark.actions(self.clock.now_unix_micro() / 1_000));
             let txn = txn.unwrap_or_default();
-            // Pieces that wait for an operator must not make a version each time that they are tried.
-            if plan.is_empty() && fresh.is_empty() && (txn.is_empty() || keeps) {
+            // Pieces that wait for an operator must not make a version each time that they are tried. Others in
+            // their round are let go for good, which the `txn` says: a replay would hand them over again, after
+            // what another archiver may have said since.
+            let waits = |trace: &TraceDraft| plan.deferred.contains(&trace.trace_id);
+            let all_wait = keeps && traces.iter().all(waits);
+            if plan.is_empty() && fresh.is_empty() && (txn.is_empty() || all_wait) {
                 return Ok(self.finish(outcome));
             }
             let step = if plan.is_empty() {
@@ -597,7 +601,7 @@ fn chunks_by_bytes(rows: &[Cow<'_, TraceDraft>]) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod epoch_tests;
 #[cfg(test)]
-mod parts_tests;
+pub(crate) mod parts_tests;
 #[cfg(test)]
 mod rebase_tests;
 #[cfg(test)]

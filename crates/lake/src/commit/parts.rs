@@ -4,16 +4,18 @@
 //! the digests of their spans, which tell copies. What is new goes into the head when it decides something,
 //! or else into the last part, or into further ones ([`crate::rows::parts`]).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tracelake_decode::{Fingerprinter, SpanDigest};
 use tracelake_model::TraceId;
 
+use super::merge::Age;
+use super::old_rows::Deletions;
 use super::{Found, TableWriter};
 use crate::data_file::read_large_rows;
 use crate::error::LakeError;
 use crate::rows::parts::{cut, fits_a_row, read_digests, spans_bytes, take_rest};
-use crate::rows::{Beyond, ExperimentBy, LARGE_ROW_BYTES, TraceDraft};
+use crate::rows::{Beyond, ExperimentBy, LARGE_ROW_BYTES, TraceDraft, rebuild_traces};
 use crate::table::{LiveFile, RowAddress};
 
 /// A last part of fewer bytes takes in whatever comes; a larger one what is half of it at the least, so that
@@ -69,6 +71,16 @@ impl LargeTrace {
     /// The live files that it lies in.
     pub(super) fn files(&self) -> impl Iterator<Item = usize> + '_ {
         self.rows.iter().map(|row| row.address.file)
+    }
+
+    /// True when spans of the piece are in it.
+    pub(super) fn knows_some(&self) -> bool {
+        !self.known.is_empty()
+    }
+
+    /// True when its row is gone, and parts are left.
+    pub(super) fn is_headless(&self) -> bool {
+        self.others.is_empty() && self.rows.iter().all(|row| row.part.is_some())
     }
 
     /// True when it has rows beside its head.
@@ -221,6 +233,36 @@ impl Piece {
 }
 
 impl TableWriter {
+    /// What the parts come to of those `large` traces that have no row but parts and get one by `late` pieces. One
+    /// part is in memory at a time.
+    pub(super) fn headless(
+        &self,
+        late: &[&TraceDraft],
+        age: Age,
+        large: &HashMap<TraceId, LargeTrace>,
+        files: &[LiveFile],
+    ) -> Result<HashMap<TraceId, Beyond>, LakeError> {
+        let mut sums = HashMap::new();
+        for piece in late {
+            let Some(large) = large.get(&piece.trace_id).filter(|large| large.is_headless()) else {
+                continue;
+            };
+            if (piece.replaces && age == Age::Younger) || large.rest_of(piece).is_blank() {
+                continue;
+            }
+            let schema = self.snapshot.schema()?;
+            let mut sum = Beyond::default();
+            for Row { address, .. } in &large.rows {
+                let one = Deletions::from([(address.file, BTreeSet::from([address.row]))]);
+                let row = self.read_rows(&one, files, &schema, usize::MAX)?.rows;
+                let parts = rebuild_traces(&row).map_err(|error| self.unreadable(&error))?;
+                parts.iter().for_each(|part| sum.add(Beyond::of(&part.spans)));
+            }
+            sums.insert(piece.trace_id, sum);
+        }
+        Ok(sums)
+    }
+
     /// The large traces among `pieces`, and what of the pieces is in them. No payload is read, and the
     /// digests of a few rows are in memory at a time.
     pub(super) fn large_traces(

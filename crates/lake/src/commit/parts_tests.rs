@@ -15,7 +15,7 @@ use crate::rows::ExperimentBy;
 const TEXT: usize = 2 << 20;
 
 /// `draft` with a long text in each span but the root, which is the first one.
-fn long_spans(trace: u128, range: Range<u64>) -> TraceDraft {
+pub(crate) fn long_spans(trace: u128, range: Range<u64>) -> TraceDraft {
     let mut large = draft(trace, range.clone());
     for (span, number) in large.spans.iter_mut().zip(range).filter(|(_, number)| 0 < *number) {
         let text = format!("\"{}\"", digits(number));
@@ -414,7 +414,7 @@ fn a_large_trace_that_changes_on_its_way_is_begun_anew() {
 
 /// Scenario: another engine deletes the row of a large trace and leaves its part, twice; a late span and a
 /// retry of one in the part come after the first time, a client's deletion after the second.
-/// Guarantees: the late span gets a row, the retry is known by the part, and nothing is left of what the client
+/// Guarantees: the late span gets a row that counts the part's spans too, the retry is known by the part, and nothing is left of what the client
 /// deleted.
 #[test]
 fn parts_without_a_row_of_their_trace() {
@@ -427,6 +427,9 @@ fn parts_without_a_row_of_their_trace() {
     assert_eq!(rows(&fixture)[&whole.trace_id].len(), 1);
     writer.commit_epoch(3, &[draft(1, 8..9)]).unwrap();
     assert_eq!(rows(&fixture)[&whole.trace_id].len(), 2);
+    let [head, part] = &rows(&fixture)[&whole.trace_id][..] else { panic!("two rows") };
+    assert_eq!(head.all_spans(), (head.spans.len() + part.spans.len()) as u64);
+    assert_eq!(head.beyond.as_ref().unwrap().spans(), part.spans.len() as u64);
     let inner = rows(&fixture)[&whole.trace_id][1].spans[0].clone();
     let retry = TraceDraft { spans: vec![inner], ..draft(1, 0..1) };
     assert_eq!(writer.commit_epoch(4, &[retry]).unwrap().unchanged, 1);
@@ -453,6 +456,25 @@ fn parts_without_a_row_of_their_trace_move() {
     let found = rows(&target);
     assert_eq!(found[&whole.trace_id][0].part, None);
     assert_eq!(found[&whole.trace_id][0].all_spans(), part.spans.len() as u64);
+}
+
+/// Scenario: rows are found, to be moved; before they are read, another archiver deletes one of them and amends another.
+/// Guarantees: neither is read as it was: what is deleted does not come back in the other table.
+#[test]
+fn rows_that_went_since_they_were_found_do_not_move() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    writer.commit_epoch(1, &[draft(1, 0..1), draft(2, 0..1), draft(3, 0..1)]).unwrap();
+    let experiment = ExperimentId::default_experiment();
+    let path = writer.data_files().unwrap().remove(0);
+    let found: Vec<u64> =
+        writer.rows_of(&experiment, &path).unwrap().rows.iter().map(|(row, _)| *row).collect();
+    assert_eq!(found.len(), 3);
+    let later = [changes(1, vec![TraceChange::Delete]), draft(2, 1..2)];
+    fixture.writer("two").commit_epoch(1, &later).unwrap();
+    let located = writer.locate(&path, &found).unwrap();
+    let read: Vec<TraceId> = located.traces.iter().map(|trace| trace.trace_id).collect();
+    assert_eq!(read, [draft(3, 0..1).trace_id]);
 }
 
 /// Takes the row of a trace away, and leaves its parts.

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{ExperimentId, TraceId};
 
-use super::old_rows::{OldRows, by_file};
-use super::{Found, MAX_ATTEMPTS, Step, TableWriter};
+use super::old_rows::{Deletions, OldRows, by_file};
+use super::{MAX_ATTEMPTS, Step, TableWriter};
 use crate::data_file::{read_large_rows, read_parts, read_text_column, read_trace_ids};
 use crate::error::LakeError;
 use crate::rows::{ExperimentBy, TraceDraft, rebuild_traces};
@@ -136,14 +136,17 @@ impl TableWriter {
     pub fn locate(&mut self, path: &str, rows: &[u64]) -> Result<LocatedTraces, LakeError> {
         self.refresh()?;
         let files = self.live_files()?;
-        let Some(index) = files.iter().position(|file| file.path == path) else {
+        let Some((index, file)) = files.iter().enumerate().find(|(_, file)| file.path == path)
+        else {
             return Ok(LocatedTraces::default());
         };
-        let addresses = rows.iter().map(|row| RowAddress { file: index, row: *row }).collect();
-        let found = Found::from([(TraceId::default(), addresses)]);
+        // They were found in an earlier version: one that is gone since would come back in the other table.
+        let gone = self.snapshot.deleted_rows(file)?;
+        let live = rows.iter().copied().filter(|row| gone.binary_search(row).is_err());
+        let wanted = Deletions::from([(index, live.collect())]);
         let schema = self.snapshot.schema()?;
         let OldRows { rows, places, .. } =
-            self.read_rows(&by_file(&found), &files, &schema, self.round_bytes)?;
+            self.read_rows(&wanted, &files, &schema, self.round_bytes)?;
         let traces = rebuild_traces(&rows).map_err(|error| self.unreadable(&error))?;
         let mut located = LocatedTraces::default();
         for (trace, (_, row)) in traces.into_iter().zip(places) {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tracelake_model::TraceChange;
 
 use super::checkpoint::{Named, named};
+use crate::commit::parts_tests::long_spans;
 use crate::commit::tests::{Fixture, changes, draft};
 use crate::error::LakeError;
 use crate::layout::{DAMAGED_PREFIX, LAST_CHECKPOINT, checkpoint_name, in_log, log_file};
@@ -40,8 +41,12 @@ impl Watched {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
 
+    fn fails(&self, call: &str) -> bool {
+        self.failing.lock().unwrap().is_some_and(|failing| call.starts_with(failing))
+    }
+
     fn call(&self, call: String) -> Result<(), LakeError> {
-        let fails = self.failing.lock().unwrap().is_some_and(|failing| call.starts_with(failing));
+        let fails = self.fails(&call);
         self.calls.lock().unwrap().push(call.clone());
         if !fails {
             return Ok(());
@@ -96,8 +101,12 @@ impl TableFiles for Watched {
         self.files.list_log(visit)
     }
 
+    /// One that fails is open, and cannot be read.
     fn open(&self, path: &str) -> Result<OpenedFile, LakeError> {
-        self.files.open(path)
+        match self.fails(&format!("open {path}")) {
+            false => self.files.open(path),
+            true => Ok(OpenedFile::Local(std::fs::File::open("/").unwrap())),
+        }
     }
 
     fn has_log(&self) -> Result<bool, LakeError> {
@@ -298,6 +307,64 @@ fn absence_is_a_lookup_too() {
     assert!(nowhere.durable_exists().is_err());
 }
 
+/// Scenario: to a large trace, by a process that has just started, comes a copy of a span in a part that is not
+/// read for it, and a span that is not there; the part cannot be synced, then it can.
+/// Guarantees: the copy is not let go before the row that has it is durable.
+#[test]
+fn a_copy_in_a_part_is_let_go_once_the_part_is_durable() {
+    let mut fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    writer.commit_epoch(1, &[long_spans(1, 0..6)]).unwrap();
+    writer.commit_epoch(2, &[long_spans(1, 6..8)]).unwrap();
+    let mut parts = Vec::new();
+    let snapshot = fixture.table.snapshot(None).unwrap();
+    for file in snapshot.live_files((None, None)).unwrap() {
+        let rows = &|_, is_part| is_part;
+        snapshot
+            .for_each_row(&file, rows, &mut |row| parts.push((file.path.clone(), row.unwrap())))
+            .unwrap();
+    }
+    let [(path, part)] = &parts[..] else { panic!("one part") };
+    let mut piece = draft(1, 20..21);
+    piece.spans.push(part.spans[0].clone());
+    fixture.table = fresh(&fixture);
+    let watched = Watched::around(&mut fixture.table);
+    let mut writer = fixture.writer("one");
+    watched.fail(Some("sync part-"));
+    assert!(writer.commit_epoch(3, &[piece.clone()]).is_err());
+    watched.fail(None);
+    watched.calls();
+    let outcome = writer.commit_epoch(3, &[piece]).unwrap();
+    assert_eq!((outcome.amended, outcome.unchanged), (1, 0));
+    let calls = watched.calls();
+    let first = |call: &str| calls.iter().position(|made| made.starts_with(call));
+    assert!(first(&format!("sync {path}")).unwrap() < first("put _delta_log").unwrap());
+}
+
+/// Scenario: the data file of an archived trace is there and cannot be read, as when the disk fails for a moment; late
+/// spans of it and of another trace come, then again when it can be read.
+/// Guarantees: nothing is refused or left out as damaged, the commit fails and may be tried again; then all is in.
+#[test]
+fn a_read_that_fails_is_no_damage() {
+    let mut fixture = fixture_at(2);
+    let watched = Watched::around(&mut fixture.table);
+    let mut writer = fixture.writer("one");
+    let late = [draft(1, 1..2), draft(2, 1..2)];
+    let archived = late.iter().map(|trace| trace.trace_id).collect();
+    let mark = EpochMark { application: "one".to_owned(), number: 3, nonce: Some(7) };
+    for knows_where in [false, true] {
+        if knows_where {
+            assert_eq!(writer.archived(&archived).unwrap().len(), 2);
+        }
+        watched.fail(Some("open part-"));
+        let fault = writer.commit_planned(&mark, &late, Some(&mut |_| Ok(()))).unwrap_err();
+        assert_eq!(fault.retry(), crate::Retry::AfterBackoff, "{fault}");
+        watched.fail(None);
+    }
+    assert_eq!(writer.commit_planned(&mark, &late, Some(&mut |_| Ok(()))).unwrap().amended, 2);
+    assert_eq!(fixture.rows(), [(1, 2, 2), (2, 2, 2)]);
+}
+
 /// Scenario: a file that compaction replaced has expired, and the log cannot be synced; then it can.
 /// Guarantees: it stays until the version that replaced it is durable; a list of what would go asks nothing.
 #[test]
@@ -478,7 +545,7 @@ fn an_older_checkpoint_is_good_enough() {
 /// Scenario: another engine sets `delta.appendOnly`; then come late spans, a copy, a new trace, a deletion
 /// and a move; then it is taken back.
 /// Guarantees: new traces go in; no row is changed or deleted; what is kept is told before the version is
-/// written; all of it goes in afterwards.
+/// written, and alone makes none, but a copy beside it that is let go does; all of it goes in afterwards.
 #[test]
 fn an_append_only_table_takes_new_traces_alone() {
     let fixture = fixture_at(2);
@@ -503,22 +570,29 @@ fn an_append_only_table_takes_new_traces_alone() {
     assert_eq!(fixture.rows(), [(1, 1, 1), (2, 1, 1), (3, 1, 1)]);
     let before = fixture.table.snapshot(None).unwrap().version();
     let again = EpochMark { number: 4, nonce: Some(78), ..mark };
+    let table_has =
+        |fixture: &Fixture, mark| fixture.table.snapshot(None).unwrap().has_epoch(mark).unwrap();
     let outcome = writer.commit_planned(&again, &late[..1], Some(&mut |_| Ok(()))).unwrap();
     assert_eq!((outcome.kept.len(), outcome.version), (1, before), "nothing to say, no version");
     for refused in [
         writer.delete_traces(&kept).unwrap_err(),
         writer.absorb(&[draft(1, 1..3)]).unwrap_err(),
-        writer.commit_epoch(4, &[changes(1, vec![TraceChange::Delete])]).unwrap_err(),
+        writer.commit_epoch(5, &[changes(1, vec![TraceChange::Delete])]).unwrap_err(),
     ] {
         assert!(matches!(refused, LakeError::AppendOnly { .. }), "{refused}");
     }
+    let both = [draft(1, 1..3), draft(2, 0..1)];
+    let outcome = writer.commit_planned(&again, &both, Some(&mut |_| Ok(()))).unwrap();
+    assert_eq!((outcome.kept.len(), outcome.unchanged), (1, 1));
+    assert!(outcome.version == before + 1 && table_has(&fixture, &again), "one is let go");
+    let before = outcome.version;
     let path = writer.data_files().unwrap().remove(0);
     let located = writer.locate(&path, &[0]).unwrap();
     assert!(matches!(writer.delete_located(&located), Err(LakeError::AppendOnly { .. })));
     assert_eq!(fixture.table.snapshot(None).unwrap().version(), before);
 
     alter(&fixture, |metadata| metadata["configuration"]["delta.appendOnly"] = json!("false"));
-    assert_eq!(writer.commit_epoch(4, &[draft(1, 1..3)]).unwrap().amended, 1);
+    assert_eq!(writer.commit_epoch(5, &[draft(1, 1..3)]).unwrap().amended, 1);
     assert_eq!(fixture.rows(), [(1, 3, 2), (2, 1, 1), (3, 1, 1)]);
 }
 

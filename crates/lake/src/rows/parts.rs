@@ -84,7 +84,7 @@ impl Beyond {
     }
 
     /// What `spans` add when they go to a part.
-    fn of(spans: &[SpanRecord]) -> Self {
+    pub(crate) fn of(spans: &[SpanRecord]) -> Self {
         let spans_of: Vec<&SpanRecord> = spans.iter().collect();
         let meanings: Vec<Meaning<'_>> = spans.iter().map(|span| interpret(&span.view())).collect();
         let TraceMeaning { usage, cost, .. } = interpret_trace_of(&spans_of, &meanings, None);
