@@ -1,7 +1,7 @@
 //! Dying on purpose, for the crash harness: at a durable step, and as at a power cut.
 //!
-//! `TRACELAKE_FAILPOINT=NAME:COUNT` ends the process without a word at the `COUNT`th time that it
-//! comes to the step. `TRACELAKE_POWER_CUT=1` keeps what was written to the journal and not synced
+//! `TRACELAKE_FAILPOINT=NAME:COUNT` ends the process without a word, as `kill -9` does, at the `COUNT`th time
+//! that it comes to the step. `TRACELAKE_POWER_CUT=1` keeps what was written to the journal and not synced
 //! in this process, so that it is lost with it, as a power cut loses what is not on the device: the
 //! kill of a process alone would lose nothing that was written. Release builds have none of this.
 
@@ -188,8 +188,17 @@ fn is_due(kind: &str, operation: &str, moment: &str) -> bool {
 
 fn step(kind: &str, operation: &str, moment: &str) {
     if is_due(kind, operation, moment) {
-        std::process::abort();
+        kill_this_process();
     }
+}
+
+/// A kill from outside: the process can say nothing of it.
+#[expect(unsafe_code, reason = "no safe crate of the workspace has it")]
+fn kill_this_process() -> ! {
+    // SAFETY: the signal goes to this process and takes nothing.
+    unsafe { libc::raise(libc::SIGKILL) };
+    // Where the signal is not there yet.
+    std::process::abort()
 }
 
 fn around<T>(kind: &str, operation: &str, work: impl FnOnce() -> T) -> T {
@@ -341,7 +350,7 @@ impl JournalFile for FaultyFile {
             slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
             let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
             write_all(self.file.as_mut(), half).ok();
-            std::process::abort();
+            kill_this_process();
         }
         around(self.kind, "write", || match &mut self.unsynced {
             Some(unsynced) => {

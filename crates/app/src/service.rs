@@ -127,6 +127,7 @@ impl Service {
                 maintenance,
                 health: Arc::clone(&health),
                 ledger_retention: settings.ledger_retention,
+                pulse: Some(archive.folder.pulse()),
                 broken,
             },
         );

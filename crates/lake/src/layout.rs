@@ -129,6 +129,12 @@ impl DataFolder {
         self.journal().join("REPLAY")
     }
 
+    /// Where a process notes, beside that, what its death would be of.
+    #[must_use]
+    pub fn pulse(&self) -> PathBuf {
+        self.journal().join("PULSE")
+    }
+
     /// Where it is noted what an epoch brings to which table: beside the segments as well.
     #[must_use]
     pub fn epoch_plan(&self, epoch: u64) -> PathBuf {

@@ -1,7 +1,30 @@
-//! What records say of time.
+//! What arrives up to the end of a segment, and what records say of time.
 
 use tracelake_decode::{DecodedRecord, RecordContent};
+use tracelake_journal::{JournalError, SegmentNumber};
 use tracelake_model::Clock;
+
+use super::Pipeline;
+
+impl Pipeline {
+    /// Takes every event up to the end of `sealed`.
+    pub(super) fn drain_to(&mut self, sealed: SegmentNumber) -> Result<(), JournalError> {
+        loop {
+            let event = {
+                let Self { handle, events, .. } = self;
+                handle.block_on(events.recv())
+            };
+            match event {
+                Some(event) => {
+                    if self.take(event) == Some(sealed) {
+                        return Ok(());
+                    }
+                }
+                None => return Err(JournalError::Closed),
+            }
+        }
+    }
+}
 
 /// Tells the clock of the newest time that a record speaks of: its sender had a clock too.
 pub(super) fn bear_witness(clock: &dyn Clock, record: &DecodedRecord) {

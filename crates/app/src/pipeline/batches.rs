@@ -10,7 +10,7 @@ const FEW_RECORDS: u64 = 32;
 /// Bytes that they have together, unless one alone has more.
 const FEW_BYTES: u64 = 128 << 10;
 
-/// Into how many parts those are divided that a start ended at.
+/// Into how many parts those are divided that a start ended at, why is not known.
 const PARTS: u64 = 8;
 
 /// How many records to take in together.
@@ -39,11 +39,12 @@ pub(super) struct Batches {
 }
 
 impl Care {
-    /// How often a start ended at this record alone.
+    /// How often a start ended at this record alone. One that ended by its own doing at several has ended at each of
+    /// them: which one it was shows when they are taken in one by one.
     pub(super) fn deaths_at(&self, origin: Origin, place: u64) -> Deaths {
-        let alone =
-            |died: &&Records| died.origin == origin && died.first == place && died.count == 1;
-        self.died_at.as_ref().filter(alone).map_or_else(Deaths::default, |died| died.deaths)
+        let is_among =
+            |died: &&Records| died.origin == origin && (died.first..=died.last).contains(&place);
+        self.died_at.as_ref().filter(is_among).map_or_else(Deaths::default, |died| died.deaths)
     }
 
     /// The same where the records of `from` are now those of `to`, at places `by` higher; those that
@@ -77,7 +78,8 @@ impl Care {
         let died = self.died_at.as_ref().filter(|died| died.origin == origin);
         if let Some(died) = died.filter(|died| (died.first..=died.last).contains(&place)) {
             let last = end.map_or(died.last, |end| end.min(died.last));
-            return ((died.count / PARTS).max(1), u64::MAX, last);
+            let parts = if died.deaths.own == 0 { PARTS } else { died.count };
+            return ((died.count / parts).max(1), u64::MAX, last);
         }
         // Those that a start ended at are not joined with others before them.
         let before = died.filter(|died| place < died.first);

@@ -3,13 +3,18 @@
 //!
 //! A start does so when the one before it died at its replay, or while what was replayed was being
 //! committed: the carry and the segments up to the one that it died at are taken in few records at
-//! a time, each part committed whole before the next is read. Of a part that a start dies at, the
-//! next start takes an eighth at a time. A record that eight starts died at when it was taken in alone
-//! is set aside ([`crate::parked`]); all others go on into their tables. Deaths while the journal, the
-//! ledger or a plan is written to, where a start spends most of its time, count by themselves. Each start begins
-//! with that record, so a few kills from outside soon after a start would look like its fault; eight in a row do
-//! not come about by chance. A death after the process was asked to stop counts for no record, nor does one with
-//! the machine.
+//! a time, each part committed whole before the next is read.
+//!
+//! How a start died says its pulse ([`super::pulse`]). By its **own doing** while it took in a record: the next start
+//! takes that one in alone. While several were committed: the next start takes them in one by one. A record at
+//! which that ends a start again is set aside ([`crate::parked`]); all others go on into their tables.
+//!
+//! A death that is **unexplained** may be a kill from outside. Of a part that a start dies at so, the next start
+//! takes an eighth at a time, and a record that eight starts died at when it was taken in alone is set aside.
+//! Deaths while the journal, the ledger or a plan is written to, where a start spends most of its time, count by
+//! themselves. Each start begins with that record, so a few kills soon after a start would look like its fault;
+//! eight in a row do not come about by chance. A death after the process was asked to stop counts for no record, nor
+//! does one with the machine.
 //!
 //! # Epochs of parts
 //!
@@ -51,7 +56,7 @@ use tracing::{error, info};
 
 use super::arrival::Arrival;
 use super::batches::{Batches, Care, Placed};
-use super::replay_mark::{At, Deaths, Origin, PartDone, Position, Records, Stage};
+use super::replay_mark::{At, Deaths, OWN_DEATHS, Origin, PartDone, Position, Records, Stage};
 use super::{Pipeline, Scope};
 use crate::parked::{self, Kind, Reason};
 
@@ -330,6 +335,7 @@ impl Pipeline {
                     self.take_record(&record, origin, place, &mut parts.arrival)?;
                 }
             }
+            self.mark.note_record(None);
         }
         let reached = Reached { position, carry: reached_carry };
         let is_within_part = self.take_out_known(parts, reached);
@@ -345,10 +351,14 @@ impl Pipeline {
     }
 
     fn park_killer(&self, batch: &[Placed], origin: Origin, deaths: Deaths) -> anyhow::Result<()> {
-        let Deaths { at_work, between } = deaths;
-        let why = format!(
-            "{at_work} starts ended when it was taken in, alone, and {between} when that was written down"
-        );
+        let Deaths { at_work, between, own } = deaths;
+        let why = match own {
+            OWN_DEATHS.. => format!("{own} starts ended by their own doing when it was taken in"),
+            _ => format!(
+                "{at_work} starts ended, why is not known, when it was taken in, alone, and {between} when that was \
+                 written down"
+            ),
+        };
         for (place, record) in batch {
             self.park(record, origin, *place, why.clone())?;
         }

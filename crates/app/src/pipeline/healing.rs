@@ -1,6 +1,7 @@
-//! A journal that takes no records is asked to try again; others are told what is wrong.
+//! A journal that takes no records is asked to try again, and so are tables that kills set apart; others are told
+//! what is wrong.
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Pipeline;
 
@@ -24,8 +25,17 @@ impl Default for Healing {
 }
 
 impl Pipeline {
+    /// Tries again what may be well by now.
+    pub(super) fn heal(&mut self) {
+        self.heal_journal();
+        for table in self.mark.try_again(self.clock.monotonic_nano()) {
+            info!(%table, "set apart for deaths that nobody explained: opened again");
+            self.blocked.release(&table);
+        }
+    }
+
     /// Asks a journal that takes no records to try again, when it is time.
-    pub(super) fn heal_journal(&mut self) {
+    fn heal_journal(&mut self) {
         if self.journal.is_failed().is_none() {
             self.healing = Healing::default();
             return;

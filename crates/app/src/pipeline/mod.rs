@@ -37,21 +37,21 @@ mod identity;
 mod kept;
 mod moves;
 mod plans;
+mod pulse;
 mod recover;
 mod replay_mark;
 mod status;
 mod writers;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tracelake_decode::DecodedRecord;
-use tracelake_journal::{
-    Event, Journal, JournalError, JournalFs, Receiver, Recovered, SegmentNumber,
-};
+use tracelake_journal::{Event, Journal, JournalFs, Receiver, Recovered, SegmentNumber};
 use tracelake_lake::assemble::{Assembler, LATE_AT_ONCE_BYTES, SettleRules, Take};
 use tracelake_lake::{LARGE_ROW_BYTES, LakeError, Retry, TraceDraft};
 use tracelake_model::{Clock, TableName, TraceId};
@@ -68,6 +68,7 @@ use doubts::{Doubt, Doubts};
 use healing::Healing;
 use moves::Mover;
 use plans::EpochPlans;
+use pulse::Pulse;
 use replay_mark::{ReplayMark, Stage};
 use writers::{FailedCommit, Writers};
 
@@ -174,6 +175,8 @@ pub(crate) struct PipelineParts {
     pub health: Arc<Health>,
     /// How long it is kept what was acknowledged.
     pub ledger_retention: Duration,
+    /// Where it is noted what a death is of; none where deaths are simulated.
+    pub pulse: Option<PathBuf>,
     pub broken: Broken,
 }
 
@@ -200,9 +203,10 @@ impl Pipeline {
             maintenance,
             health,
             ledger_retention,
+            pulse,
             broken,
         } = parts;
-        let mark = ReplayMark::new(Arc::clone(&fs), &archive.folder);
+        let mark = ReplayMark::new(Arc::clone(&fs), &archive.folder, pulse.map(Pulse::new));
         let journal_id = identity.journal();
         let ledger = Ledger::new(
             Arc::clone(&fs),
@@ -254,6 +258,7 @@ impl Pipeline {
     /// # Errors
     /// When the journal fails for good; what was acknowledged is in it.
     pub(crate) fn run(mut self, recovered: &Recovered) -> anyhow::Result<()> {
+        let _note = self.mark.panic_note();
         self.recover(recovered)?;
         let mut patience = TICK;
         while !self.stopping {
@@ -295,7 +300,7 @@ impl Pipeline {
             Wake::Command(Some(command)) => self.answer(command),
             Wake::Tick => {}
         }
-        self.heal_journal();
+        self.heal();
         if !self.stopping
             && self.is_due()
             && let Err(error) = self.run_epoch(Scope::Settled)
@@ -382,24 +387,6 @@ impl Pipeline {
         // It stands for all that there is.
         self.undone = None;
         self.settle_and_commit(sealed, scope, now)
-    }
-
-    /// Takes every event up to the end of `sealed`.
-    fn drain_to(&mut self, sealed: SegmentNumber) -> Result<(), JournalError> {
-        loop {
-            let event = {
-                let Self { handle, events, .. } = self;
-                handle.block_on(events.recv())
-            };
-            match event {
-                Some(event) => {
-                    if self.take(event) == Some(sealed) {
-                        return Ok(());
-                    }
-                }
-                None => return Err(JournalError::Closed),
-            }
-        }
     }
 
     /// Settles, commits, carries over, and deletes what is committed: epoch `segment`. Silence of

@@ -235,6 +235,7 @@ impl Pipeline {
             self.take_record(&record, origin, at, arrival)?;
             place += 1;
         }
+        self.mark.note_record(None);
         self.set_damage_aside(reader.damage(), matches!(origin, Origin::Carry(_)))
     }
 
@@ -246,6 +247,7 @@ impl Pipeline {
         place: u64,
         arrival: &mut Arrival,
     ) -> anyhow::Result<()> {
+        self.mark.note_record(Some((origin, place)));
         #[cfg(debug_assertions)]
         crate::faults::die_of_poison(&record.payload);
         let decoded = RecordHeader::from_bytes(&record.header)

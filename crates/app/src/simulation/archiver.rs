@@ -154,6 +154,7 @@ impl Archiver {
             maintenance: Arc::default(),
             health: Arc::default(),
             ledger_retention: LEDGER_RETENTION,
+            pulse: None,
             broken: *broken,
         };
         let pipeline = Pipeline::new(handle.clone(), parts);

@@ -115,8 +115,9 @@ fn watch(limits: &QueryLimits, running: &Receiver<()>) -> Option<QueryError> {
     }
 }
 
-/// Memory that this process has, where the system tells.
-fn resident_bytes() -> Option<usize> {
+/// Bytes of memory that this process has, where the system tells.
+#[must_use]
+pub fn resident_bytes() -> Option<usize> {
     const KIB: usize = 1 << 10;
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
