@@ -19,9 +19,9 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Shows what was set aside of the journal, and puts it back.
 ///
-/// A record is set aside when it cannot be decoded, when eight starts ended while they took it in
-/// alone, or when it is late spans that their table does not take and too many of these wait. It was
-/// acknowledged and is in no table: it lies in the folder `parked` until it is put back, and
+/// A record is set aside when it cannot be decoded, when it ended two starts by what it made them do or
+/// eight ended, why is not known, while they took it in alone, or when it is late spans that their table
+/// does not take and too many of these wait. It was acknowledged and is in no table: it lies in the folder `parked` until it is put back, and
 /// `status`, `check` and `verify` name it. What is called damage are bytes of the journal that the
 /// disk altered; they cannot be put back.
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,8 @@ enum Action {
     ///
     /// The service takes a record in as if it came now, and deletes it from the folder once it is in
     /// the journal. One that ends the service again is set aside again by its next starts. A table is
-    /// set apart when sixteen starts in a row ended while they read its log.
+    /// set apart when two starts ended by their own doing while they read its log, or sixteen in a row, why
+    /// is not known; the service then opens it again by itself once it has run for ten minutes.
     Retry(RetryArgs),
 }
 
