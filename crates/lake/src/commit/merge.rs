@@ -185,7 +185,7 @@ fn same_content(merged: &TraceDraft, row: &TraceDraft) -> bool {
     info == row.info
         && merged.experiment_id == row.experiment_id
         && by(merged) == by(row)
-        && merged.run_id == row.run_id
+        && merged.named_run() == row.named_run()
         && merged.spans.len() == row.spans.len()
         && !add_spans(&mut row.spans.clone(), merged.spans.clone())
 }

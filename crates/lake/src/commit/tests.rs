@@ -680,6 +680,24 @@ fn copies_name_no_experiment() {
     assert_eq!(fixture.experiments(), [ExperimentId::from(2)]);
 }
 
+/// Scenario: spans came with a header that names a run, a `start_trace` named the same or another one; the spans
+/// come again.
+/// Guarantees: the row stays as it is, for the header says nothing in it.
+#[test]
+fn a_retry_with_a_run_that_is_named_already_changes_nothing() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer("one");
+    let mut info = TraceInfo::new(draft(1, 0..2).trace_id);
+    info.trace_metadata.insert("mlflow.sourceRun".to_owned(), "said".to_owned());
+    writer.commit_epoch(1, &[TraceDraft { info: Some(info), ..draft(1, 0..2) }]).unwrap();
+    for (epoch, run) in [(2, "said"), (3, "other")] {
+        let run_id = Some(run.to_owned());
+        let done = writer.commit_epoch(epoch, &[TraceDraft { run_id, ..draft(1, 0..2) }]).unwrap();
+        assert_eq!((done.amended, done.unchanged), (0, 1), "{run}");
+    }
+    assert_eq!(fixture.rows(), [(1, 2, 1)]);
+}
+
 /// Scenario: a row of an earlier version, which does not tell what its `start_trace` said, lost a tag by a call;
 /// the same `start_trace` comes again, and another one with an end.
 /// Guarantees: the first one brings nothing back; the other one says what it says.

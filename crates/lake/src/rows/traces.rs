@@ -156,6 +156,15 @@ impl TraceDraft {
         }
         info
     }
+
+    /// The run that a client said, or that a request named, or that the trace was linked to first: the value of
+    /// the column.
+    pub(crate) fn named_run(&self) -> Option<&String> {
+        let info = self.info.as_ref();
+        let said = info.and_then(|info| info.trace_metadata.get(RUN_METADATA));
+        let linked = info.and_then(|info| info.linked_runs.first());
+        said.or(self.run_id.as_ref()).or(linked)
+    }
 }
 
 /// Metadata that names the run that a trace belongs to.
@@ -384,7 +393,7 @@ impl TraceColumns {
         for (builder, value) in self.text.iter_mut().zip([
             Some(trace.trace_id.to_mlflow()),
             trace.experiment_id.as_ref().map(ToString::to_string),
-            run_id(trace),
+            trace.named_run().cloned(),
             facts.trace_name.clone(),
             facts.request_preview.clone(),
             facts.response_preview.clone(),
@@ -475,14 +484,6 @@ impl TraceColumns {
         done.push("span_digests", self.digests.array());
         Ok(done)
     }
-}
-
-/// The run that a client said, or that a request named, or that the trace was linked to first.
-fn run_id(trace: &TraceDraft) -> Option<String> {
-    let info = trace.info.as_ref();
-    let said = info.and_then(|info| info.trace_metadata.get(RUN_METADATA));
-    let linked = info.and_then(|info| info.linked_runs.first());
-    said.or(trace.run_id.as_ref()).or(linked).cloned()
 }
 
 /// What a row says of the trace as a whole: the client's word first, the spans' otherwise.
