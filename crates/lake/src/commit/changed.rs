@@ -49,10 +49,9 @@ impl Changed<'_> {
         let anew = piece.replaces && age == Age::Younger;
         let came = large.filter(|_| !anew).map(|large| large.rest_of(piece));
         let came = came.as_ref().unwrap_or(piece);
-        if let Some(large) = large.filter(|large| !anew && large.knows_some()) {
-            // Copies of spans are let go on the word of rows that were not read.
-            self.unchanged_in.extend(large.files());
-        }
+        // Copies of spans are let go on the word of rows that were not read.
+        let knowing = large.filter(|large| !anew && large.knows_some());
+        self.unchanged_in.extend(knowing.into_iter().flat_map(LargeTrace::files));
         let (parts, heads): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|(_, row)| row.part.is_some());
         let (indexes, heads): (Vec<usize>, Vec<TraceDraft>) = heads.into_iter().unzip();
@@ -75,9 +74,7 @@ impl Changed<'_> {
                 })
             }
             Amended::Unchanged => {
-                let read = indexes.iter().chain(parts.iter().map(|(index, _)| index));
-                let places = read.filter_map(|index| self.places.get(*index));
-                self.unchanged_in.extend(places.map(|(file, _)| *file));
+                self.rest_on(indexes.iter().chain(parts.iter().map(|(index, _)| index)));
                 return;
             }
             Amended::Row(row) => Some(row),
@@ -120,6 +117,12 @@ impl Changed<'_> {
             self.replace(&[index], last);
         }
         self.further.extend(further);
+    }
+
+    /// Notes that rows which were read say that a piece is in.
+    fn rest_on<'a>(&mut self, rows: impl Iterator<Item = &'a usize>) {
+        let places = rows.filter_map(|index| self.places.get(*index));
+        self.unchanged_in.extend(places.map(|(file, _)| *file));
     }
 
     /// Gives a row to a trace of which another writer took that and left parts.
