@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
 use tracelake_intake::{Admission, Intake, IntakeParts, IntakeSettings};
 use tracelake_journal::{Journal, JournalError, JournalFs, JournalOptions, RealFs};
-use tracelake_lake::Preview;
-use tracelake_model::{TableName, TraceId};
+use tracelake_lake::{DataFolder, Preview};
+use tracelake_model::{Limits, TableName, TraceId};
 use tracelake_registry::Registry;
 use tracing::error;
 
@@ -70,11 +70,7 @@ impl Service {
             // Requests are taken in all the same: the journal is here.
             error!(%error, "nothing can be committed until it is mounted");
         }
-        let mut options = JournalOptions::new(archive.folder.journal());
-        options.budget_bytes = settings.journal_budget_bytes;
-        options.max_record_bytes = (settings.limits.max_decompressed_bytes as u64)
-            .max(settings.limits.max_body_bytes as u64)
-            + RECORD_OVERHEAD_BYTES;
+        let mut options = journal_options(&archive.folder, settings);
         ledger::refuse_newer(&archive.folder)?;
         let (fs, broken) = device(&mut options)?;
         let journal_fs = Arc::clone(&fs);
@@ -89,25 +85,23 @@ impl Service {
         let journal = Arc::new(journal);
         let health = Arc::<Health>::default();
         let (commands, receiver) = mpsc::unbounded_channel();
-        let mut intake_settings = IntakeSettings::new(settings.default_table.clone());
-        intake_settings.default_experiment = settings.default_experiment.clone();
-        intake_settings.services = settings.services.clone();
         // Half more than what settles early: traces wait there only while their table cannot be written.
         let max_open = settings.settle.max_open_bytes;
         let open_bytes = Arc::new(OpenBytes::new(max_open.saturating_add(max_open / 2)));
+        let traces = ServiceTraces {
+            folder: archive.folder.clone(),
+            lake: archive.lake.clone(),
+            registry: Arc::clone(&archive.registry),
+            commands: commands.clone(),
+        };
         let intake = Arc::new(Intake::new(IntakeParts {
             journal: Arc::clone(&journal),
             registry: Arc::clone(&archive.registry),
             clock: Arc::clone(&archive.clock),
             limits: settings.limits,
-            settings: intake_settings,
+            settings: intake_settings(settings),
             admission: Some(Arc::clone(&open_bytes) as Arc<dyn Admission>),
-            traces: Arc::new(ServiceTraces {
-                folder: archive.folder.clone(),
-                lake: archive.lake.clone(),
-                registry: Arc::clone(&archive.registry),
-                commands: commands.clone(),
-            }),
+            traces: Arc::new(traces),
         }));
         let maintenance = Arc::new(MaintenanceState::default());
         let parts = maintenance_parts(&archive, settings, &open_bytes, &maintenance);
@@ -296,6 +290,22 @@ fn device(options: &mut JournalOptions) -> anyhow::Result<(Arc<dyn JournalFs>, B
 #[cfg(not(debug_assertions))]
 fn device(_: &mut JournalOptions) -> anyhow::Result<(Arc<dyn JournalFs>, Broken)> {
     Ok((Arc::new(RealFs), Broken::default()))
+}
+
+fn journal_options(folder: &DataFolder, settings: &Settings) -> JournalOptions {
+    let Limits { max_decompressed_bytes, max_body_bytes, .. } = settings.limits;
+    let mut options = JournalOptions::new(folder.journal());
+    options.budget_bytes = settings.journal_budget_bytes;
+    options.max_record_bytes =
+        (max_decompressed_bytes as u64).max(max_body_bytes as u64) + RECORD_OVERHEAD_BYTES;
+    options
+}
+
+fn intake_settings(settings: &Settings) -> IntakeSettings {
+    let mut intake = IntakeSettings::new(settings.default_table.clone());
+    intake.default_experiment.clone_from(&settings.default_experiment);
+    intake.services.clone_from(&settings.services);
+    intake
 }
 
 fn schedule(settings: &Settings) -> Schedule {

@@ -74,9 +74,11 @@ impl SpanDigest {
     /// From the bytes that were kept.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
-        let both = u128::from_be_bytes(bytes);
-        // Both halves are 64 bits wide.
-        Self { span: (both >> 64) as u64, content: (both & (u64::MAX as u128)) as u64 }
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self {
+            span: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            content: u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Fingerprints of spans against the comparison of their contents, however they are encoded.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;

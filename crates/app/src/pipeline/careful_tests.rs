@@ -1,6 +1,14 @@
 //! Starts that end at what they replay, over real folders. A record that ends the process ends the
 //! thread of the pipeline here.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    reason = "helpers of tests"
+)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -402,7 +410,7 @@ fn a_table_set_apart_by_kills_is_tried_again() {
         assert_eq!(mark.try_again(minutes(0)), []);
         assert_eq!(mark.try_again(minutes(10) - 1), []);
         assert!(mark.set_apart(&killed).is_some_and(|why| why.contains("ten minutes")));
-        assert_eq!(mark.try_again(minutes(10)), [killed.clone()]);
+        assert_eq!(mark.try_again(minutes(10)), std::slice::from_ref(&killed));
         assert_eq!(mark.try_again(minutes(30)), []);
         assert_eq!(mark.set_apart(&killed), None);
         assert!(mark.set_apart(&deadly).is_some_and(|why| why.contains("by their own doing")));

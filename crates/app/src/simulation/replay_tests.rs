@@ -1,5 +1,7 @@
 //! Starts that end at one moment after another of a replay by parts, with two tables.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

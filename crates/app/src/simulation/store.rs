@@ -185,7 +185,7 @@ impl SimulatedStore {
     pub(super) fn die(&self, choice: u64) -> Error {
         self.dead.store(true, Ordering::SeqCst);
         if let Some(machine) = &self.machine {
-            if choice % 2 == 0 {
+            if choice.is_multiple_of(2) {
                 machine.crash();
             } else {
                 machine.end_process();

@@ -224,15 +224,13 @@ async fn verify_beside(
             excused.open.extend(block.traces.iter().map(|(trace, _)| *trace));
             Ok(())
         })?;
-        look_elsewhere(
+        notes.extend(look_elsewhere(
             &lake,
             &folder,
             &others,
-            &acknowledged,
-            &archived,
+            (&acknowledged, &archived),
             &mut excused,
-            &mut notes,
-        )?;
+        )?);
         let snapshots = others.iter().map(|table| newest(&lake, &folder, table));
         let judged = judge_with_history(
             own.as_deref(),
@@ -321,16 +319,15 @@ fn no_such_table(table: &TableName) -> anyhow::Error {
     .into()
 }
 
-/// Looks for spans that the table lacks in the other tables of the archive.
+/// Looks for spans that the table lacks in the other tables of the archive; what was found is told.
 fn look_elsewhere(
     lake: &Lake,
     folder: &DataFolder,
     others: &[TableName],
-    acknowledged: &Acknowledged,
-    archived: &Archived,
+    (acknowledged, archived): (&Acknowledged, &Archived),
     excused: &mut Excused,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<String>> {
+    let mut notes = Vec::new();
     for table in others {
         let missing: HashSet<TraceId> = acknowledged
             .ids
@@ -351,7 +348,7 @@ fn look_elsewhere(
             .map(|(_, id)| *id)
             .collect();
         if missing.is_empty() {
-            return Ok(());
+            return Ok(notes);
         }
         let Some(snapshot) = newest(lake, folder, table)? else { continue };
         let wanted = acknowledged.only(&missing);
@@ -370,7 +367,7 @@ fn look_elsewhere(
             notes.push(format!("{count} spans that came for this table are in `{table}`"));
         }
     }
-    Ok(())
+    Ok(notes)
 }
 
 /// What was acknowledged and set aside: it is in no table.

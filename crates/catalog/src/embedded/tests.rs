@@ -267,7 +267,7 @@ async fn a_damaged_file_is_made_again() {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
         let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
         for statement in statements {
-            sqlx::query(*statement).execute(&mut connection).await.unwrap();
+            sqlx::query(statement).execute(&mut connection).await.unwrap();
         }
         sqlx::Connection::close(connection).await.unwrap();
         std::fs::read(&path).unwrap()

@@ -97,7 +97,7 @@ impl OpenTrace {
     pub(super) fn start(&mut self, start: Start) -> bool {
         let known = self.info.as_ref().map_or(0, |info| info.starts.len());
         // Each is kept by itself from the second on: a row may have some of them.
-        let first = (known == 1 && self.starts.is_empty()).then(|| self.info.as_ref()).flatten();
+        let first = self.info.as_ref().filter(|_| known == 1 && self.starts.is_empty());
         let first = first.map(|info| Start {
             experiment_id: self.experiment_id.clone(),
             info: info.start_alone(),

@@ -96,7 +96,7 @@ impl Changed<'_> {
         let head = TraceDraft { part: None, beyond: beyond.filter(|_| !anew), ..*row };
         let one_row = anew || large.is_none_or(|large| large.is_worth_a_new_row(came));
         let next_part = large.filter(|_| !anew).map_or(1, LargeTrace::next_part);
-        let (last_index, last) = parts.into_iter().filter(|_| !anew).next_back().unzip();
+        let (last_index, last) = parts.into_iter().next_back().filter(|_| !anew).unzip();
         let Rows { head, last, further } = arrange(head, last, next_part, one_row);
         self.traces.push(head.trace_id);
         if let Some(large) = large.filter(|_| !anew) {

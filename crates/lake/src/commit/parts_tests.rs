@@ -124,7 +124,7 @@ fn late_spans_of_a_large_trace_are_written_once() {
     let mut writer = fixture.writer("one");
     let mut whole = long_spans(1, 0..6);
     let trace_id = whole.trace_id;
-    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    writer.commit_epoch(1, std::slice::from_ref(&whole)).unwrap();
     assert_eq!(rows(&fixture)[&trace_id].len(), 1);
     assert_eq!(writer.commit_epoch(2, &[draft(1, 6..8)]).unwrap().amended, 1);
     whole.spans.extend(draft(1, 6..8).spans);
@@ -133,7 +133,10 @@ fn late_spans_of_a_large_trace_are_written_once() {
     for epoch in 3_u32..8 {
         let first = u64::from(epoch) * 4;
         let piece = draft(1, first..first + 4);
-        assert_eq!(writer.commit_epoch(epoch.into(), &[piece.clone()]).unwrap().amended, 1);
+        assert_eq!(
+            writer.commit_epoch(epoch.into(), std::slice::from_ref(&piece)).unwrap().amended,
+            1
+        );
         whole.spans.extend(piece.spans);
     }
     assert_whole(&rows(&fixture)[&trace_id], &whole);
@@ -146,7 +149,7 @@ fn late_spans_of_a_large_trace_are_written_once() {
     let written = table_bytes(&fixture) - before;
     assert!(written < 1 << 20, "{written} bytes for {} small spans", whole.spans.len() - 8);
     let mut other = fixture.writer("two");
-    assert_eq!(other.commit_epoch(1, &[whole.clone()]).unwrap().unchanged, 1);
+    assert_eq!(other.commit_epoch(1, std::slice::from_ref(&whole)).unwrap().unchanged, 1);
     let gone = changes(1, vec![TraceChange::Delete]);
     assert_eq!(other.commit_epoch(2, &[gone]).unwrap().deleted, 1);
     assert!(rows(&fixture).is_empty());
@@ -166,7 +169,7 @@ fn a_piece_costs_what_it_weighs() {
     for (epoch, spans) in (0_u32..).zip([0..6, 6..8, 8..10, 10..12]) {
         let piece = long_spans(1, spans);
         let before = table_bytes(&fixture);
-        writer.commit_epoch((epoch + 1).into(), &[piece.clone()]).unwrap();
+        writer.commit_epoch((epoch + 1).into(), std::slice::from_ref(&piece)).unwrap();
         grown.push(table_bytes(&fixture) - before);
         whole.spans.extend(piece.spans);
     }
@@ -220,14 +223,14 @@ fn roots_in_parts_say_no_tag_of_their_own() {
     ] {
         whole.spans[usize::try_from(number).unwrap()] = tagging_root(number, key, value, 100);
     }
-    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    writer.commit_epoch(1, std::slice::from_ref(&whole)).unwrap();
     let rows_of = rows(&fixture);
     assert_whole(&rows_of[&whole.trace_id], &whole);
     let tags = rows_of[&whole.trace_id][0].full_info().tags;
     let said: Vec<&str> = ["a", "b", "c", "d", "e"].map(|key| tags[key].as_str()).to_vec();
     assert_eq!(said, ["1", "2", "1", "1", "1"]);
     let late = TraceDraft { spans: vec![tagging_root(60, "c", "2", 100)], ..draft(1, 0..1) };
-    writer.commit_epoch(2, &[late.clone()]).unwrap();
+    writer.commit_epoch(2, std::slice::from_ref(&late)).unwrap();
     whole.spans.extend(late.spans);
     assert_whole(&rows(&fixture)[&whole.trace_id], &whole);
 }
@@ -243,7 +246,7 @@ fn a_client_s_time_does_not_move_the_spans_of_parts() {
     info.request_time_micros = Some(1_795_305_600_000_000 - 7_000_000);
     info.trace_metadata.insert(INFO_FINALIZED.to_owned(), "true".to_owned());
     whole.info = Some(info);
-    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    writer.commit_epoch(1, std::slice::from_ref(&whole)).unwrap();
     assert_whole(&rows(&fixture)[&whole.trace_id], &whole);
     let duration = whole.full_info().execution_duration_ms;
     for epoch in 2..5 {
@@ -254,7 +257,7 @@ fn a_client_s_time_does_not_move_the_spans_of_parts() {
         assert_eq!(head.full_info().request_time_micros, whole.full_info().request_time_micros);
     }
     let late = draft(1, 50..51);
-    writer.commit_epoch(5, &[late.clone()]).unwrap();
+    writer.commit_epoch(5, std::slice::from_ref(&late)).unwrap();
     whole.spans.extend(late.spans);
     let head = &rows(&fixture)[&whole.trace_id][0];
     assert_eq!(head.full_info().execution_duration_ms, whole.full_info().execution_duration_ms);
@@ -267,9 +270,9 @@ fn parts_are_small() {
     let fixture = Fixture::new();
     let mut writer = fixture.writer("one");
     let mut whole = long_spans(1, 0..6);
-    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    writer.commit_epoch(1, std::slice::from_ref(&whole)).unwrap();
     let late = long_spans(1, 6..36);
-    writer.commit_epoch(2, &[late.clone()]).unwrap();
+    writer.commit_epoch(2, std::slice::from_ref(&late)).unwrap();
     whole.spans.extend(late.spans);
     let found = rows(&fixture);
     assert_whole(&found[&whole.trace_id], &whole);
@@ -389,7 +392,7 @@ fn a_large_trace_that_changes_on_its_way_is_begun_anew() {
     let (mut from, mut to) = (source.writer("one"), target.writer("one"));
     let mut whole = long_spans(1, 0..6);
     let experiment = whole.experiment_id.clone().unwrap();
-    from.commit_epoch(1, &[whole.clone()]).unwrap();
+    from.commit_epoch(1, std::slice::from_ref(&whole)).unwrap();
     from.commit_epoch(2, &[draft(1, 6..8)]).unwrap();
     let mut one = from.begin_move(&experiment, whole.trace_id).unwrap().unwrap();
     for _ in 0..2 {
@@ -421,7 +424,7 @@ fn parts_without_a_row_of_their_trace() {
     let fixture = Fixture::new();
     let mut writer = fixture.writer("one");
     let whole = long_spans(1, 0..6);
-    writer.commit_epoch(1, &[whole.clone()]).unwrap();
+    writer.commit_epoch(1, std::slice::from_ref(&whole)).unwrap();
     writer.commit_epoch(2, &[draft(1, 6..8)]).unwrap();
     delete_head(&mut writer, &whole);
     assert_eq!(rows(&fixture)[&whole.trace_id].len(), 1);
@@ -445,7 +448,7 @@ fn parts_without_a_row_of_their_trace_move() {
     let (source, target) = (Fixture::new(), Fixture::new());
     let (mut from, mut to) = (source.writer("one"), target.writer("one"));
     let whole = long_spans(1, 0..6);
-    from.commit_epoch(1, &[whole.clone()]).unwrap();
+    from.commit_epoch(1, std::slice::from_ref(&whole)).unwrap();
     from.commit_epoch(2, &[draft(1, 6..8)]).unwrap();
     delete_head(&mut from, &whole);
     let part = rows(&source)[&whole.trace_id][0].clone();

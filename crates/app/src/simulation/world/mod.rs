@@ -158,14 +158,15 @@ impl<'a> World<'a> {
         match self.random.below(100) {
             0..8 => self.hand_over(),
             8..14 if self.objects.folders().is_some() => self.leave_in_doubt(at),
-            14..22 if self.can_bind() && self.objects.folders().is_some() => {
-                self.move_in_doubt(at);
-            }
-            14..24 if self.can_bind() => self.bind(),
+            14..22 if self.can_bind() => match self.objects.folders() {
+                Some(_) => self.move_in_doubt(at),
+                None => self.bind(),
+            },
+            22..24 if self.can_bind() => self.bind(),
             24..27 if self.objects.folders().is_some() => self.commit_elsewhere(),
             27..30 => self.step_clock(),
             30..32 => self.end_starts(at),
-            6..40 => self.send(at),
+            8..40 => self.send(at),
             40..65 => {
                 let wait = 200 + self.random.below(2_500) as u64;
                 self.clock.advance(Duration::from_millis(wait));

@@ -282,7 +282,7 @@ impl World<'_> {
     /// Lets it die after so many more operations of its file system; by a power cut or alone, as
     /// `choice` says.
     pub(super) fn arm_death(&mut self, at: usize, operations: u64, choice: u64) {
-        self.with(at, |archiver| archiver.die_after(operations, choice % 2 == 0));
+        self.with(at, |archiver| archiver.die_after(operations, choice.is_multiple_of(2)));
         if let Some(armed) = self.death_armed.get_mut(at) {
             *armed = true;
         }

@@ -41,11 +41,14 @@ fn archived(acknowledged: &Acknowledged, rows: &[(u128, Vec<u64>)]) -> Archived 
     archived
 }
 
+/// A trace, what was found of it, and the spans that came and that are missing.
+type JudgedTrace = (TraceId, String, u64, u64);
+
 fn judged(
     records: &[DecodedRecord],
     again: &[usize],
     rows: &[(u128, Vec<u64>)],
-) -> (Vec<(TraceId, String, u64, u64)>, Vec<HourLine>) {
+) -> (Vec<JudgedTrace>, Vec<HourLine>) {
     let acknowledged = acknowledged(records, again);
     let archived = archived(&acknowledged, rows);
     let judged = judge(&acknowledged, &archived, &Excused::default());
