@@ -74,11 +74,9 @@ impl Service {
         ledger::refuse_newer(&archive.folder)?;
         let (fs, broken) = device(&mut options)?;
         let journal_fs = Arc::clone(&fs);
-        let opened = tokio::task::spawn_blocking(move || {
-            Journal::<DecodedRecord>::open_on(journal_fs, options)
-        });
+        let open = move || Journal::<DecodedRecord>::open_on(journal_fs, options);
         let (journal, events, recovered) =
-            opened.await?.map_err(|error| in_use(data_dir, error))?;
+            tokio::task::spawn_blocking(open).await?.map_err(|error| in_use(data_dir, error))?;
         archive.follow_folder().await?;
         archive.register_default_table(&settings.default_table).await?;
         check_carry(fs.as_ref(), &archive.folder, &recovered, settings.accept_lost_carry)?;
