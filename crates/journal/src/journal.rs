@@ -12,11 +12,12 @@ use crate::carry;
 use crate::error::JournalError;
 use crate::events::{self, Receiver};
 use crate::fs::{JournalFs, LockOutcome, RealFs, create_folders};
+use crate::queue::{Pending, Queue, Request};
 use crate::recover::{LOCK_NAME, Recovered, remove_garbage, take_stock};
 use crate::replay::RecordReader;
 use crate::segment::{FileKind, RecordBytes, SegmentNumber, Sequence};
 use crate::spares::{Spare, Spares};
-use crate::writer::{Folder, Pending, Queue, Request, Shared, Writer};
+use crate::writer::{Folder, Shared, Writer};
 
 /// The part of the budget that files may take while they wait to be written over.
 const SPARE_SHARE: u64 = 16;

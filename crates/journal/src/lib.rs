@@ -141,6 +141,7 @@ mod error;
 mod fs;
 
 mod carry;
+mod queue;
 mod recover;
 mod replay;
 
@@ -170,4 +171,6 @@ pub use recover::{AbsentSegment, Recovered};
 pub use replay::{Damage, DamageKind, RecordReader, read_carry, read_segment};
 pub use segment::{RecordBytes, SegmentNumber, Sequence};
 #[cfg(any(test, debug_assertions))]
-pub use simulated_fs::{Accidents, SimulatedFs};
+pub use simulated_disk::Accidents;
+#[cfg(any(test, debug_assertions))]
+pub use simulated_fs::SimulatedFs;

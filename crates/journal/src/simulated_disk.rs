@@ -5,10 +5,27 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::simulated_fs::Accidents;
-
 /// Bytes that reach the device, or do not, together.
 const SECTOR_BYTES: usize = 64;
+
+/// What befell a simulated file system since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accidents {
+    /// Syncs of files that failed.
+    pub failed_syncs: u64,
+    /// Creations of files that failed.
+    pub failed_creates: u64,
+    /// Writes that found no room.
+    pub refused_writes: u64,
+    /// Files of which a crash left another content than readers had seen.
+    pub torn_files: u64,
+    /// Creations, renames and removals that a crash undid.
+    pub lost_names: u64,
+    /// Syncs of folders that failed.
+    pub failed_folder_syncs: u64,
+    /// Folders that a crash undid.
+    pub lost_folders: u64,
+}
 
 /// How an operation that is told to ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,26 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fs::{JournalFile, JournalFs, JournalRead, ListedFile, LockOutcome};
-use crate::simulated_disk::{End, Fate, FileState, State, crashed, io_error};
-
-/// What befell a simulated file system since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Accidents {
-    /// Syncs of files that failed.
-    pub failed_syncs: u64,
-    /// Creations of files that failed.
-    pub failed_creates: u64,
-    /// Writes that found no room.
-    pub refused_writes: u64,
-    /// Files of which a crash left another content than readers had seen.
-    pub torn_files: u64,
-    /// Creations, renames and removals that a crash undid.
-    pub lost_names: u64,
-    /// Syncs of folders that failed.
-    pub failed_folder_syncs: u64,
-    /// Folders that a crash undid.
-    pub lost_folders: u64,
-}
+use crate::simulated_disk::{Accidents, End, Fate, FileState, State, crashed, io_error};
 
 /// A simulated file system. Clones are the same one.
 #[derive(Clone, Debug)]

@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
-
 use crate::capacity::Capacity;
 use crate::error::{JournalError, is_disk_full};
 use crate::events::{Event, Sender};
 use crate::fs::{JournalFile, JournalFs, LockGuard};
+use crate::queue::{Pending, Queue, Request};
 use crate::segment::{
-    FILE_HEADER_LEN, FileHeader, FileKind, MAX_NUMBER, MAX_SEQUENCE, Predecessor, RecordBytes,
-    SegmentNumber, Sequence, len_u64,
+    FILE_HEADER_LEN, FileHeader, FileKind, MAX_NUMBER, MAX_SEQUENCE, Predecessor, SegmentNumber,
+    Sequence, len_u64,
 };
 use crate::spares::{Spare, Spares};
 use crate::writing::{plan_write, write_all};
@@ -21,42 +20,6 @@ use crate::writing::{plan_write, write_all};
 /// How far the base of a file that is written over lies beyond what went before, at most: too far
 /// to be guessed, and not so far that positions would run out within years of it.
 const BASE_GAP_MASK: u64 = (1 << 36) - 1;
-
-/// A record that waits for its group.
-#[derive(Debug)]
-pub(crate) struct Pending<T> {
-    pub(crate) record: RecordBytes,
-    pub(crate) body_crc: u32,
-    pub(crate) attachment: T,
-    pub(crate) reply: oneshot::Sender<Result<Sequence, JournalError>>,
-}
-
-#[derive(Debug)]
-pub(crate) enum Request<T> {
-    Append(Pending<T>),
-    Rotate(oneshot::Sender<Result<SegmentNumber, JournalError>>),
-    Heal(oneshot::Sender<Result<(), JournalError>>),
-}
-
-#[derive(Debug)]
-pub(crate) struct Queue<T> {
-    pub(crate) requests: Vec<Request<T>>,
-    pub(crate) closed: bool,
-    /// Why no records are taken, while that is so.
-    pub(crate) failed: Option<String>,
-    /// Whether the writer waits, having touched the file system for the last time.
-    #[cfg(debug_assertions)]
-    pub(crate) idle: bool,
-}
-
-impl<T> Queue<T> {
-    /// Why the journal takes no work, once it does not.
-    pub(crate) fn stopped(&self) -> JournalError {
-        self.failed
-            .as_ref()
-            .map_or(JournalError::Closed, |reason| JournalError::Failed { reason: reason.clone() })
-    }
-}
 
 /// What callers and the writer thread share.
 #[derive(Debug)]

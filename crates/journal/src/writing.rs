@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use crate::error::JournalError;
 use crate::fs::JournalFile;
+use crate::queue::Pending;
 use crate::segment::frame_record;
-use crate::writer::Pending;
 
 /// Parts shorter than this are copied beside their frames; longer ones are written from where
 /// they are. About where one more slice per system call costs as much as the copy.

@@ -3,10 +3,10 @@
 //! Each change says what holds afterwards, not how it differs from before. So a sequence that is
 //! applied once more, to a trace that has it, changes nothing; replays rest on that.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::TraceId;
-use crate::trace_info::{Assessment, TraceInfo};
+use crate::trace_info::{Assessment, ENTRY_BYTES, MAX_WORDS, MAX_WORDS_BYTES, TraceInfo};
 
 /// One change to a trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,10 @@ pub enum TraceChange {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceChanges {
     /// The trace.
-    #[serde(serialize_with = "write_trace_id", deserialize_with = "read_trace_id")]
+    #[serde(
+        serialize_with = "crate::ids::write_trace_id",
+        deserialize_with = "crate::ids::read_trace_id"
+    )]
     pub trace_id: TraceId,
     /// What changes.
     pub changes: Vec<TraceChange>,
@@ -64,18 +67,49 @@ impl TraceChange {
     }
 }
 
-pub(crate) fn write_trace_id<S: Serializer>(
-    id: &TraceId,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
-}
-
-pub(crate) fn read_trace_id<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<TraceId, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    TraceId::parse(&text).ok_or_else(|| serde::de::Error::custom("not a trace id"))
+impl TraceInfo {
+    /// Whether calls may say `changes` besides: `None` when they may, or else what there is too much of.
+    /// What takes away is always taken, and so is another value of what is there, within the bytes.
+    #[must_use]
+    pub fn overflow(&self, changes: &[TraceChange]) -> Option<String> {
+        let (mut tags, mut assessments, mut runs, mut bytes) = (0, 0, 0, 0);
+        for change in changes {
+            match change {
+                TraceChange::SetTag { key, value } => {
+                    let is_known = self.tags.contains_key(key) || self.deleted_tags.contains(key);
+                    tags += usize::from(!is_known);
+                    bytes += key.len() + value.len() + 2 * ENTRY_BYTES;
+                }
+                TraceChange::PutAssessment(put) => {
+                    let id = &put.assessment_id;
+                    let is_known = self.assessments.iter().any(|known| known.assessment_id == *id)
+                        || self.deleted_assessments.contains(id);
+                    assessments += usize::from(!is_known);
+                    bytes += put.weight_bytes();
+                }
+                TraceChange::LinkRun { run_id } => {
+                    runs += usize::from(!self.linked_runs.contains(run_id));
+                    bytes += run_id.len() + ENTRY_BYTES;
+                }
+                TraceChange::DeleteTag { .. }
+                | TraceChange::DeleteAssessment { .. }
+                | TraceChange::Delete => {}
+            }
+        }
+        let there = [
+            (tags, self.tags.len() + self.deleted_tags.len(), "tags"),
+            (assessments, self.assessments.len() + self.deleted_assessments.len(), "assessments"),
+            (runs, self.linked_runs.len(), "linked runs"),
+        ];
+        let past = |(more, known, _): &&(usize, usize, &str)| {
+            0 < *more && MAX_WORDS < known.saturating_add(*more)
+        };
+        if let Some((_, _, name)) = there.iter().find(past) {
+            return Some(format!("{MAX_WORDS} {name}, deleted ones included"));
+        }
+        (0 < bytes && MAX_WORDS_BYTES < self.weight_bytes().saturating_add(bytes))
+            .then(|| format!("{} MiB of tags, metadata and assessments", MAX_WORDS_BYTES >> 20))
+    }
 }
 
 #[cfg(test)]

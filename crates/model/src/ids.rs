@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize as _, Deserializer, Serializer};
+
 /// Identity of a trace: 16 bytes. Displays as 32 lowercase hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TraceId(pub [u8; 16]);
@@ -127,6 +129,22 @@ pub const fn hex_digit(digit: u8) -> Option<u8> {
         b'A'..=b'F' => Some(digit - b'A' + 10),
         _ => None,
     }
+}
+
+/// Writes a trace id as text, for serde.
+pub(crate) fn write_trace_id<S: Serializer>(
+    id: &TraceId,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
+}
+
+/// Reads a trace id from text, for serde.
+pub(crate) fn read_trace_id<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<TraceId, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    TraceId::parse(&text).ok_or_else(|| serde::de::Error::custom("not a trace id"))
 }
 
 #[cfg(test)]

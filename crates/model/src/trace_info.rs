@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{TraceChange, TraceId};
+use crate::TraceId;
 
 /// State of a trace as MLflow names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -127,10 +127,10 @@ pub const MAX_WORDS: usize = 10_000;
 pub const MAX_WORDS_BYTES: usize = 16 << 20;
 
 /// Memory that an entry of a map or set takes beside its text, about.
-const ENTRY_BYTES: usize = 48;
+pub(crate) const ENTRY_BYTES: usize = 48;
 
 impl Assessment {
-    fn weight_bytes(&self) -> usize {
+    pub(crate) fn weight_bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let entries = self.metadata.iter().map(|(key, value)| key.len() + value.len());
         256 + text(&self.feedback_json)
@@ -150,8 +150,8 @@ impl Assessment {
 pub struct TraceInfo {
     /// The trace.
     #[serde(
-        serialize_with = "crate::change::write_trace_id",
-        deserialize_with = "crate::change::read_trace_id"
+        serialize_with = "crate::ids::write_trace_id",
+        deserialize_with = "crate::ids::read_trace_id"
     )]
     pub trace_id: TraceId,
     /// Id that the client's own request has.
@@ -232,49 +232,6 @@ impl TraceInfo {
             + text(&self.request_preview)
             + text(&self.response_preview)
             + self.assessments.iter().map(Assessment::weight_bytes).sum::<usize>()
-    }
-
-    /// Whether calls may say `changes` besides: `None` when they may, or else what there is too much of.
-    /// What takes away is always taken, and so is another value of what is there, within the bytes.
-    #[must_use]
-    pub fn overflow(&self, changes: &[TraceChange]) -> Option<String> {
-        let (mut tags, mut assessments, mut runs, mut bytes) = (0, 0, 0, 0);
-        for change in changes {
-            match change {
-                TraceChange::SetTag { key, value } => {
-                    let is_known = self.tags.contains_key(key) || self.deleted_tags.contains(key);
-                    tags += usize::from(!is_known);
-                    bytes += key.len() + value.len() + 2 * ENTRY_BYTES;
-                }
-                TraceChange::PutAssessment(put) => {
-                    let id = &put.assessment_id;
-                    let is_known = self.assessments.iter().any(|known| known.assessment_id == *id)
-                        || self.deleted_assessments.contains(id);
-                    assessments += usize::from(!is_known);
-                    bytes += put.weight_bytes();
-                }
-                TraceChange::LinkRun { run_id } => {
-                    runs += usize::from(!self.linked_runs.contains(run_id));
-                    bytes += run_id.len() + ENTRY_BYTES;
-                }
-                TraceChange::DeleteTag { .. }
-                | TraceChange::DeleteAssessment { .. }
-                | TraceChange::Delete => {}
-            }
-        }
-        let there = [
-            (tags, self.tags.len() + self.deleted_tags.len(), "tags"),
-            (assessments, self.assessments.len() + self.deleted_assessments.len(), "assessments"),
-            (runs, self.linked_runs.len(), "linked runs"),
-        ];
-        let past = |(more, known, _): &&(usize, usize, &str)| {
-            0 < *more && MAX_WORDS < known.saturating_add(*more)
-        };
-        if let Some((_, _, name)) = there.iter().find(past) {
-            return Some(format!("{MAX_WORDS} {name}, deleted ones included"));
-        }
-        (0 < bytes && MAX_WORDS_BYTES < self.weight_bytes().saturating_add(bytes))
-            .then(|| format!("{} MiB of tags, metadata and assessments", MAX_WORDS_BYTES >> 20))
     }
 
     /// What there is too much of, of one request that says all of it; `None` when it may be taken.

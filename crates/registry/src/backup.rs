@@ -16,13 +16,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
 use tracing::warn;
 
+use crate::Registry;
 use crate::error::{RegistryError, file_fault, is_damage, storage};
+use crate::file::{BACKUP_FILE, REGISTRY_FILE, file_options, length};
 use crate::ids::{self, sync_folder_of};
-use crate::registry::{REGISTRY_FILE, Registry, file_options};
 use crate::schema::{TABLES, supported_version};
-
-/// Name of the backup within the data folder.
-pub(crate) const BACKUP_FILE: &str = "registry.db.backup";
 
 /// What a file is called while it is made.
 const NEW_SUFFIX: &str = "new";
@@ -140,17 +138,6 @@ impl Registry {
         *backed_up = count;
         Ok(())
     }
-}
-
-/// Refuses to make a registry where there was one: whoever owns the data folder restores it.
-pub(crate) fn refuse_unrestored(data_dir: &Path) -> Result<(), RegistryError> {
-    let path = data_dir.join(REGISTRY_FILE);
-    let backup = data_dir.join(BACKUP_FILE);
-    let is_empty = length(&path)?.is_none_or(|length| length == 0);
-    if is_empty && backup.try_exists().map_err(file_fault("look at", &backup))? {
-        return Err(RegistryError::Unrestored { path: path.display().to_string() });
-    }
-    Ok(())
 }
 
 /// Looks at the file before anything opens it to write, and puts the backup in its place when it is
@@ -362,12 +349,5 @@ fn remove(path: &Path) -> Result<(), RegistryError> {
             Err(file_fault("remove", path)(error))
         }
         _ => Ok(()),
-    }
-}
-
-fn length(path: &Path) -> Result<Option<u64>, RegistryError> {
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        metadata => Ok(Some(metadata.map_err(file_fault("look at", path))?.len())),
     }
 }

@@ -4,8 +4,9 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use tracelake_model::{ExperimentId, TableName};
 
-use crate::Registry;
 use crate::error::{RegistryError, storage};
+use crate::schema::table_name;
+use crate::{EarlierTraces, ExperimentRoute, Registry};
 
 /// An experiment whose traces go to a table of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,15 +21,6 @@ pub struct Binding {
     pub moves_earlier: bool,
 }
 
-/// What becomes of the traces that an experiment has in the default table when it is bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EarlierTraces {
-    /// They go to the table too.
-    Move,
-    /// They stay where they are.
-    Stay,
-}
-
 /// A table that this archiver knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredTable {
@@ -39,6 +31,29 @@ pub struct RegisteredTable {
 }
 
 impl Registry {
+    /// What is known of an experiment, `None` when there is none of that id. Sees every change
+    /// that was committed before the call, by whatever process.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn experiment_route(
+        &self,
+        experiment_id: &ExperimentId,
+    ) -> Result<Option<ExperimentRoute>, RegistryError> {
+        self.routes.lock().await.look_up(experiment_id).await
+    }
+
+    /// The table that an experiment is bound to: [`Registry::binding`] through the cache.
+    ///
+    /// # Errors
+    /// Storage.
+    pub async fn route(
+        &self,
+        experiment_id: &ExperimentId,
+    ) -> Result<Option<TableName>, RegistryError> {
+        Ok(self.experiment_route(experiment_id).await?.and_then(|route| route.table))
+    }
+
     /// Binds an experiment to a registered table, in place of an earlier binding. Takes effect for
     /// requests that arrive after it returned, in every process. With [`EarlierTraces::Move`] the
     /// traces that are in a default table are to be moved: see [`Registry::moves`].
@@ -241,9 +256,4 @@ impl Registry {
 fn registered_table(row: &SqliteRow) -> Result<RegisteredTable, RegistryError> {
     let location_url = row.try_get(1).map_err(storage("read table"))?;
     Ok(RegisteredTable { name: table_name(row, 0)?, location_url })
-}
-
-pub(crate) fn table_name(row: &SqliteRow, column: usize) -> Result<TableName, RegistryError> {
-    let text: String = row.try_get(column).map_err(storage("read table name"))?;
-    Ok(text.parse()?)
 }

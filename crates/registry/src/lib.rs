@@ -9,19 +9,22 @@ mod backup;
 mod bindings;
 mod error;
 mod experiments;
+mod file;
 mod ids;
+mod lifecycle_stage;
 mod moves;
 mod registry;
 mod routes;
 mod schema;
 
 pub use backup::Restored;
-pub use bindings::{Binding, EarlierTraces, RegisteredTable};
+pub use bindings::{Binding, RegisteredTable};
 pub use error::{RegistryError, RegistryErrorKind};
 pub use experiments::{
-    Experiment, ExperimentPage, ExperimentQuery, LifecycleStage, NewExperiment, Tag, ViewType,
-    check_tag_key,
+    Experiment, ExperimentPage, ExperimentQuery, NewExperiment, Tag, ViewType, check_tag_key,
 };
-pub use moves::{Move, MoveState};
-pub use registry::{REGISTRY_FILE, Registry};
+pub use file::REGISTRY_FILE;
+pub use lifecycle_stage::LifecycleStage;
+pub use moves::{EarlierTraces, Move, MoveState};
+pub use registry::Registry;
 pub use routes::{ExperimentRoute, PastTable};

@@ -5,8 +5,17 @@ use sqlx::{Row, Sqlite, Transaction};
 use tracelake_model::{ExperimentId, TableName};
 
 use crate::Registry;
-use crate::bindings::{EarlierTraces, table_name};
 use crate::error::{RegistryError, storage};
+use crate::schema::table_name;
+
+/// What becomes of the traces that an experiment has in the default table when it is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlierTraces {
+    /// They go to the table too.
+    Move,
+    /// They stay where they are.
+    Stay,
+}
 
 /// How a move stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,25 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Connection, Sqlite, Transaction};
 use tokio::sync::{Mutex, watch};
 use tracelake_model::Clock;
 use uuid::Uuid;
 
-use crate::backup::refuse_unrestored;
 use crate::error::{RegistryError, file_fault, storage};
+use crate::file::{BUSY_TIMEOUT, REGISTRY_FILE, file_options, refuse_unrestored};
 use crate::ids;
 use crate::routes::RouteCache;
 use crate::schema::migrate;
-
-/// Name of the registry's file within the data folder.
-pub const REGISTRY_FILE: &str = "registry.db";
-
-/// How long a statement waits for another process that writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections for statements; one more watches for changes.
 const MAX_CONNECTIONS: u32 = 4;
@@ -49,18 +41,6 @@ pub(crate) struct Changes {
     pub count: u64,
     /// The registry is being closed.
     pub closing: bool,
-}
-
-/// How the file is opened.
-pub(crate) fn file_options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .busy_timeout(BUSY_TIMEOUT)
-        .foreign_keys(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .disable_statement_logging()
 }
 
 impl Registry {

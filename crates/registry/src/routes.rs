@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use sqlx::{Row, SqliteConnection};
 use tracelake_model::{ExperimentId, TableName};
 
-use crate::bindings::table_name;
+use crate::LifecycleStage;
 use crate::error::{RegistryError, storage};
-use crate::{LifecycleStage, Registry};
+use crate::schema::table_name;
 
 /// Experiments remembered; past it all are forgotten and read again.
 const MAX_ENTRIES: usize = 10_000;
@@ -53,7 +53,8 @@ impl RouteCache {
         Self { watcher, data_version: -1, entries: HashMap::new() }
     }
 
-    async fn look_up(
+    /// What is known of an experiment, as of the last change that was committed.
+    pub(crate) async fn look_up(
         &mut self,
         experiment_id: &ExperimentId,
     ) -> Result<Option<ExperimentRoute>, RegistryError> {
@@ -113,30 +114,5 @@ impl RouteCache {
             table,
             past,
         }))
-    }
-}
-
-impl Registry {
-    /// What is known of an experiment, `None` when there is none of that id. Sees every change
-    /// that was committed before the call, by whatever process.
-    ///
-    /// # Errors
-    /// Storage.
-    pub async fn experiment_route(
-        &self,
-        experiment_id: &ExperimentId,
-    ) -> Result<Option<ExperimentRoute>, RegistryError> {
-        self.routes.lock().await.look_up(experiment_id).await
-    }
-
-    /// The table that an experiment is bound to: [`Registry::binding`] through the cache.
-    ///
-    /// # Errors
-    /// Storage.
-    pub async fn route(
-        &self,
-        experiment_id: &ExperimentId,
-    ) -> Result<Option<TableName>, RegistryError> {
-        Ok(self.experiment_route(experiment_id).await?.and_then(|route| route.table))
     }
 }

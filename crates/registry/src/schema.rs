@@ -2,7 +2,9 @@
 //!
 //! A migration that has shipped never changes: a later one amends it.
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Executor, Row, SqliteConnection};
+use tracelake_model::TableName;
 use uuid::Uuid;
 
 use crate::error::{RegistryError, storage};
@@ -186,4 +188,10 @@ async fn ensure_archiver_id(connection: &mut SqliteConnection) -> Result<Uuid, R
         .and_then(|row| row.try_get(0))
         .map_err(&failed)?;
     text.parse().map_err(|error| failed(sqlx::Error::Decode(Box::<uuid::Error>::new(error))))
+}
+
+/// The name of a table in a row.
+pub(crate) fn table_name(row: &SqliteRow, column: usize) -> Result<TableName, RegistryError> {
+    let text: String = row.try_get(column).map_err(storage("read table name"))?;
+    Ok(text.parse()?)
 }

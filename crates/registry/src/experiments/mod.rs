@@ -13,37 +13,13 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use tracelake_model::ExperimentId;
 
-use crate::Registry;
 use crate::error::{RegistryError, is_unique_violation, storage};
 use crate::ids;
+use crate::{LifecycleStage, Registry};
 use validate::{check_artifact_location, check_name, check_not_reserved, check_tag};
 
 pub use search::{ExperimentPage, ExperimentQuery, ViewType};
 pub use validate::check_tag_key;
-
-/// Where an experiment is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LifecycleStage {
-    /// In use.
-    Active,
-    /// Deleted, and restorable.
-    Deleted,
-}
-
-impl LifecycleStage {
-    /// MLflow's word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Deleted => "deleted",
-        }
-    }
-
-    pub(crate) fn parse(text: &str) -> Self {
-        if text == "active" { Self::Active } else { Self::Deleted }
-    }
-}
 
 /// A tag of an experiment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,9 +7,9 @@ use base64::prelude::BASE64_STANDARD;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::filter::{Attribute, Clause, TextComparator, parse_filter, parse_order};
-use super::{COLUMNS, Experiment, LifecycleStage, Tag, experiment};
-use crate::Registry;
+use super::{COLUMNS, Experiment, Tag, experiment};
 use crate::error::{RegistryError, storage};
+use crate::{LifecycleStage, Registry};
 
 /// Most experiments in one page, as MLflow has it.
 const MAX_RESULTS_LIMIT: i64 = 50_000;
