@@ -7,8 +7,8 @@ use arrow::datatypes::Schema;
 
 use crate::error::PresentError;
 use crate::hostile::escaped;
-use crate::render::RenderOptions;
-use crate::table::shown_row;
+use crate::options::RenderOptions;
+use crate::shown_row::shown_row;
 
 /// The first `max_rows` rows as an HTML `<table>`, and a line that counts all of them.
 ///

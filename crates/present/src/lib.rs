@@ -11,8 +11,10 @@ mod error;
 mod hostile;
 mod html;
 mod json;
+mod options;
 mod records;
 mod render;
+mod shown_row;
 mod style;
 mod table;
 mod trace;
@@ -21,5 +23,6 @@ mod width;
 
 pub use error::PresentError;
 pub use html::render_html;
-pub use render::{OutputFormat, RenderOptions, render};
+pub use options::RenderOptions;
+pub use render::{OutputFormat, render};
 pub use trace::{TraceContext, needed_span_fields, needed_trace_columns, render_trace};

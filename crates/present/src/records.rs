@@ -5,9 +5,9 @@ use std::io::Write;
 use arrow::array::RecordBatch;
 
 use crate::error::PresentError;
-use crate::render::RenderOptions;
+use crate::options::RenderOptions;
+use crate::shown_row::shown_row;
 use crate::style::{Line, Tone};
-use crate::table::shown_row;
 use crate::width::columns;
 
 /// Each row as a block: a line with its number, then one line a column.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use datafusion::common::{DataFusionError, SchemaError};
 
-use crate::analyses::Question;
 use crate::source::SourceError;
 
 /// Most names that a hint lists.
@@ -39,6 +38,8 @@ pub enum QueryError {
     UnknownQuestion {
         /// What was given, with control characters escaped.
         name: String,
+        /// The names that there are.
+        known: Vec<&'static str>,
     },
     /// A column is named that is not there.
     #[error("unknown column `{column}`")]
@@ -117,10 +118,7 @@ impl QueryError {
             Self::UnknownTable { known, .. } => {
                 Some(format!("tables that exist: {}", listed(known)))
             }
-            Self::UnknownQuestion { .. } => {
-                let names = Question::ALL.map(Question::name);
-                Some(format!("questions: {}", names.join(", ")))
-            }
+            Self::UnknownQuestion { known, .. } => Some(format!("questions: {}", known.join(", "))),
             Self::UnknownColumn { similar, .. } if !similar.is_empty() => {
                 Some(format!("did you mean: {}", listed(similar)))
             }

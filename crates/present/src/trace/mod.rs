@@ -16,7 +16,7 @@ use arrow::array::RecordBatch;
 
 use crate::error::PresentError;
 use crate::hostile::escaped;
-use crate::render::RenderOptions;
+use crate::options::RenderOptions;
 use crate::style::{Line, Tone};
 use view::Columns as _;
 

@@ -7,8 +7,8 @@ use tracelake_model::TableName;
 use tracelake_model::names::printable;
 
 use super::{
-    Analysis, Grouping, SparkTable, TimeRange, archived_traces, error_groups, errors, performance,
-    performance_by, spark, traces,
+    Analysis, Grouping, TimeRange, archived_traces, error_groups, errors, performance,
+    performance_by, traces,
 };
 use crate::error::QueryError;
 use crate::session::QueryOptions;
@@ -65,16 +65,6 @@ impl Question {
         }
     }
 
-    /// The question's statement for Spark: the same columns, values and order.
-    ///
-    /// The table needs all the columns that tracelake adds; rows of other writers may leave them
-    /// null. Whole rows without payloads have tracelake's columns and not those that others added.
-    /// A limit past 32 bits, which Spark does not have, is none.
-    #[must_use]
-    pub fn spark(self, table: &SparkTable, range: TimeRange, limit: Option<u64>) -> Analysis {
-        spark::statement(self, table, range, limit)
-    }
-
     /// How this engine has to run [`Self::analysis`].
     #[must_use]
     pub fn options(self) -> QueryOptions {
@@ -114,7 +104,10 @@ impl FromStr for Question {
     /// [`QueryError::UnknownQuestion`] for any other text.
     fn from_str(name: &str) -> Result<Self, QueryError> {
         let known = Self::ALL.into_iter().find(|question| question.name() == name);
-        known.ok_or_else(|| QueryError::UnknownQuestion { name: printable(name) })
+        known.ok_or_else(|| QueryError::UnknownQuestion {
+            name: printable(name),
+            known: Self::ALL.map(Self::name).to_vec(),
+        })
     }
 }
 

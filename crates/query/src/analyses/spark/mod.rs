@@ -60,8 +60,20 @@ struct Scope {
     limit: String,
 }
 
+impl Question {
+    /// The question's statement for Spark: the same columns, values and order.
+    ///
+    /// The table needs all the columns that tracelake adds; rows of other writers may leave them
+    /// null. Whole rows without payloads have tracelake's columns and not those that others added.
+    /// A limit past 32 bits, which Spark does not have, is none.
+    #[must_use]
+    pub fn spark(self, table: &SparkTable, range: TimeRange, limit: Option<u64>) -> Analysis {
+        statement(self, table, range, limit)
+    }
+}
+
 /// The statement behind [`Question::spark`].
-pub(super) fn statement(
+fn statement(
     question: Question,
     table: &SparkTable,
     range: TimeRange,
