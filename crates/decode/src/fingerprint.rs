@@ -19,8 +19,8 @@ use std::sync::Arc;
 use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use crate::otlp::shape::{Message, canonical, is_canonical};
 use crate::request::{SpanGroup, SpanRecord, SpanSource};
-use crate::shape::{Message, canonical, is_canonical};
 
 /// Bits of the half that says which span it is.
 const IDENTITY_BITS: u64 = 0xffff_ffff_0000_0000;

@@ -15,11 +15,10 @@ pub mod error;
 pub mod fingerprint;
 pub mod mlflow_json;
 pub mod order;
+pub mod otlp;
 pub mod otlp_json;
 pub mod record;
 pub mod request;
-mod shape;
-pub mod view;
 pub mod wire;
 pub mod writer;
 
@@ -28,11 +27,11 @@ pub use error::DecodeError;
 pub use fingerprint::{
     Fingerprint, Fingerprinter, SpanDigest, assessment_fingerprint, start_fingerprint,
 };
+pub use otlp::view::{
+    AttributeList, EventView, KeyValueView, LinkView, ResourceView, ScopeView, SpanView, ValueView,
+};
 pub use record::{
     CarriedWords, DecodedRecord, RecordContent, RecordHeader, RecordKind, Route, Start,
     changes_body, decode_record, words_body,
 };
 pub use request::{DecodedSpans, Reject, SpanGroup, SpanRecord, SpanSource, decode_otlp};
-pub use view::{
-    AttributeList, EventView, KeyValueView, LinkView, ResourceView, ScopeView, SpanView, ValueView,
-};

@@ -8,9 +8,9 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use crate::otlp::shape::{Message, canonical, is_canonical};
+use crate::otlp::view::ResourceView;
 use crate::request::SpanRecord;
-use crate::shape::{Message, canonical, is_canonical};
-use crate::view::ResourceView;
 
 /// `spans` by start, span id and content. One of them that has no start is before all others.
 ///

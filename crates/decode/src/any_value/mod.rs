@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use tracelake_model::limits::MAX_NESTING_DEPTH;
 
-use crate::view::ValueView;
+use crate::otlp::view::ValueView;
 use crate::writer::MessageWriter;
 
 /// Appends the JSON text of `value` to `out`, which is text in memory: writing to it cannot fail.

@@ -8,7 +8,7 @@ use super::json_text::{self, Members, Model};
 use super::keys::Key;
 use super::{Payload, PayloadForm};
 use crate::any_value::to_json;
-use crate::view::{KeyValueView, ValueView};
+use crate::otlp::view::{KeyValueView, ValueView};
 
 /// An attribute and its position among the attributes of its span.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use super::candidates::{Candidates, Reading, loose_text};
 use super::json_text::{is_json, items, unquoted};
 use super::keys::Key;
 use crate::any_value::{write_json, write_json_string};
-use crate::view::{SpanView, ValueView};
+use crate::otlp::view::{SpanView, ValueView};
 
 /// Gemini CLI's messages as the Gemini SDK has them, `{"contents": ...}`; `None` when they are an
 /// object already.

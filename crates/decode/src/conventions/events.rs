@@ -5,7 +5,7 @@
 use super::json_text::{is_json, unquoted};
 use super::span_type::ClaudeSpan;
 use crate::any_value::{write_json, write_json_string};
-use crate::view::{EventView, SpanView, ValueView};
+use crate::otlp::view::{EventView, SpanView, ValueView};
 
 /// What Claude Code writes in place of content that it may not record.
 pub(super) const CLAUDE_REDACTED: &str = "<REDACTED>";

@@ -49,8 +49,8 @@ use tracelake_model::{TokenUsage, TraceCost, TraceState};
 use self::candidates::Candidates;
 use self::keys::Key;
 use crate::order;
+use crate::otlp::view::{AttributeList, KeyValueView, SpanView, ValueView};
 use crate::request::SpanRecord;
-use crate::view::{AttributeList, KeyValueView, SpanView, ValueView};
 
 /// How the text of `inputs` or `outputs` relates to the attribute that it was lifted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::json_text::{self, Members};
 use super::keys::Key;
 use super::span_type::{ClaudeSpan, is_gemini_cli};
 use super::{composed, events};
-use crate::view::SpanView;
+use crate::otlp::view::SpanView;
 
 /// Inputs or outputs, and what the conventions ask of their text.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::candidates::any_text;
 use crate::any_value::to_json;
-use crate::view::{ResourceView, SpanView, ValueView};
+use crate::otlp::view::{ResourceView, SpanView, ValueView};
 
 /// Prefix of root attributes that are tags.
 const TAG_PREFIX: &str = "mlflow.traceTag.";

@@ -6,7 +6,7 @@ use tracelake_model::{TokenUsage, TraceCost};
 use super::candidates::{Candidates, any_text, loose_text};
 use super::keys::Key;
 use super::span_type::ClaudeSpan;
-use crate::view::ValueView;
+use crate::otlp::view::ValueView;
 
 /// Token counts: MLflow's own attribute, or the first convention that knows any of input, output
 /// and total.

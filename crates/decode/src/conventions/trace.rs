@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tracelake_model::{TokenUsage, TraceCost, TraceState};
 
 use super::{Meaning, Payload, TraceMeaning, previews, rollup, tags};
+use crate::otlp::view::ResourceView;
 use crate::request::SpanRecord;
-use crate::view::ResourceView;
 
 /// Characters of a session id; MLflow refuses longer ones.
 const MAX_SESSION_CHARACTERS: usize = 250;

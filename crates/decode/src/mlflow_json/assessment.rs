@@ -2,11 +2,11 @@
 
 use tracelake_model::{Assessment, TraceId};
 
-use super::fields::{MembersWriter, Message, shape, to_value};
+use super::messages::{MembersWriter, Message, shape, to_value};
 use super::time::rfc3339_of_micros;
 use crate::error::DecodeError;
 use crate::otlp_json::document::{self, Json};
-use crate::otlp_json::fields::{Fault, Path};
+use crate::otlp_json::members::{Fault, Path};
 
 /// Reads an assessment: the body `{"assessment": {...}}` of MLflow's call or the assessment itself.
 ///

@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 
 use crate::otlp_json::document::{Json, parse};
-use crate::otlp_json::fields::{Fault, Path, double_of, exact_integer, object};
+use crate::otlp_json::members::{Fault, Path, double_of, exact_integer, object};
 use crate::writer::MessageWriter;
 
 /// How attribute values are written.

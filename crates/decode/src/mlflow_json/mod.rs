@@ -6,7 +6,7 @@
 
 mod assessment;
 mod attributes;
-mod fields;
+mod messages;
 mod spans;
 mod time;
 mod trace_file;

@@ -3,10 +3,10 @@
 use tracelake_model::TraceId;
 
 use super::attributes::{self, Encoding, decoded_text};
-use super::fields::shape;
+use super::messages::shape;
 use crate::error::DecodeError;
 use crate::otlp_json::document::{self, Json};
-use crate::otlp_json::fields::{Fault, Path, id_bytes, integer, list, object, text};
+use crate::otlp_json::members::{Fault, Path, id_bytes, integer, list, object, text};
 use crate::otlp_json::rejects::Rejects;
 use crate::otlp_json::span as otlp_span;
 use crate::request::Reject;

@@ -10,13 +10,13 @@
 use tracelake_model::{TraceId, TraceInfo, TraceState};
 
 use super::assessment::assessment;
-use super::fields::{Message, shape};
+use super::messages::{Message, shape};
 use super::spans::spans_to_protobuf;
 use super::trace_info::{StartTrace, read_start_trace};
 use crate::error::DecodeError;
 use crate::otlp_json::document::{self, Json};
 use crate::otlp_json::document_to_protobuf;
-use crate::otlp_json::fields::{Fault, Path, list, text};
+use crate::otlp_json::members::{Fault, Path, list, text};
 use crate::request::Reject;
 
 /// Lists within lists of traces that are looked into.

@@ -3,11 +3,11 @@
 use tracelake_model::{Assessment, ExperimentId, TraceId, TraceInfo, TraceState};
 
 use super::assessment::{assessment, assessment_json};
-use super::fields::{MembersWriter, Message, shape, to_value};
+use super::messages::{MembersWriter, Message, shape, to_value};
 use super::time::{duration_of_ms, rfc3339_of_micros};
 use crate::error::DecodeError;
 use crate::otlp_json::document::{self, Json};
-use crate::otlp_json::fields::{Fault, Path, list, object, text};
+use crate::otlp_json::members::{Fault, Path, list, object, text};
 
 /// A `start_trace` body.
 #[derive(Clone, Debug, PartialEq, Eq)]

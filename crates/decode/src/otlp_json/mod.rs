@@ -21,7 +21,7 @@
 //!   request; here the text as sent stays in the span's own bytes, where the id would be.
 
 pub(crate) mod document;
-pub(crate) mod fields;
+pub(crate) mod members;
 pub(crate) mod rejects;
 pub(crate) mod span;
 pub(crate) mod value;
@@ -31,7 +31,7 @@ use crate::error::DecodeError;
 use crate::request::Reject;
 use crate::writer::MessageWriter;
 use document::Json;
-use fields::{Fault, Path, list, object, text};
+use members::{Fault, Path, list, object, text};
 use rejects::Rejects;
 
 pub use write::write_spans;

@@ -1,7 +1,7 @@
 //! One span with its events, links and status.
 
 use super::document::Json;
-use super::fields::{Fault, Path, id_bytes, integer, list, object, text};
+use super::members::{Fault, Path, id_bytes, integer, list, object, text};
 use super::rejects::Rejects;
 use super::value::{attributes, count};
 use crate::writer::MessageWriter;

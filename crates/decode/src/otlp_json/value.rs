@@ -1,7 +1,7 @@
 //! `AnyValue`, attributes, resource and scope.
 
 use super::document::Json;
-use super::fields::{Fault, Path, base64_bytes, boolean, double, integer, list, object, text};
+use super::members::{Fault, Path, base64_bytes, boolean, double, integer, list, object, text};
 use crate::writer::MessageWriter;
 
 /// Writes a list of `KeyValue` as the repeated field `number`.

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use tracelake_model::ids::hex;
 
 use crate::any_value::write_json_string;
-use crate::view::{KeyValueView, SpanView, ValueView};
+use crate::otlp::view::{KeyValueView, SpanView, ValueView};
 
 /// Writes `Span` messages as `{"spans": [...]}`, each in the JSON form that OTLP defines.
 ///

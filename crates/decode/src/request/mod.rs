@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use tracelake_model::{ExperimentId, Limits, SpanId, TraceId};
 
 use crate::error::DecodeError;
-use crate::shape::{Findings, Message, WalkLimits, canonical, check, replace_invalid_text};
-use crate::view::{AttributeList, ResourceView, SpanView, ValueView};
+use crate::otlp::shape::{Findings, Message, WalkLimits, canonical, check, replace_invalid_text};
+use crate::otlp::view::{AttributeList, ResourceView, SpanView, ValueView};
 use crate::wire::{Fields, WireError, WireValue};
 use crate::writer::MessageWriter;
 

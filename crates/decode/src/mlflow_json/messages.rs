@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::time::{parse_duration_ms, parse_rfc3339_micros};
 use crate::error::DecodeError;
 use crate::otlp_json::document::Json;
-use crate::otlp_json::fields::{self, Fault, Path};
+use crate::otlp_json::members::{self, Fault, Path};
 
 /// A fault in a message that is refused as a whole.
 pub(super) fn shape(fault: Fault) -> DecodeError {
@@ -21,22 +21,22 @@ pub(super) struct Message<'j, 'a, 'p> {
 
 impl<'j, 'a, 'p> Message<'j, 'a, 'p> {
     pub(super) fn new(value: &'j Json<'a>, path: Path<'p>) -> Result<Self, Fault> {
-        fields::object(value, path)?;
+        members::object(value, path)?;
         Ok(Self { value, path })
     }
 
     pub(super) fn text(&self, names: &[&'static str; 2]) -> Result<Option<String>, Fault> {
-        self.read(names, |value, path| fields::text(value, path).map(str::to_owned))
+        self.read(names, |value, path| members::text(value, path).map(str::to_owned))
     }
 
     pub(super) fn boolean(&self, names: &[&'static str; 2]) -> Result<Option<bool>, Fault> {
-        self.read(names, fields::boolean)
+        self.read(names, members::boolean)
     }
 
     /// An RFC 3339 time as microseconds since the Unix epoch.
     pub(super) fn time(&self, names: &[&'static str; 2]) -> Result<Option<i64>, Fault> {
         self.read(names, |value, path| {
-            parse_rfc3339_micros(fields::text(value, path)?)
+            parse_rfc3339_micros(members::text(value, path)?)
                 .ok_or_else(|| path.expected("an RFC 3339 time", value))
         })
     }
@@ -44,19 +44,19 @@ impl<'j, 'a, 'p> Message<'j, 'a, 'p> {
     /// A protobuf duration, `"0.093s"`, as milliseconds.
     pub(super) fn duration(&self, names: &[&'static str; 2]) -> Result<Option<i64>, Fault> {
         self.read(names, |value, path| {
-            parse_duration_ms(fields::text(value, path)?)
+            parse_duration_ms(members::text(value, path)?)
                 .ok_or_else(|| path.expected("a duration in seconds such as 0.093s", value))
         })
     }
 
     pub(super) fn integer(&self, names: &[&'static str; 2]) -> Result<Option<i64>, Fault> {
-        self.read(names, |value, path| fields::integer(value, path, "an integer of 64 bits"))
+        self.read(names, |value, path| members::integer(value, path, "an integer of 64 bits"))
     }
 
     /// A map of strings; values of another type count as their JSON text.
     pub(super) fn map(&self, names: &[&'static str; 2]) -> Result<BTreeMap<String, String>, Fault> {
         let map = self.read(names, |value, path| {
-            let entries = fields::object(value, path)?.iter().map(|(key, value)| {
+            let entries = members::object(value, path)?.iter().map(|(key, value)| {
                 let text = match value {
                     Json::Text(text) => text.clone().into_owned(),
                     value => value.to_text(),
@@ -129,7 +129,7 @@ pub(super) fn to_value(json: &Json<'_>) -> serde_json::Value {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
         Json::Number(digits) => serde_json::from_str(digits)
-            .unwrap_or_else(|_| fields::double_of(digits).map_or(Value::Null, Value::from)),
+            .unwrap_or_else(|_| members::double_of(digits).map_or(Value::Null, Value::from)),
         Json::Text(text) => Value::String(text.clone().into_owned()),
         Json::Array(elements) => Value::Array(elements.iter().map(to_value).collect()),
         Json::Object(members) => Value::Object(
