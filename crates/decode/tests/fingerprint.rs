@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use tracelake_decode::otlp::fields::span;
 use tracelake_decode::wire::{Fields, WireValue};
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{Fingerprint, Fingerprinter, SpanRecord, SpanSource, decode_otlp};
@@ -44,10 +45,10 @@ fn reordered(bytes: &[u8], attributes: u32, key: &dyn Fn(u32) -> u32) -> Vec<u8>
 /// than need be.
 fn padded(bytes: &[u8]) -> Vec<u8> {
     let mut writer = MessageWriter::new();
-    writer.bytes(5, b"replaced by the name, if there is one");
+    writer.bytes(span::NAME, b"replaced by the name, if there is one");
     let mut all = writer.into_bytes();
-    all.extend([0x2a, 0x80, 0x00]); // Field 5, empty, its length in two bytes.
-    all.extend([0x70, 0x00]); // Field 14, zero.
+    all.extend([0x2a, 0x80, 0x00]); // `name`, empty, its length in two bytes.
+    all.extend([0x70, 0x00]); // `dropped_links_count`, zero.
     all.extend_from_slice(bytes);
     all
 }
@@ -66,7 +67,7 @@ proptest! {
     fn encoding_does_not_matter(body in request(), turn in 1_u32..17) {
         for span in decoded(&body) {
             let known = fingerprint(&span);
-            let other = with_message(&span, reordered(&span.message, 9, &|n| n.wrapping_mul(turn) % 17));
+            let other = with_message(&span, reordered(&span.message, span::ATTRIBUTES, &|n| n.wrapping_mul(turn) % 17));
             prop_assert!(span.same_content(&other));
             prop_assert_eq!(fingerprint(&other), known);
             let other = with_message(&span, padded(&span.message));
@@ -123,11 +124,11 @@ fn a_poorer_copy_is_the_same_span() {
     let rewritten = |name: &[u8], end: u64| {
         let view = span.view();
         let mut copy = MessageWriter::new();
-        copy.bytes(1, &span.trace_id.0);
-        copy.bytes(2, &span.span_id.0);
-        copy.bytes(5, name);
-        copy.fixed64(7, view.start_time_unix_nano);
-        copy.fixed64(8, end);
+        copy.bytes(span::TRACE_ID, &span.trace_id.0);
+        copy.bytes(span::SPAN_ID, &span.span_id.0);
+        copy.bytes(span::NAME, name);
+        copy.fixed64(span::START_TIME_UNIX_NANO, view.start_time_unix_nano);
+        copy.fixed64(span::END_TIME_UNIX_NANO, end);
         let record = with_message(&span, copy.into_bytes());
         fingerprint(&SpanRecord { end_time_unix_nano: end, ..record })
     };

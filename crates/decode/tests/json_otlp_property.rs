@@ -8,6 +8,10 @@ use base64::Engine as _;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
+use tracelake_decode::otlp::fields::{
+    any_value, array_value, event, export_request, key_value, key_value_list, link, resource,
+    resource_spans, scope, scope_spans, span, status,
+};
 use tracelake_decode::otlp_json::to_protobuf;
 use tracelake_decode::request::encode_request;
 use tracelake_decode::writer::MessageWriter;
@@ -26,24 +30,31 @@ fn bytes(write: impl FnOnce(&mut MessageWriter)) -> Vec<u8> {
 fn any_value() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![
         Just(Vec::new()),
-        any::<String>().prop_map(|text| bytes(|w| w.bytes(1, text.as_bytes()))),
-        any::<bool>().prop_map(|value| bytes(|w| w.number(2, u64::from(value)))),
-        any::<i64>().prop_map(|value| bytes(|w| w.number(3, value.cast_unsigned()))),
+        any::<String>()
+            .prop_map(|text| bytes(|w| w.bytes(any_value::STRING_VALUE, text.as_bytes()))),
+        any::<bool>()
+            .prop_map(|value| bytes(|w| w.number(any_value::BOOL_VALUE, u64::from(value)))),
+        any::<i64>()
+            .prop_map(|value| bytes(|w| w.number(any_value::INT_VALUE, value.cast_unsigned()))),
         any::<f64>()
             .prop_filter("JSON has one NaN", |value| !value.is_nan())
-            .prop_map(|value| bytes(|w| w.fixed64(4, value.to_bits()))),
-        Just(bytes(|w| w.fixed64(4, f64::NAN.to_bits()))),
-        any::<Vec<u8>>().prop_map(|value| bytes(|w| w.bytes(7, &value))),
+            .prop_map(|value| bytes(|w| w.fixed64(any_value::DOUBLE_VALUE, value.to_bits()))),
+        Just(bytes(|w| w.fixed64(any_value::DOUBLE_VALUE, f64::NAN.to_bits()))),
+        any::<Vec<u8>>().prop_map(|value| bytes(|w| w.bytes(any_value::BYTES_VALUE, &value))),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         let elements = prop::collection::vec(inner.clone(), 0..4);
         let array = |w: &mut MessageWriter, elements: &[Vec<u8>]| {
-            w.message(5, |array| elements.iter().for_each(|element| array.bytes(1, element)));
+            w.message(any_value::ARRAY_VALUE, |array| {
+                elements.iter().for_each(|element| array.bytes(array_value::VALUES, element))
+            });
         };
         prop_oneof![
             elements.prop_map(move |elements| bytes(|w| array(w, &elements))),
             attributes_of(inner).prop_map(|entries| bytes(|w| {
-                w.message(6, |list| entries.iter().for_each(|entry| list.bytes(1, entry)));
+                w.message(any_value::KVLIST_VALUE, |list| {
+                    entries.iter().for_each(|entry| list.bytes(key_value_list::VALUES, entry))
+                });
             })),
         ]
     })
@@ -52,8 +63,8 @@ fn any_value() -> impl Strategy<Value = Vec<u8>> {
 fn attributes_of(value: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<Vec<u8>>> {
     let entry = (any::<String>(), value).prop_map(|(key, value)| {
         bytes(|w| {
-            w.bytes(1, key.as_bytes());
-            w.bytes(2, &value);
+            w.bytes(key_value::KEY, key.as_bytes());
+            w.bytes(key_value::VALUE, &value);
         })
     });
     prop::collection::vec(entry, 0..4)
@@ -70,21 +81,21 @@ fn put_all(writer: &mut MessageWriter, number: u32, messages: &[Vec<u8>]) {
 fn span() -> impl Strategy<Value = Vec<u8>> {
     let event = (any::<u64>(), any::<String>(), attributes(), any::<u32>()).prop_map(|event| {
         bytes(|w| {
-            w.fixed64_nonzero(1, event.0);
-            w.bytes_nonzero(2, event.1.as_bytes());
-            put_all(w, 3, &event.2);
-            w.number_nonzero(4, u64::from(event.3));
+            w.fixed64_nonzero(event::TIME_UNIX_NANO, event.0);
+            w.bytes_nonzero(event::NAME, event.1.as_bytes());
+            put_all(w, event::ATTRIBUTES, &event.2);
+            w.number_nonzero(event::DROPPED_ATTRIBUTES_COUNT, u64::from(event.3));
         })
     });
     let link = (any::<[u8; 16]>(), any::<[u8; 8]>(), any::<String>(), attributes(), any::<u32>())
         .prop_map(|link| {
             bytes(|w| {
-                w.bytes(1, &link.0);
-                w.bytes(2, &link.1);
-                w.bytes_nonzero(3, link.2.as_bytes());
-                put_all(w, 4, &link.3);
-                w.number_nonzero(5, u64::from(link.4));
-                w.fixed32_nonzero(6, link.4);
+                w.bytes(link::TRACE_ID, &link.0);
+                w.bytes(link::SPAN_ID, &link.1);
+                w.bytes_nonzero(link::TRACE_STATE, link.2.as_bytes());
+                put_all(w, link::ATTRIBUTES, &link.3);
+                w.number_nonzero(link::DROPPED_ATTRIBUTES_COUNT, u64::from(link.4));
+                w.fixed32_nonzero(link::FLAGS, link.4);
             })
         });
     let ids = (any::<[u8; 16]>(), any::<[u8; 8]>(), prop::option::of(any::<[u8; 8]>()));
@@ -95,27 +106,27 @@ fn span() -> impl Strategy<Value = Vec<u8>> {
     (ids, scalars, status, lists).prop_map(|(ids, scalars, status, lists)| {
         bytes(|w| {
             // An id of all zero bytes is none.
-            w.bytes(1, &ids.0.map(|byte| byte | 1));
-            w.bytes(2, &ids.1.map(|byte| byte | 1));
-            w.bytes_nonzero(4, &ids.2.map_or_else(Vec::new, Vec::from));
-            w.bytes_nonzero(3, scalars.0.as_bytes());
-            w.bytes_nonzero(5, scalars.0.as_bytes());
-            w.number_nonzero(6, i64::from(scalars.1).cast_unsigned());
-            w.fixed64_nonzero(7, scalars.2);
-            w.fixed64_nonzero(8, scalars.3);
-            put_all(w, 9, &lists.0);
-            w.number_nonzero(10, u64::from(scalars.4));
-            put_all(w, 11, &lists.1);
-            w.number_nonzero(12, u64::from(scalars.4 / 2));
-            put_all(w, 13, &lists.2);
-            w.number_nonzero(14, u64::from(scalars.4 / 3));
+            w.bytes(span::TRACE_ID, &ids.0.map(|byte| byte | 1));
+            w.bytes(span::SPAN_ID, &ids.1.map(|byte| byte | 1));
+            w.bytes_nonzero(span::PARENT_SPAN_ID, &ids.2.map_or_else(Vec::new, Vec::from));
+            w.bytes_nonzero(span::TRACE_STATE, scalars.0.as_bytes());
+            w.bytes_nonzero(span::NAME, scalars.0.as_bytes());
+            w.number_nonzero(span::KIND, i64::from(scalars.1).cast_unsigned());
+            w.fixed64_nonzero(span::START_TIME_UNIX_NANO, scalars.2);
+            w.fixed64_nonzero(span::END_TIME_UNIX_NANO, scalars.3);
+            put_all(w, span::ATTRIBUTES, &lists.0);
+            w.number_nonzero(span::DROPPED_ATTRIBUTES_COUNT, u64::from(scalars.4));
+            put_all(w, span::EVENTS, &lists.1);
+            w.number_nonzero(span::DROPPED_EVENTS_COUNT, u64::from(scalars.4 / 2));
+            put_all(w, span::LINKS, &lists.2);
+            w.number_nonzero(span::DROPPED_LINKS_COUNT, u64::from(scalars.4 / 3));
             if let Some((message, code)) = status {
-                w.message(15, |status| {
-                    status.bytes_nonzero(2, message.as_bytes());
-                    status.number_nonzero(3, code);
+                w.message(span::STATUS, |status| {
+                    status.bytes_nonzero(status::MESSAGE, message.as_bytes());
+                    status.number_nonzero(status::CODE, code);
                 });
             }
-            w.fixed32_nonzero(16, scalars.4);
+            w.fixed32_nonzero(span::FLAGS, scalars.4);
         })
     })
 }
@@ -124,21 +135,21 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     (attributes(), any::<String>(), attributes(), prop::collection::vec(span(), 1..3)).prop_map(
         |(resource, name, scope, spans)| {
             bytes(|w| {
-                w.message(1, |entry| {
-                    entry.message(1, |out| {
-                        put_all(out, 1, &resource);
-                        out.number_nonzero(2, name.len() as u64);
+                w.message(export_request::RESOURCE_SPANS, |entry| {
+                    entry.message(resource_spans::RESOURCE, |out| {
+                        put_all(out, resource::ATTRIBUTES, &resource);
+                        out.number_nonzero(resource::DROPPED_ATTRIBUTES_COUNT, name.len() as u64);
                     });
-                    entry.bytes_nonzero(3, name.to_uppercase().as_bytes());
-                    entry.message(2, |scope_spans| {
-                        scope_spans.message(1, |out| {
-                            out.bytes_nonzero(1, name.as_bytes());
-                            out.bytes_nonzero(2, name.to_lowercase().as_bytes());
-                            put_all(out, 3, &scope);
-                            out.number_nonzero(4, name.len() as u64);
+                    entry.bytes_nonzero(resource_spans::SCHEMA_URL, name.to_uppercase().as_bytes());
+                    entry.message(resource_spans::SCOPE_SPANS, |scope_spans| {
+                        scope_spans.message(scope_spans::SCOPE, |out| {
+                            out.bytes_nonzero(scope::NAME, name.as_bytes());
+                            out.bytes_nonzero(scope::VERSION, name.to_lowercase().as_bytes());
+                            put_all(out, scope::ATTRIBUTES, &scope);
+                            out.number_nonzero(scope::DROPPED_ATTRIBUTES_COUNT, name.len() as u64);
                         });
-                        put_all(scope_spans, 2, &spans);
-                        scope_spans.bytes_nonzero(3, name.as_bytes());
+                        put_all(scope_spans, scope_spans::SPANS, &spans);
+                        scope_spans.bytes_nonzero(scope_spans::SCHEMA_URL, name.as_bytes());
                     });
                 });
             })

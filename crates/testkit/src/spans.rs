@@ -2,6 +2,10 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use tracelake_decode::otlp::fields::{
+    any_value, array_value, event, export_request, key_value, key_value_list, link, resource,
+    resource_spans, scope, scope_spans, span, status,
+};
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{SpanGroup, SpanRecord, SpanSource, decode_otlp};
 use tracelake_model::Limits;
@@ -37,22 +41,28 @@ pub fn any_value() -> impl Strategy<Value = Vec<u8>> {
             Just("{broken".to_owned()),
             Just("7".to_owned()),
         ]
-        .prop_map(|text| message(|m| m.bytes(1, text.as_bytes()))),
-        any::<bool>().prop_map(|value| message(|m| m.number(2, u64::from(value)))),
-        any::<i64>().prop_map(|value| message(|m| m.number(3, value.cast_unsigned()))),
+        .prop_map(|text| message(|m| m.bytes(any_value::STRING_VALUE, text.as_bytes()))),
+        any::<bool>()
+            .prop_map(|value| message(|m| m.number(any_value::BOOL_VALUE, u64::from(value)))),
+        any::<i64>()
+            .prop_map(|value| message(|m| m.number(any_value::INT_VALUE, value.cast_unsigned()))),
         any::<f64>()
             .prop_filter("a NaN has one spelling", |value| !value.is_nan())
-            .prop_map(|value| message(|m| m.fixed64(4, value.to_bits()))),
-        Just(message(|m| m.fixed64(4, f64::NAN.to_bits()))),
-        any::<Vec<u8>>().prop_map(|bytes| message(|m| m.bytes(7, &bytes))),
+            .prop_map(|value| message(|m| m.fixed64(any_value::DOUBLE_VALUE, value.to_bits()))),
+        Just(message(|m| m.fixed64(any_value::DOUBLE_VALUE, f64::NAN.to_bits()))),
+        any::<Vec<u8>>().prop_map(|bytes| message(|m| m.bytes(any_value::BYTES_VALUE, &bytes))),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(|elements| message(|m| {
-                m.message(5, |array| elements.iter().for_each(|e| array.bytes(1, e)));
+                m.message(any_value::ARRAY_VALUE, |array| {
+                    elements.iter().for_each(|e| array.bytes(array_value::VALUES, e))
+                });
             })),
             attributes(inner).prop_map(|entries| message(|m| {
-                m.message(6, |list| entries.iter().for_each(|e| list.bytes(1, e)));
+                m.message(any_value::KVLIST_VALUE, |list| {
+                    entries.iter().for_each(|e| list.bytes(key_value_list::VALUES, e))
+                });
             })),
         ]
     })
@@ -68,8 +78,8 @@ pub fn attributes(
             .into_iter()
             .map(|(key, value)| {
                 message(|m| {
-                    m.bytes(1, key.as_bytes());
-                    m.bytes(2, &value);
+                    m.bytes(key_value::KEY, key.as_bytes());
+                    m.bytes(key_value::VALUE, &value);
                 })
             })
             .collect()
@@ -91,39 +101,41 @@ pub fn span() -> impl Strategy<Value = Vec<u8>> {
     );
     (ids, times, lists).prop_map(|(ids, times, lists)| {
         message(|m| {
-            m.bytes(1, &[1; 16]);
-            m.bytes(2, &[ids.0; 8]);
+            m.bytes(span::TRACE_ID, &[1; 16]);
+            m.bytes(span::SPAN_ID, &[ids.0; 8]);
             if let Some(parent) = ids.1 {
-                m.bytes(4, &[parent; 8]);
+                m.bytes(span::PARENT_SPAN_ID, &[parent; 8]);
             }
-            m.bytes(5, ids.2.as_bytes());
-            m.number(6, times.2);
-            m.fixed64(7, times.0);
-            m.fixed64(8, times.1);
-            lists.0.iter().for_each(|attribute| m.bytes(9, attribute));
-            m.number(10, u64::from(ids.3));
+            m.bytes(span::NAME, ids.2.as_bytes());
+            m.number(span::KIND, times.2);
+            m.fixed64(span::START_TIME_UNIX_NANO, times.0);
+            m.fixed64(span::END_TIME_UNIX_NANO, times.1);
+            lists.0.iter().for_each(|attribute| m.bytes(span::ATTRIBUTES, attribute));
+            m.number(span::DROPPED_ATTRIBUTES_COUNT, u64::from(ids.3));
             for (time, name, attributes, dropped) in &lists.1 {
-                m.message(11, |event| {
-                    event.fixed64(1, *time);
-                    event.bytes(2, name.as_bytes());
-                    attributes.iter().for_each(|attribute| event.bytes(3, attribute));
-                    event.number(4, u64::from(*dropped));
+                m.message(span::EVENTS, |event| {
+                    event.fixed64(event::TIME_UNIX_NANO, *time);
+                    event.bytes(event::NAME, name.as_bytes());
+                    attributes
+                        .iter()
+                        .for_each(|attribute| event.bytes(event::ATTRIBUTES, attribute));
+                    event.number(event::DROPPED_ATTRIBUTES_COUNT, u64::from(*dropped));
                 });
             }
             for (id, state, attributes) in &lists.2 {
-                m.message(13, |link| {
-                    link.bytes(1, id);
-                    link.bytes(2, &[7; 8]);
-                    link.bytes(3, state.as_bytes());
-                    attributes.iter().for_each(|attribute| link.bytes(4, attribute));
-                    link.fixed32_nonzero(6, ids.3 & 0x3ff);
+                m.message(span::LINKS, |link| {
+                    link.bytes(link::TRACE_ID, id);
+                    link.bytes(link::SPAN_ID, &[7; 8]);
+                    link.bytes(link::TRACE_STATE, state.as_bytes());
+                    attributes.iter().for_each(|attribute| link.bytes(link::ATTRIBUTES, attribute));
+                    link.fixed32_nonzero(link::FLAGS, ids.3 & 0x3ff);
                 });
             }
-            m.message(15, |status| {
-                status.bytes(2, lists.3.as_bytes());
-                status.number(3, times.3);
+            m.message(span::STATUS, |status| {
+                status.bytes(status::MESSAGE, lists.3.as_bytes());
+                status.number(status::CODE, times.3);
             });
-            m.fixed32_nonzero(16, ids.3 >> 8);
+            m.fixed32_nonzero(span::FLAGS, ids.3 >> 8);
         })
     })
 }
@@ -137,22 +149,28 @@ pub fn request() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(resource_spans, 1..3).prop_map(|all| {
         message(|m| {
             for ((attributes, dropped, url), scopes) in &all {
-                m.message(1, |resource_spans| {
-                    resource_spans.message(1, |resource| {
-                        attributes.iter().for_each(|attribute| resource.bytes(1, attribute));
-                        resource.number(2, u64::from(*dropped));
+                m.message(export_request::RESOURCE_SPANS, |resource_spans| {
+                    resource_spans.message(resource_spans::RESOURCE, |resource| {
+                        attributes
+                            .iter()
+                            .for_each(|attribute| resource.bytes(resource::ATTRIBUTES, attribute));
+                        resource.number(resource::DROPPED_ATTRIBUTES_COUNT, u64::from(*dropped));
                     });
                     for ((name, attributes, url), spans) in scopes {
-                        resource_spans.message(2, |scope_spans| {
-                            scope_spans.message(1, |scope| {
-                                scope.bytes(1, name.as_bytes());
-                                attributes.iter().for_each(|attribute| scope.bytes(3, attribute));
+                        resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
+                            scope_spans.message(scope_spans::SCOPE, |scope| {
+                                scope.bytes(scope::NAME, name.as_bytes());
+                                attributes.iter().for_each(|attribute| {
+                                    scope.bytes(scope::ATTRIBUTES, attribute)
+                                });
                             });
-                            spans.iter().for_each(|span| scope_spans.bytes(2, span));
-                            scope_spans.bytes(3, url.as_bytes());
+                            spans
+                                .iter()
+                                .for_each(|span| scope_spans.bytes(scope_spans::SPANS, span));
+                            scope_spans.bytes(scope_spans::SCHEMA_URL, url.as_bytes());
                         });
                     }
-                    resource_spans.bytes(3, url.as_bytes());
+                    resource_spans.bytes(resource_spans::SCHEMA_URL, url.as_bytes());
                 });
             }
         })
@@ -164,18 +182,24 @@ pub fn request() -> impl Strategy<Value = Bytes> {
 #[must_use]
 pub fn simple_request(trace: u128, spans: std::ops::Range<u64>) -> Bytes {
     message(|m| {
-        m.message(1, |resource_spans| {
-            resource_spans.message(2, |scope_spans| {
+        m.message(export_request::RESOURCE_SPANS, |resource_spans| {
+            resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
                 for span in spans {
-                    scope_spans.message(2, |m| {
-                        m.bytes(1, &(trace + 1).to_be_bytes());
-                        m.bytes(2, &(span + 1).to_be_bytes());
+                    scope_spans.message(scope_spans::SPANS, |m| {
+                        m.bytes(span::TRACE_ID, &(trace + 1).to_be_bytes());
+                        m.bytes(span::SPAN_ID, &(span + 1).to_be_bytes());
                         if span != 0 {
-                            m.bytes(4, &1_u64.to_be_bytes());
+                            m.bytes(span::PARENT_SPAN_ID, &1_u64.to_be_bytes());
                         }
-                        m.bytes(5, b"step");
-                        m.fixed64(7, 1_795_305_600_000_000_000 + span * 1_000_000);
-                        m.fixed64(8, 1_795_305_600_500_000_000 + span * 1_000_000);
+                        m.bytes(span::NAME, b"step");
+                        m.fixed64(
+                            span::START_TIME_UNIX_NANO,
+                            1_795_305_600_000_000_000 + span * 1_000_000,
+                        );
+                        m.fixed64(
+                            span::END_TIME_UNIX_NANO,
+                            1_795_305_600_500_000_000 + span * 1_000_000,
+                        );
                     });
                 }
             });
@@ -202,9 +226,11 @@ fn message(write: impl FnOnce(&mut MessageWriter)) -> Vec<u8> {
 #[must_use]
 pub fn group_of_service(name: &str) -> SpanGroup {
     let resource = message(|resource| {
-        resource.message(1, |attribute| {
-            attribute.bytes(1, b"service.name");
-            attribute.message(2, |value| value.bytes(1, name.as_bytes()));
+        resource.message(resource::ATTRIBUTES, |attribute| {
+            attribute.bytes(key_value::KEY, b"service.name");
+            attribute.message(key_value::VALUE, |value| {
+                value.bytes(any_value::STRING_VALUE, name.as_bytes())
+            });
         });
     });
     SpanGroup {
@@ -240,27 +266,33 @@ pub fn llm_request(spans: u64) -> Bytes {
         format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"{}\"}}]}}", text.join(" "))
     };
     message(|m| {
-        m.message(1, |resource_spans| {
-            resource_spans.message(1, |resource| {
-                resource.bytes(1, &attribute("service.name", "agent"));
+        m.message(export_request::RESOURCE_SPANS, |resource_spans| {
+            resource_spans.message(resource_spans::RESOURCE, |resource| {
+                resource.bytes(resource::ATTRIBUTES, &attribute("service.name", "agent"));
             });
-            resource_spans.message(2, |scope_spans| {
+            resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
                 for span in 0..spans {
-                    scope_spans.message(2, |m| {
+                    scope_spans.message(scope_spans::SPANS, |m| {
                         let trace = u128::from(span / 10).wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
-                        m.bytes(1, &trace.to_be_bytes());
-                        m.bytes(2, &(span + 1).to_be_bytes());
+                        m.bytes(span::TRACE_ID, &trace.to_be_bytes());
+                        m.bytes(span::SPAN_ID, &(span + 1).to_be_bytes());
                         if !span.is_multiple_of(10) {
-                            m.bytes(4, &(span / 10 * 10 + 1).to_be_bytes());
+                            m.bytes(span::PARENT_SPAN_ID, &(span / 10 * 10 + 1).to_be_bytes());
                         }
-                        m.bytes(5, b"chat");
-                        m.number(6, 1);
-                        m.fixed64(7, 1_795_305_600_000_000_000 + span);
-                        m.fixed64(8, 1_795_305_600_500_000_000 + span);
-                        m.bytes(9, &attribute("mlflow.spanType", "\"CHAT_MODEL\""));
-                        m.bytes(9, &attribute("mlflow.spanInputs", &prompt(span)));
-                        m.bytes(9, &attribute("mlflow.spanOutputs", &prompt(span + 7)));
-                        m.bytes(9, &attribute("gen_ai.request.model", "gpt-4o-mini"));
+                        m.bytes(span::NAME, b"chat");
+                        m.number(span::KIND, 1);
+                        m.fixed64(span::START_TIME_UNIX_NANO, 1_795_305_600_000_000_000 + span);
+                        m.fixed64(span::END_TIME_UNIX_NANO, 1_795_305_600_500_000_000 + span);
+                        m.bytes(span::ATTRIBUTES, &attribute("mlflow.spanType", "\"CHAT_MODEL\""));
+                        m.bytes(span::ATTRIBUTES, &attribute("mlflow.spanInputs", &prompt(span)));
+                        m.bytes(
+                            span::ATTRIBUTES,
+                            &attribute("mlflow.spanOutputs", &prompt(span + 7)),
+                        );
+                        m.bytes(
+                            span::ATTRIBUTES,
+                            &attribute("gen_ai.request.model", "gpt-4o-mini"),
+                        );
                     });
                 }
             });
@@ -271,7 +303,7 @@ pub fn llm_request(spans: u64) -> Bytes {
 
 fn attribute(key: &str, value: &str) -> Vec<u8> {
     message(|m| {
-        m.bytes(1, key.as_bytes());
-        m.message(2, |any| any.bytes(1, value.as_bytes()));
+        m.bytes(key_value::KEY, key.as_bytes());
+        m.message(key_value::VALUE, |any| any.bytes(any_value::STRING_VALUE, value.as_bytes()));
     })
 }

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use tracelake_model::limits::MAX_NESTING_DEPTH;
 
+use crate::otlp::fields::{any_value, array_value, key_value, key_value_list};
 use crate::otlp::view::ValueView;
 use crate::writer::MessageWriter;
 
@@ -183,32 +184,32 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Vec<u8>, E> {
-        Ok(scalar(|writer| writer.number(2, u64::from(value))))
+        Ok(scalar(|writer| writer.number(any_value::BOOL_VALUE, u64::from(value))))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Vec<u8>, E> {
-        Ok(scalar(|writer| writer.number(3, value.cast_unsigned())))
+        Ok(scalar(|writer| writer.number(any_value::INT_VALUE, value.cast_unsigned())))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Vec<u8>, E> {
-        Ok(scalar(|writer| writer.number(3, value)))
+        Ok(scalar(|writer| writer.number(any_value::INT_VALUE, value)))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Vec<u8>, E> {
-        Ok(scalar(|writer| writer.fixed64(4, value.to_bits())))
+        Ok(scalar(|writer| writer.fixed64(any_value::DOUBLE_VALUE, value.to_bits())))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Vec<u8>, E> {
-        Ok(scalar(|writer| writer.bytes(1, value.as_bytes())))
+        Ok(scalar(|writer| writer.bytes(any_value::STRING_VALUE, value.as_bytes())))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<u8>, A::Error> {
         let mut array = MessageWriter::new();
         let inner = self.inner()?;
         while let Some(element) = elements.next_element_seed(inner)? {
-            array.bytes(1, &element);
+            array.bytes(array_value::VALUES, &element);
         }
-        Ok(scalar(|writer| writer.bytes(5, array.as_bytes())))
+        Ok(scalar(|writer| writer.bytes(any_value::ARRAY_VALUE, array.as_bytes())))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Vec<u8>, A::Error> {
@@ -220,24 +221,26 @@ impl<'de> Visitor<'de> for ValueVisitor {
                 "$bytes" if first => {
                     let text: String = entries.next_value()?;
                     let bytes = STANDARD.decode(text).map_err(serde::de::Error::custom)?;
-                    return Ok(scalar(|writer| writer.bytes(7, &bytes)));
+                    return Ok(scalar(|writer| writer.bytes(any_value::BYTES_VALUE, &bytes)));
                 }
                 "$double" if first => {
                     let text: String = entries.next_value()?;
                     let number: f64 = text.parse().map_err(serde::de::Error::custom)?;
-                    return Ok(scalar(|writer| writer.fixed64(4, number.to_bits())));
+                    return Ok(scalar(|writer| {
+                        writer.fixed64(any_value::DOUBLE_VALUE, number.to_bits())
+                    }));
                 }
                 _ => {}
             }
             first = false;
             let value = entries.next_value_seed(inner)?;
-            list.message(1, |entry| {
+            list.message(key_value_list::VALUES, |entry| {
                 let sent = key.strip_prefix('$').filter(|rest| is_reserved(rest)).unwrap_or(&key);
-                entry.bytes(1, sent.as_bytes());
-                entry.bytes_nonzero(2, &value);
+                entry.bytes(key_value::KEY, sent.as_bytes());
+                entry.bytes_nonzero(key_value::VALUE, &value);
             });
         }
-        Ok(scalar(|writer| writer.bytes(6, list.as_bytes())))
+        Ok(scalar(|writer| writer.bytes(any_value::KVLIST_VALUE, list.as_bytes())))
     }
 }
 

@@ -6,27 +6,32 @@ use super::*;
 fn any_message() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![
         Just(Vec::new()),
-        any::<String>().prop_map(|text| scalar(|w| w.bytes(1, text.as_bytes()))),
-        any::<bool>().prop_map(|value| scalar(|w| w.number(2, u64::from(value)))),
-        any::<i64>().prop_map(|value| scalar(|w| w.number(3, value.cast_unsigned()))),
+        any::<String>()
+            .prop_map(|text| scalar(|w| w.bytes(any_value::STRING_VALUE, text.as_bytes()))),
+        any::<bool>()
+            .prop_map(|value| scalar(|w| w.number(any_value::BOOL_VALUE, u64::from(value)))),
+        any::<i64>()
+            .prop_map(|value| scalar(|w| w.number(any_value::INT_VALUE, value.cast_unsigned()))),
         any::<f64>()
             .prop_filter("one NaN is enough", |value| !value.is_nan())
-            .prop_map(|value| scalar(|w| w.fixed64(4, value.to_bits()))),
-        Just(scalar(|w| w.fixed64(4, f64::NAN.to_bits()))),
-        any::<Vec<u8>>().prop_map(|bytes| scalar(|w| w.bytes(7, &bytes))),
+            .prop_map(|value| scalar(|w| w.fixed64(any_value::DOUBLE_VALUE, value.to_bits()))),
+        Just(scalar(|w| w.fixed64(any_value::DOUBLE_VALUE, f64::NAN.to_bits()))),
+        any::<Vec<u8>>().prop_map(|bytes| scalar(|w| w.bytes(any_value::BYTES_VALUE, &bytes))),
     ];
     leaf.prop_recursive(6, 40, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(|elements| scalar(|w| {
-                w.message(5, |array| elements.iter().for_each(|e| array.bytes(1, e)));
+                w.message(any_value::ARRAY_VALUE, |array| {
+                    elements.iter().for_each(|e| array.bytes(array_value::VALUES, e))
+                });
             })),
             prop::collection::vec(("[$]{0,2}[a-z]{0,3}|[$]{0,3}bytes|[$]{0,2}double", inner), 0..6)
                 .prop_map(|entries| scalar(|w| {
-                    w.message(6, |list| {
+                    w.message(any_value::KVLIST_VALUE, |list| {
                         for (key, value) in &entries {
-                            list.message(1, |entry| {
-                                entry.bytes(1, key.as_bytes());
-                                entry.bytes_nonzero(2, value);
+                            list.message(key_value_list::VALUES, |entry| {
+                                entry.bytes(key_value::KEY, key.as_bytes());
+                                entry.bytes_nonzero(key_value::VALUE, value);
                             });
                         }
                     });

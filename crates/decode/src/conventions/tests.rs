@@ -7,6 +7,10 @@ use proptest::sample::select;
 use tracelake_model::Limits;
 
 use super::*;
+use crate::otlp::fields::{
+    any_value, array_value, event, export_request, key_value, key_value_list, resource,
+    resource_spans, scope_spans, span, status,
+};
 use crate::request::{SpanSource, decode_otlp};
 use crate::writer::MessageWriter;
 
@@ -25,17 +29,19 @@ use V::{D, I, L, M, S};
 
 fn write_value(writer: &mut MessageWriter, value: V<'_>) {
     match value {
-        S(text) => writer.bytes(1, text.as_bytes()),
-        I(number) => writer.number(3, number.cast_unsigned()),
-        D(number) => writer.fixed64(4, number.to_bits()),
-        L(texts) => writer.message(5, |array| {
+        S(text) => writer.bytes(any_value::STRING_VALUE, text.as_bytes()),
+        I(number) => writer.number(any_value::INT_VALUE, number.cast_unsigned()),
+        D(number) => writer.fixed64(any_value::DOUBLE_VALUE, number.to_bits()),
+        L(texts) => writer.message(any_value::ARRAY_VALUE, |array| {
             for text in texts {
-                array.message(1, |element| element.bytes(1, text.as_bytes()));
+                array.message(array_value::VALUES, |element| {
+                    element.bytes(any_value::STRING_VALUE, text.as_bytes())
+                });
             }
         }),
-        M(entries) => writer.message(6, |map| {
+        M(entries) => writer.message(any_value::KVLIST_VALUE, |map| {
             for (key, text) in entries {
-                write_attribute(map, 1, key, S(text));
+                write_attribute(map, key_value_list::VALUES, key, S(text));
             }
         }),
     }
@@ -43,8 +49,8 @@ fn write_value(writer: &mut MessageWriter, value: V<'_>) {
 
 fn write_attribute(writer: &mut MessageWriter, number: u32, key: &str, value: V<'_>) {
     writer.message(number, |attribute| {
-        attribute.bytes(1, key.as_bytes());
-        attribute.message(2, |message| write_value(message, value));
+        attribute.bytes(key_value::KEY, key.as_bytes());
+        attribute.message(key_value::VALUE, |message| write_value(message, value));
     });
 }
 
@@ -53,13 +59,13 @@ type Attributes<'a> = &'a [(&'a str, V<'a>)];
 fn span(attributes: Attributes<'_>, events: &[(&str, Attributes<'_>)]) -> Vec<u8> {
     let mut writer = MessageWriter::new();
     for (key, value) in attributes {
-        write_attribute(&mut writer, 9, key, *value);
+        write_attribute(&mut writer, span::ATTRIBUTES, key, *value);
     }
     for (name, attributes) in events {
-        writer.message(11, |event| {
-            event.bytes(2, name.as_bytes());
+        writer.message(span::EVENTS, |event| {
+            event.bytes(event::NAME, name.as_bytes());
             for (key, value) in *attributes {
-                write_attribute(event, 3, key, *value);
+                write_attribute(event, event::ATTRIBUTES, key, *value);
             }
         });
     }
@@ -451,24 +457,25 @@ const fn node<'a>(id: u8, parent: u8, attributes: Attributes<'a>) -> TestSpan<'a
 
 fn records(service: &str, spans: &[TestSpan<'_>]) -> Vec<SpanRecord> {
     let mut writer = MessageWriter::new();
-    writer.message(1, |resource_spans| {
-        resource_spans.message(1, |resource| {
-            write_attribute(resource, 1, "service.name", S(service));
-            write_attribute(resource, 1, "telemetry.sdk.name", S("x"));
-            write_attribute(resource, 1, "process.pid", I(7));
+    writer.message(export_request::RESOURCE_SPANS, |resource_spans| {
+        resource_spans.message(resource_spans::RESOURCE, |resource| {
+            write_attribute(resource, resource::ATTRIBUTES, "service.name", S(service));
+            write_attribute(resource, resource::ATTRIBUTES, "telemetry.sdk.name", S("x"));
+            write_attribute(resource, resource::ATTRIBUTES, "process.pid", I(7));
         });
-        resource_spans.message(2, |scope_spans| {
+        resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
             for test in spans {
-                scope_spans.message(2, |message| {
-                    message.bytes(1, &[9; 16]);
-                    message.bytes(2, &[test.id; 8]);
-                    message.bytes(4, &[test.parent; 8]);
-                    message.fixed64(7, u64::from(test.id) * 1000);
-                    message.fixed64(8, u64::from(test.id) * 2000);
+                scope_spans.message(scope_spans::SPANS, |message| {
+                    message.bytes(span::TRACE_ID, &[9; 16]);
+                    message.bytes(span::SPAN_ID, &[test.id; 8]);
+                    message.bytes(span::PARENT_SPAN_ID, &[test.parent; 8]);
+                    message.fixed64(span::START_TIME_UNIX_NANO, u64::from(test.id) * 1000);
+                    message.fixed64(span::END_TIME_UNIX_NANO, u64::from(test.id) * 2000);
                     for (key, value) in test.attributes {
-                        write_attribute(message, 9, key, *value);
+                        write_attribute(message, span::ATTRIBUTES, key, *value);
                     }
-                    message.message(15, |status| status.number(3, test.status));
+                    message
+                        .message(span::STATUS, |status| status.number(status::CODE, test.status));
                 });
             }
         });

@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 
+use crate::otlp::fields::{any_value, array_value, key_value, key_value_list};
 use crate::otlp_json::document::{Json, parse};
 use crate::otlp_json::members::{Fault, Path, double_of, exact_integer, object};
 use crate::writer::MessageWriter;
@@ -32,13 +33,13 @@ pub(super) fn write(
 ) -> Result<(), Fault> {
     for (key, value) in object(value, path)? {
         out.message(number, |key_value| {
-            key_value.bytes(1, key.as_bytes());
+            key_value.bytes(key_value::KEY, key.as_bytes());
             let message = match value {
                 Json::Text(text) if encoding == Encoding::JsonText => from_json_text(text),
                 value => any_value(value).unwrap_or_else(|| string(&value.to_text())),
             };
             if !message.is_empty() {
-                key_value.bytes(2, &message);
+                key_value.bytes(key_value::VALUE, &message);
             }
         });
     }
@@ -69,29 +70,29 @@ fn any_value(value: &Json<'_>) -> Option<Vec<u8>> {
     let mut out = MessageWriter::new();
     match value {
         Json::Null => {}
-        Json::Bool(value) => out.number(2, u64::from(*value)),
+        Json::Bool(value) => out.number(any_value::BOOL_VALUE, u64::from(*value)),
         Json::Number(digits) if is_integer(digits) => {
             let number = i64::try_from(exact_integer(digits)?).ok()?;
-            out.number(3, number.cast_unsigned());
+            out.number(any_value::INT_VALUE, number.cast_unsigned());
         }
-        Json::Number(digits) => out.fixed64(4, double_of(digits)?.to_bits()),
-        Json::Text(text) => out.bytes(1, text.as_bytes()),
+        Json::Number(digits) => out.fixed64(any_value::DOUBLE_VALUE, double_of(digits)?.to_bits()),
+        Json::Text(text) => out.bytes(any_value::STRING_VALUE, text.as_bytes()),
         Json::Array(elements) => {
             let mut array = MessageWriter::new();
             for element in elements {
-                array.bytes(1, &any_value(element)?);
+                array.bytes(array_value::VALUES, &any_value(element)?);
             }
-            out.bytes(5, array.as_bytes());
+            out.bytes(any_value::ARRAY_VALUE, array.as_bytes());
         }
         Json::Object(members) => {
             let mut entries = MessageWriter::new();
             for (key, value) in members {
                 let mut entry = MessageWriter::new();
-                entry.bytes(1, key.as_bytes());
-                entry.bytes_nonzero(2, &any_value(value)?);
-                entries.bytes(1, entry.as_bytes());
+                entry.bytes(key_value::KEY, key.as_bytes());
+                entry.bytes_nonzero(key_value::VALUE, &any_value(value)?);
+                entries.bytes(key_value_list::VALUES, entry.as_bytes());
             }
-            out.bytes(6, entries.as_bytes());
+            out.bytes(any_value::KVLIST_VALUE, entries.as_bytes());
         }
     }
     Some(out.into_bytes())
@@ -104,6 +105,6 @@ fn is_integer(digits: &str) -> bool {
 
 fn string(text: &str) -> Vec<u8> {
     let mut out = MessageWriter::new();
-    out.bytes(1, text.as_bytes());
+    out.bytes(any_value::STRING_VALUE, text.as_bytes());
     out.into_bytes()
 }

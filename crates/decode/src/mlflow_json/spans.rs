@@ -5,6 +5,7 @@ use tracelake_model::TraceId;
 use super::attributes::{self, Encoding, decoded_text};
 use super::messages::shape;
 use crate::error::DecodeError;
+use crate::otlp::fields::{event, export_request, link, resource_spans, scope_spans, span, status};
 use crate::otlp_json::document::{self, Json};
 use crate::otlp_json::members::{Fault, Path, id_bytes, integer, list, object, text};
 use crate::otlp_json::rejects::Rejects;
@@ -60,12 +61,14 @@ pub(super) fn spans_to_protobuf(
     }
     for (index, value) in list(spans, path).map_err(shape)?.iter().enumerate() {
         match span(value, path.element(index), named, &mut rejects) {
-            Ok(span) => scope_spans.bytes(2, &span),
+            Ok(span) => scope_spans.bytes(scope_spans::SPANS, &span),
             Err(fault) => rejects.push(1, || format!("span refused: {fault}")),
         }
     }
     let mut out = MessageWriter::new();
-    out.message(1, |resource_spans| resource_spans.bytes(2, scope_spans.as_bytes()));
+    out.message(export_request::RESOURCE_SPANS, |resource_spans| {
+        resource_spans.bytes(resource_spans::SCOPE_SPANS, scope_spans.as_bytes())
+    });
     Ok((out.into_bytes(), rejects.into_list()))
 }
 
@@ -88,14 +91,14 @@ fn span(
     if matches!(value.member(&["attributes"]), Some(Json::Array(_))) {
         // OTLP JSON, which writes its own trace id if there is one.
         if let (None, Some(trace_id)) = (sent, trace_id) {
-            out.bytes(1, &trace_id.0);
+            out.bytes(span::TRACE_ID, &trace_id.0);
         }
         let mut bytes = out.into_bytes();
         bytes.extend(otlp_span::span(value, path, rejects)?);
         return Ok(bytes);
     }
     if let Some(trace_id) = trace_id {
-        out.bytes(1, &trace_id.0);
+        out.bytes(span::TRACE_ID, &trace_id.0);
     }
     write_span(&mut out, value, path, rejects)?;
     Ok(out.into_bytes())
@@ -133,30 +136,32 @@ fn write_span(
             _ if matches!(value, Json::Null) => {}
             "context" => {
                 if let Some(id) = value.member(&["span_id", "spanId"]) {
-                    out.bytes_nonzero(2, &span_id(id, path.member("span_id"))?);
+                    out.bytes_nonzero(span::SPAN_ID, &span_id(id, path.member("span_id"))?);
                 }
             }
-            "span_id" | "spanId" => out.bytes_nonzero(2, &span_id(value, path)?),
+            "span_id" | "spanId" => out.bytes_nonzero(span::SPAN_ID, &span_id(value, path)?),
             "parent_span_id" | "parentSpanId" | "parent_id" => {
                 otlp_span::parent(out, value, path, is_id, rejects)?;
             }
-            "name" => out.bytes_nonzero(5, text(value, path)?.as_bytes()),
+            "name" => out.bytes_nonzero(span::NAME, text(value, path)?.as_bytes()),
             "start_time_unix_nano" | "startTimeUnixNano" | "start_time" => {
-                out.fixed64_nonzero(7, integer(value, path, TIME)?);
+                out.fixed64_nonzero(span::START_TIME_UNIX_NANO, integer(value, path, TIME)?);
             }
             "end_time_unix_nano" | "endTimeUnixNano" | "end_time" => {
-                out.fixed64_nonzero(8, integer(value, path, TIME)?);
+                out.fixed64_nonzero(span::END_TIME_UNIX_NANO, integer(value, path, TIME)?);
             }
-            "attributes" => attributes::write(out, 9, value, path, Encoding::JsonText)?,
+            "attributes" => {
+                attributes::write(out, span::ATTRIBUTES, value, path, Encoding::JsonText)?
+            }
             "events" => {
                 for (index, value) in list(value, path)?.iter().enumerate() {
-                    out.bytes(11, &event(value, path.element(index))?);
+                    out.bytes(span::EVENTS, &event(value, path.element(index))?);
                 }
             }
             "links" => {
                 for (index, value) in list(value, path)?.iter().enumerate() {
                     match link(value, path.element(index)) {
-                        Ok(link) => out.bytes(13, &link),
+                        Ok(link) => out.bytes(span::LINKS, &link),
                         Err(fault) => rejects.push(0, || format!("link left out: {fault}")),
                     }
                 }
@@ -165,7 +170,7 @@ fn write_span(
         }
     }
     if let Some(status) = status(value, path, rejects)? {
-        out.bytes(15, &status);
+        out.bytes(span::STATUS, &status);
     }
     Ok(())
 }
@@ -177,10 +182,12 @@ fn event(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
         match name.as_ref() {
             _ if matches!(value, Json::Null) => {}
             "time_unix_nano" | "timeUnixNano" | "timestamp" => {
-                out.fixed64_nonzero(1, integer(value, path, TIME)?);
+                out.fixed64_nonzero(event::TIME_UNIX_NANO, integer(value, path, TIME)?);
             }
-            "name" => out.bytes_nonzero(2, text(value, path)?.as_bytes()),
-            "attributes" => attributes::write(&mut out, 3, value, path, Encoding::Plain)?,
+            "name" => out.bytes_nonzero(event::NAME, text(value, path)?.as_bytes()),
+            "attributes" => {
+                attributes::write(&mut out, event::ATTRIBUTES, value, path, Encoding::Plain)?
+            }
             _ => {}
         }
     }
@@ -195,10 +202,12 @@ fn link(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
             _ if matches!(value, Json::Null) => {}
             "trace_id" | "traceId" => {
                 let id = mlflow_id(text(value, path)?, 16);
-                out.bytes(1, &id.ok_or_else(|| path.expected("a trace id", value))?);
+                out.bytes(link::TRACE_ID, &id.ok_or_else(|| path.expected("a trace id", value))?);
             }
-            "span_id" | "spanId" => out.bytes(2, &span_id(value, path)?),
-            "attributes" => attributes::write(&mut out, 4, value, path, Encoding::Plain)?,
+            "span_id" | "spanId" => out.bytes(link::SPAN_ID, &span_id(value, path)?),
+            "attributes" => {
+                attributes::write(&mut out, link::ATTRIBUTES, value, path, Encoding::Plain)?
+            }
             _ => {}
         }
     }
@@ -222,10 +231,16 @@ fn status(
     }
     let mut out = MessageWriter::new();
     if let Some(message) = message {
-        out.bytes_nonzero(2, text(message, path.member("status_message"))?.as_bytes());
+        out.bytes_nonzero(
+            status::MESSAGE,
+            text(message, path.member("status_message"))?.as_bytes(),
+        );
     }
     if let Some(code) = code {
-        out.number_nonzero(3, otlp_span::status_code(code, path.member("status_code"), rejects)?);
+        out.number_nonzero(
+            status::CODE,
+            otlp_span::status_code(code, path.member("status_code"), rejects)?,
+        );
     }
     Ok(Some(out.into_bytes()))
 }

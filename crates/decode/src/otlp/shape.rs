@@ -4,6 +4,9 @@
 //! are not UTF-8, [`canonical`] gives equal content equal bytes. Unknown fields are legal in
 //! protobuf; they are reported, so that the span's own bytes can be kept beside its row.
 
+use super::fields::{
+    any_value, array_value, event, key_value, key_value_list, link, resource, scope, span, status,
+};
 use crate::wire::{Fields, WireError, WireValue};
 use crate::writer::MessageWriter;
 
@@ -38,38 +41,50 @@ impl Message {
     /// The type of field `number`, `None` for a field that this version of OTLP does not have.
     const fn field(self, number: u32) -> Option<FieldType> {
         use FieldType::{Bytes, Fixed32, Fixed64, Many, One, Text, Varint};
-        Some(match (self, number) {
-            (Self::Resource, 1) | (Self::Scope, 3) | (Self::Span, 9) => Many(Self::KeyValue),
-            (Self::Event, 3) | (Self::Link, 4) => Many(Self::KeyValue),
-            (Self::Resource, 2) | (Self::Scope, 4) | (Self::Event, 4) | (Self::Link, 5) => Varint,
-            (Self::Scope, 1 | 2) => Text,
-            (Self::Span, 1 | 2 | 4) => Bytes,
-            (Self::Span, 3 | 5) => Text,
-            (Self::Span, 6 | 10 | 12 | 14) => Varint,
-            (Self::Span, 7 | 8) => Fixed64,
-            (Self::Span, 11) => Many(Self::Event),
-            (Self::Span, 13) => Many(Self::Link),
-            (Self::Span, 15) => One(Self::Status),
-            (Self::Span, 16) => Fixed32,
-            (Self::Status, 2) => Text,
-            (Self::Status, 3) => Varint,
-            (Self::Event, 1) => Fixed64,
-            (Self::Event, 2) => Text,
-            (Self::Link, 1 | 2) => Bytes,
-            (Self::Link, 3) => Text,
-            (Self::Link, 6) => Fixed32,
-            (Self::KeyValue, 1) => Text,
-            (Self::KeyValue, 2) => One(Self::AnyValue),
-            (Self::AnyValue, 1) => Text,
-            (Self::AnyValue, 2 | 3) => Varint,
-            (Self::AnyValue, 4) => Fixed64,
-            (Self::AnyValue, 5) => One(Self::ArrayValue),
-            (Self::AnyValue, 6) => One(Self::KeyValueList),
-            (Self::AnyValue, 7) => Bytes,
-            (Self::ArrayValue, 1) => Many(Self::AnyValue),
-            (Self::KeyValueList, 1) => Many(Self::KeyValue),
+        let kind = match (self, number) {
+            (Self::Resource, resource::ATTRIBUTES)
+            | (Self::Scope, scope::ATTRIBUTES)
+            | (Self::Span, span::ATTRIBUTES)
+            | (Self::Event, event::ATTRIBUTES)
+            | (Self::Link, link::ATTRIBUTES)
+            | (Self::KeyValueList, key_value_list::VALUES) => Many(Self::KeyValue),
+            (Self::Span, span::EVENTS) => Many(Self::Event),
+            (Self::Span, span::LINKS) => Many(Self::Link),
+            (Self::ArrayValue, array_value::VALUES) => Many(Self::AnyValue),
+            (Self::Span, span::STATUS) => One(Self::Status),
+            (Self::KeyValue, key_value::VALUE) => One(Self::AnyValue),
+            (Self::AnyValue, any_value::ARRAY_VALUE) => One(Self::ArrayValue),
+            (Self::AnyValue, any_value::KVLIST_VALUE) => One(Self::KeyValueList),
+            (Self::Scope, scope::NAME | scope::VERSION)
+            | (Self::Span, span::TRACE_STATE | span::NAME)
+            | (Self::Status, status::MESSAGE)
+            | (Self::Event, event::NAME)
+            | (Self::Link, link::TRACE_STATE)
+            | (Self::KeyValue, key_value::KEY)
+            | (Self::AnyValue, any_value::STRING_VALUE) => Text,
+            (Self::Span, span::TRACE_ID | span::SPAN_ID | span::PARENT_SPAN_ID)
+            | (Self::Link, link::TRACE_ID | link::SPAN_ID)
+            | (Self::AnyValue, any_value::BYTES_VALUE) => Bytes,
+            (Self::Span, span::START_TIME_UNIX_NANO | span::END_TIME_UNIX_NANO)
+            | (Self::Event, event::TIME_UNIX_NANO)
+            | (Self::AnyValue, any_value::DOUBLE_VALUE) => Fixed64,
+            (Self::Span, span::FLAGS) | (Self::Link, link::FLAGS) => Fixed32,
+            (Self::Resource, resource::DROPPED_ATTRIBUTES_COUNT)
+            | (Self::Scope, scope::DROPPED_ATTRIBUTES_COUNT)
+            | (Self::Event, event::DROPPED_ATTRIBUTES_COUNT)
+            | (Self::Link, link::DROPPED_ATTRIBUTES_COUNT)
+            | (Self::Status, status::CODE)
+            | (Self::AnyValue, any_value::BOOL_VALUE | any_value::INT_VALUE)
+            | (
+                Self::Span,
+                span::KIND
+                | span::DROPPED_ATTRIBUTES_COUNT
+                | span::DROPPED_EVENTS_COUNT
+                | span::DROPPED_LINKS_COUNT,
+            ) => Varint,
             _ => return None,
-        })
+        };
+        Some(kind)
     }
 }
 
@@ -193,7 +208,9 @@ const fn is_in_place(
 ) -> bool {
     match (message, kind) {
         // In a oneof a default value is a value. Any number but 0 says true.
-        (Message::AnyValue, _) => highest == 0 && (number != 2 || value.number() <= 1),
+        (Message::AnyValue, _) => {
+            highest == 0 && (number != any_value::BOOL_VALUE || value.number() <= 1)
+        }
         (_, FieldType::Many(_)) => highest <= number,
         _ => highest < number && (value.number() != 0 || !value.bytes().is_empty()),
     }
@@ -271,7 +288,9 @@ pub(crate) fn canonical(message: Message, bytes: &[u8]) -> Vec<u8> {
             (Some(_), value) => {
                 let value = match value {
                     // Any number but 0 says true.
-                    WireValue::Varint(bits) if message == Message::AnyValue && number == 2 => {
+                    WireValue::Varint(bits)
+                        if message == Message::AnyValue && number == any_value::BOOL_VALUE =>
+                    {
                         WireValue::Varint(u64::from(bits != 0))
                     }
                     other => other,

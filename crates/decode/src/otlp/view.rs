@@ -1,12 +1,14 @@
 //! Borrowed views of OTLP messages: fields are read from the received bytes when asked for.
 //!
-//! Field numbers: `opentelemetry/proto/trace/v1/trace.proto`, `common.proto`, `resource.proto` of
-//! opentelemetry-proto 1.10. Views are lenient; whether bytes are well formed is decided once, in
-//! [`crate::request`]. A string that is not UTF-8 cannot be met after that and reads as empty.
+//! Views are lenient; whether bytes are well formed is decided once, in [`crate::request`]. A string
+//! that is not UTF-8 cannot be met after that and reads as empty.
 
 use smallvec::SmallVec;
 use tracelake_model::{SpanId, TraceId};
 
+use super::fields::{
+    any_value, array_value, event, key_value, key_value_list, link, resource, scope, span, status,
+};
 use crate::wire::{Fields, Repeated, WireValue};
 
 /// Any attribute value, without ownership.
@@ -38,15 +40,23 @@ impl<'a> ValueView<'a> {
         let mut value = ValueView::Empty;
         while let Ok(Some(field)) = fields.next_field() {
             value = match field {
-                (1, WireValue::Bytes(bytes)) => ValueView::String(text(bytes)),
-                (2, WireValue::Varint(number)) => ValueView::Bool(number != 0),
-                (3, WireValue::Varint(number)) => ValueView::Int(number.cast_signed()),
-                (4, WireValue::Fixed64(bits)) => ValueView::Double(f64::from_bits(bits)),
-                (5, WireValue::Bytes(bytes)) => ValueView::Array(ArrayView { message: bytes }),
-                (6, WireValue::Bytes(bytes)) => {
+                (any_value::STRING_VALUE, WireValue::Bytes(bytes)) => {
+                    ValueView::String(text(bytes))
+                }
+                (any_value::BOOL_VALUE, WireValue::Varint(number)) => ValueView::Bool(number != 0),
+                (any_value::INT_VALUE, WireValue::Varint(number)) => {
+                    ValueView::Int(number.cast_signed())
+                }
+                (any_value::DOUBLE_VALUE, WireValue::Fixed64(bits)) => {
+                    ValueView::Double(f64::from_bits(bits))
+                }
+                (any_value::ARRAY_VALUE, WireValue::Bytes(bytes)) => {
+                    ValueView::Array(ArrayView { message: bytes })
+                }
+                (any_value::KVLIST_VALUE, WireValue::Bytes(bytes)) => {
                     ValueView::KeyValues(KeyValuesView { message: bytes })
                 }
-                (7, WireValue::Bytes(bytes)) => ValueView::Bytes(bytes),
+                (any_value::BYTES_VALUE, WireValue::Bytes(bytes)) => ValueView::Bytes(bytes),
                 _ => value,
             };
         }
@@ -78,7 +88,7 @@ pub struct ArrayView<'a> {
 impl<'a> ArrayView<'a> {
     /// The elements in order.
     pub fn iter(self) -> impl Iterator<Item = ValueView<'a>> {
-        Repeated::new(self.message, 1).map(ValueView::new)
+        Repeated::new(self.message, array_value::VALUES).map(ValueView::new)
     }
 }
 
@@ -91,7 +101,7 @@ pub struct KeyValuesView<'a> {
 impl<'a> KeyValuesView<'a> {
     /// The entries in order.
     pub fn iter(self) -> impl Iterator<Item = KeyValueView<'a>> {
-        Repeated::new(self.message, 1).map(KeyValueView::new)
+        Repeated::new(self.message, key_value_list::VALUES).map(KeyValueView::new)
     }
 }
 
@@ -112,8 +122,8 @@ impl<'a> KeyValueView<'a> {
         let mut view = Self { key: "", value: &[] };
         while let Ok(Some((number, value))) = fields.next_field() {
             match number {
-                1 => view.key = text(value.bytes()),
-                2 => view.value = value.bytes(),
+                key_value::KEY => view.key = text(value.bytes()),
+                key_value::VALUE => view.value = value.bytes(),
                 _ => {}
             }
         }
@@ -209,26 +219,28 @@ impl<'a> SpanView<'a> {
         let mut fields = Fields::new(message);
         while let Ok(Some((number, value))) = fields.next_field() {
             match number {
-                1 => view.trace_id = value.bytes(),
-                2 => view.span_id = value.bytes(),
-                3 => view.trace_state = text(value.bytes()),
-                4 => view.parent_span_id = value.bytes(),
-                5 => view.name = text(value.bytes()),
-                6 => view.kind = enumeration(value.number()),
-                7 => view.start_time_unix_nano = value.number(),
-                8 => view.end_time_unix_nano = value.number(),
-                9 => {
+                span::TRACE_ID => view.trace_id = value.bytes(),
+                span::SPAN_ID => view.span_id = value.bytes(),
+                span::TRACE_STATE => view.trace_state = text(value.bytes()),
+                span::PARENT_SPAN_ID => view.parent_span_id = value.bytes(),
+                span::NAME => view.name = text(value.bytes()),
+                span::KIND => view.kind = enumeration(value.number()),
+                span::START_TIME_UNIX_NANO => view.start_time_unix_nano = value.number(),
+                span::END_TIME_UNIX_NANO => view.end_time_unix_nano = value.number(),
+                span::ATTRIBUTES => {
                     if let WireValue::Bytes(bytes) = value {
                         attribute(bytes);
                     }
                 }
-                11 => view.has_events = true,
-                13 => view.has_links = true,
-                10 => view.dropped_attributes_count = low32(value.number()),
-                12 => view.dropped_events_count = low32(value.number()),
-                14 => view.dropped_links_count = low32(value.number()),
-                15 => view.read_status(value.bytes()),
-                16 => view.flags = low32(value.number()),
+                span::EVENTS => view.has_events = true,
+                span::LINKS => view.has_links = true,
+                span::DROPPED_ATTRIBUTES_COUNT => {
+                    view.dropped_attributes_count = low32(value.number())
+                }
+                span::DROPPED_EVENTS_COUNT => view.dropped_events_count = low32(value.number()),
+                span::DROPPED_LINKS_COUNT => view.dropped_links_count = low32(value.number()),
+                span::STATUS => view.read_status(value.bytes()),
+                span::FLAGS => view.flags = low32(value.number()),
                 _ => {}
             }
         }
@@ -240,8 +252,8 @@ impl<'a> SpanView<'a> {
         let mut fields = Fields::new(message);
         while let Ok(Some((number, value))) = fields.next_field() {
             match number {
-                2 => self.status_message = text(value.bytes()),
-                3 => self.status_code = enumeration(value.number()),
+                status::MESSAGE => self.status_message = text(value.bytes()),
+                status::CODE => self.status_code = enumeration(value.number()),
                 _ => {}
             }
         }
@@ -249,19 +261,19 @@ impl<'a> SpanView<'a> {
 
     /// Attributes in the order sent; keys may repeat.
     pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
-        Repeated::new(self.message, 9).map(KeyValueView::new)
+        Repeated::new(self.message, span::ATTRIBUTES).map(KeyValueView::new)
     }
 
     /// Events in the order sent.
     pub fn events(&self) -> impl Iterator<Item = EventView<'a>> + use<'a> {
         let message = if self.has_events { self.message } else { &[] };
-        Repeated::new(message, 11).map(EventView::new)
+        Repeated::new(message, span::EVENTS).map(EventView::new)
     }
 
     /// Links in the order sent.
     pub fn links(&self) -> impl Iterator<Item = LinkView<'a>> + use<'a> {
         let message = if self.has_links { self.message } else { &[] };
-        Repeated::new(message, 13).map(LinkView::new)
+        Repeated::new(message, span::LINKS).map(LinkView::new)
     }
 
     /// The first attribute with this key.
@@ -316,9 +328,11 @@ impl<'a> EventView<'a> {
         let mut fields = Fields::new(message);
         while let Ok(Some((number, value))) = fields.next_field() {
             match number {
-                1 => view.time_unix_nano = value.number(),
-                2 => view.name = text(value.bytes()),
-                4 => view.dropped_attributes_count = low32(value.number()),
+                event::TIME_UNIX_NANO => view.time_unix_nano = value.number(),
+                event::NAME => view.name = text(value.bytes()),
+                event::DROPPED_ATTRIBUTES_COUNT => {
+                    view.dropped_attributes_count = low32(value.number())
+                }
                 _ => {}
             }
         }
@@ -327,7 +341,7 @@ impl<'a> EventView<'a> {
 
     /// Attributes in the order sent.
     pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
-        Repeated::new(self.message, 3).map(KeyValueView::new)
+        Repeated::new(self.message, event::ATTRIBUTES).map(KeyValueView::new)
     }
 }
 
@@ -360,11 +374,13 @@ impl<'a> LinkView<'a> {
         let mut fields = Fields::new(message);
         while let Ok(Some((number, value))) = fields.next_field() {
             match number {
-                1 => view.trace_id = value.bytes(),
-                2 => view.span_id = value.bytes(),
-                3 => view.trace_state = text(value.bytes()),
-                5 => view.dropped_attributes_count = low32(value.number()),
-                6 => view.flags = low32(value.number()),
+                link::TRACE_ID => view.trace_id = value.bytes(),
+                link::SPAN_ID => view.span_id = value.bytes(),
+                link::TRACE_STATE => view.trace_state = text(value.bytes()),
+                link::DROPPED_ATTRIBUTES_COUNT => {
+                    view.dropped_attributes_count = low32(value.number())
+                }
+                link::FLAGS => view.flags = low32(value.number()),
                 _ => {}
             }
         }
@@ -373,7 +389,7 @@ impl<'a> LinkView<'a> {
 
     /// Attributes in the order sent.
     pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
-        Repeated::new(self.message, 4).map(KeyValueView::new)
+        Repeated::new(self.message, link::ATTRIBUTES).map(KeyValueView::new)
     }
 }
 
@@ -393,7 +409,7 @@ impl<'a> ResourceView<'a> {
         let mut view = Self { message, dropped_attributes_count: 0 };
         let mut fields = Fields::new(message);
         while let Ok(Some((number, value))) = fields.next_field() {
-            if number == 2 {
+            if number == resource::DROPPED_ATTRIBUTES_COUNT {
                 view.dropped_attributes_count = low32(value.number());
             }
         }
@@ -402,7 +418,7 @@ impl<'a> ResourceView<'a> {
 
     /// Attributes in the order sent.
     pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
-        Repeated::new(self.message, 1).map(KeyValueView::new)
+        Repeated::new(self.message, resource::ATTRIBUTES).map(KeyValueView::new)
     }
 
     /// The first attribute with this key.
@@ -433,9 +449,11 @@ impl<'a> ScopeView<'a> {
         let mut fields = Fields::new(message);
         while let Ok(Some((number, value))) = fields.next_field() {
             match number {
-                1 => view.name = text(value.bytes()),
-                2 => view.version = text(value.bytes()),
-                4 => view.dropped_attributes_count = low32(value.number()),
+                scope::NAME => view.name = text(value.bytes()),
+                scope::VERSION => view.version = text(value.bytes()),
+                scope::DROPPED_ATTRIBUTES_COUNT => {
+                    view.dropped_attributes_count = low32(value.number())
+                }
                 _ => {}
             }
         }
@@ -444,7 +462,7 @@ impl<'a> ScopeView<'a> {
 
     /// Attributes in the order sent.
     pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
-        Repeated::new(self.message, 3).map(KeyValueView::new)
+        Repeated::new(self.message, scope::ATTRIBUTES).map(KeyValueView::new)
     }
 }
 

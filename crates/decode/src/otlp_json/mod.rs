@@ -28,6 +28,7 @@ pub(crate) mod value;
 mod write;
 
 use crate::error::DecodeError;
+use crate::otlp::fields::{export_request, resource_spans, scope_spans};
 use crate::request::Reject;
 use crate::writer::MessageWriter;
 use document::Json;
@@ -97,7 +98,7 @@ impl Transcoder {
                 // An entry without spans, so that a request of bad entries is not an empty one.
                 out = MessageWriter::new();
             }
-            self.out.bytes(1, out.as_bytes());
+            self.out.bytes(export_request::RESOURCE_SPANS, out.as_bytes());
         }
     }
 
@@ -113,8 +114,10 @@ impl Transcoder {
             let path = path.member(name);
             match name.as_ref() {
                 _ if matches!(value, Json::Null) => {}
-                "resource" => out.bytes(1, &value::resource(value, path)?),
-                "schemaUrl" | "schema_url" => out.bytes_nonzero(3, text(value, path)?.as_bytes()),
+                "resource" => out.bytes(resource_spans::RESOURCE, &value::resource(value, path)?),
+                "schemaUrl" | "schema_url" => {
+                    out.bytes_nonzero(resource_spans::SCHEMA_URL, text(value, path)?.as_bytes())
+                }
                 name if is_scope_spans(name) => {
                     list(value, path)?;
                 }
@@ -126,7 +129,7 @@ impl Transcoder {
             for (index, entry) in list(value, path)?.iter().enumerate() {
                 let mut scope_spans = MessageWriter::new();
                 match self.scope_spans(entry, path.element(index), &mut scope_spans) {
-                    Ok(()) => out.bytes(2, scope_spans.as_bytes()),
+                    Ok(()) => out.bytes(resource_spans::SCOPE_SPANS, scope_spans.as_bytes()),
                     Err(fault) => self.rejects.push(scope_span_count(entry), || fault.to_string()),
                 }
             }
@@ -146,9 +149,11 @@ impl Transcoder {
             match name.as_ref() {
                 _ if matches!(value, Json::Null) => {}
                 "scope" | "instrumentationLibrary" | "instrumentation_library" => {
-                    out.bytes(1, &value::scope(value, path)?);
+                    out.bytes(scope_spans::SCOPE, &value::scope(value, path)?);
                 }
-                "schemaUrl" | "schema_url" => out.bytes_nonzero(3, text(value, path)?.as_bytes()),
+                "schemaUrl" | "schema_url" => {
+                    out.bytes_nonzero(scope_spans::SCHEMA_URL, text(value, path)?.as_bytes())
+                }
                 "spans" => {
                     list(value, path)?;
                 }
@@ -159,7 +164,7 @@ impl Transcoder {
             let path = path.member("spans");
             for (index, entry) in list(value, path)?.iter().enumerate() {
                 match span::span(entry, path.element(index), &mut self.rejects) {
-                    Ok(span) => out.bytes(2, &span),
+                    Ok(span) => out.bytes(scope_spans::SPANS, &span),
                     Err(fault) => self.rejects.push(1, || format!("span refused: {fault}")),
                 }
             }

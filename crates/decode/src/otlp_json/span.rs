@@ -4,6 +4,7 @@ use super::document::Json;
 use super::members::{Fault, Path, id_bytes, integer, list, object, text};
 use super::rejects::Rejects;
 use super::value::{attributes, count};
+use crate::otlp::fields::{event, link, span, status};
 use crate::writer::MessageWriter;
 
 const SPAN_KINDS: [&str; 6] =
@@ -22,48 +23,50 @@ pub(crate) fn span(
         let path = path.member(name);
         match name.as_ref() {
             _ if matches!(value, Json::Null) => {}
-            "traceId" | "trace_id" => out.bytes_nonzero(1, &id(value, path, 16)?),
-            "spanId" | "span_id" => out.bytes_nonzero(2, &id(value, path, 8)?),
-            "traceState" | "trace_state" => out.bytes_nonzero(3, text(value, path)?.as_bytes()),
+            "traceId" | "trace_id" => out.bytes_nonzero(span::TRACE_ID, &id(value, path, 16)?),
+            "spanId" | "span_id" => out.bytes_nonzero(span::SPAN_ID, &id(value, path, 8)?),
+            "traceState" | "trace_state" => {
+                out.bytes_nonzero(span::TRACE_STATE, text(value, path)?.as_bytes())
+            }
             "parentSpanId" | "parent_span_id" => {
                 parent(&mut out, value, path, |text| id_bytes(text, 8), rejects)?;
             }
-            "name" => out.bytes_nonzero(5, text(value, path)?.as_bytes()),
+            "name" => out.bytes_nonzero(span::NAME, text(value, path)?.as_bytes()),
             "kind" => {
                 let kind = enumeration(value, path, "SPAN_KIND_", &SPAN_KINDS, rejects)?;
-                out.number_nonzero(6, kind);
+                out.number_nonzero(span::KIND, kind);
             }
             "startTimeUnixNano" | "start_time_unix_nano" => {
-                out.fixed64_nonzero(7, integer(value, path, TIME)?);
+                out.fixed64_nonzero(span::START_TIME_UNIX_NANO, integer(value, path, TIME)?);
             }
             "endTimeUnixNano" | "end_time_unix_nano" => {
-                out.fixed64_nonzero(8, integer(value, path, TIME)?);
+                out.fixed64_nonzero(span::END_TIME_UNIX_NANO, integer(value, path, TIME)?);
             }
-            "attributes" => attributes(&mut out, 9, value, path)?,
+            "attributes" => attributes(&mut out, span::ATTRIBUTES, value, path)?,
             "droppedAttributesCount" | "dropped_attributes_count" => {
-                out.number_nonzero(10, count(value, path)?);
+                out.number_nonzero(span::DROPPED_ATTRIBUTES_COUNT, count(value, path)?);
             }
             "events" => {
                 for (index, event) in list(value, path)?.iter().enumerate() {
-                    out.bytes(11, &self::event(event, path.element(index))?);
+                    out.bytes(span::EVENTS, &self::event(event, path.element(index))?);
                 }
             }
             "droppedEventsCount" | "dropped_events_count" => {
-                out.number_nonzero(12, count(value, path)?);
+                out.number_nonzero(span::DROPPED_EVENTS_COUNT, count(value, path)?);
             }
             "links" => {
                 for (index, link) in list(value, path)?.iter().enumerate() {
                     match self::link(link, path.element(index)) {
-                        Ok(link) => out.bytes(13, &link),
+                        Ok(link) => out.bytes(span::LINKS, &link),
                         Err(fault) => rejects.push(0, || format!("link left out: {fault}")),
                     }
                 }
             }
             "droppedLinksCount" | "dropped_links_count" => {
-                out.number_nonzero(14, count(value, path)?);
+                out.number_nonzero(span::DROPPED_LINKS_COUNT, count(value, path)?);
             }
-            "status" => out.bytes(15, &status(value, path, rejects)?),
-            "flags" => out.fixed32_nonzero(16, flags(value, path)?),
+            "status" => out.bytes(span::STATUS, &status(value, path, rejects)?),
+            "flags" => out.fixed32_nonzero(span::FLAGS, flags(value, path)?),
             _ => {}
         }
     }
@@ -77,12 +80,12 @@ fn event(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
         match name.as_ref() {
             _ if matches!(value, Json::Null) => {}
             "timeUnixNano" | "time_unix_nano" => {
-                out.fixed64_nonzero(1, integer(value, path, TIME)?);
+                out.fixed64_nonzero(event::TIME_UNIX_NANO, integer(value, path, TIME)?);
             }
-            "name" => out.bytes_nonzero(2, text(value, path)?.as_bytes()),
-            "attributes" => attributes(&mut out, 3, value, path)?,
+            "name" => out.bytes_nonzero(event::NAME, text(value, path)?.as_bytes()),
+            "attributes" => attributes(&mut out, event::ATTRIBUTES, value, path)?,
             "droppedAttributesCount" | "dropped_attributes_count" => {
-                out.number_nonzero(4, count(value, path)?);
+                out.number_nonzero(event::DROPPED_ATTRIBUTES_COUNT, count(value, path)?);
             }
             _ => {}
         }
@@ -96,14 +99,16 @@ fn link(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
         let path = path.member(name);
         match name.as_ref() {
             _ if matches!(value, Json::Null) => {}
-            "traceId" | "trace_id" => out.bytes_nonzero(1, &id(value, path, 16)?),
-            "spanId" | "span_id" => out.bytes_nonzero(2, &id(value, path, 8)?),
-            "traceState" | "trace_state" => out.bytes_nonzero(3, text(value, path)?.as_bytes()),
-            "attributes" => attributes(&mut out, 4, value, path)?,
-            "droppedAttributesCount" | "dropped_attributes_count" => {
-                out.number_nonzero(5, count(value, path)?);
+            "traceId" | "trace_id" => out.bytes_nonzero(link::TRACE_ID, &id(value, path, 16)?),
+            "spanId" | "span_id" => out.bytes_nonzero(link::SPAN_ID, &id(value, path, 8)?),
+            "traceState" | "trace_state" => {
+                out.bytes_nonzero(link::TRACE_STATE, text(value, path)?.as_bytes())
             }
-            "flags" => out.fixed32_nonzero(6, flags(value, path)?),
+            "attributes" => attributes(&mut out, link::ATTRIBUTES, value, path)?,
+            "droppedAttributesCount" | "dropped_attributes_count" => {
+                out.number_nonzero(link::DROPPED_ATTRIBUTES_COUNT, count(value, path)?);
+            }
+            "flags" => out.fixed32_nonzero(link::FLAGS, flags(value, path)?),
             _ => {}
         }
     }
@@ -121,8 +126,8 @@ pub(crate) fn status(
         let path = path.member(name);
         match name.as_ref() {
             _ if matches!(value, Json::Null) => {}
-            "message" => out.bytes_nonzero(2, text(value, path)?.as_bytes()),
-            "code" => out.number_nonzero(3, status_code(value, path, rejects)?),
+            "message" => out.bytes_nonzero(status::MESSAGE, text(value, path)?.as_bytes()),
+            "code" => out.number_nonzero(status::CODE, status_code(value, path, rejects)?),
             _ => {}
         }
     }
@@ -188,13 +193,13 @@ pub(crate) fn parent(
         return Ok(());
     }
     if let Some(bytes) = decode(sent) {
-        out.bytes_nonzero(4, &bytes);
+        out.bytes_nonzero(span::PARENT_SPAN_ID, &bytes);
         return Ok(());
     }
     let fault = path.expected("an id in hex digits or base64", value);
     rejects.push(0, || format!("span without parent: {fault}"));
     // Eight characters would pass for an id.
     let quoted = format!("\"{sent}\"");
-    out.bytes(4, if sent.len() == 8 { &quoted } else { sent }.as_bytes());
+    out.bytes(span::PARENT_SPAN_ID, if sent.len() == 8 { &quoted } else { sent }.as_bytes());
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::document::Json;
 use super::members::{Fault, Path, base64_bytes, boolean, double, integer, list, object, text};
+use crate::otlp::fields::{any_value, array_value, key_value, key_value_list, resource, scope};
 use crate::writer::MessageWriter;
 
 /// Writes a list of `KeyValue` as the repeated field `number`.
@@ -17,8 +18,12 @@ pub(crate) fn attributes(
         for (name, value) in object(entry, path)? {
             match name.as_ref() {
                 _ if matches!(value, Json::Null) => {}
-                "key" => key_value.bytes(1, text(value, path.member("key"))?.as_bytes()),
-                "value" => key_value.bytes(2, &any_value(value, path.member("value"))?),
+                "key" => {
+                    key_value.bytes(key_value::KEY, text(value, path.member("key"))?.as_bytes())
+                }
+                "value" => {
+                    key_value.bytes(key_value::VALUE, &any_value(value, path.member("value"))?)
+                }
                 _ => {}
             }
         }
@@ -39,32 +44,41 @@ pub(crate) fn any_value(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fau
         let path = path.member(name);
         match name.as_ref() {
             _ if matches!(value, Json::Null) => {}
-            "stringValue" | "string_value" => out.bytes(1, text(value, path)?.as_bytes()),
-            "boolValue" | "bool_value" => out.number(2, u64::from(boolean(value, path)?)),
+            "stringValue" | "string_value" => {
+                out.bytes(any_value::STRING_VALUE, text(value, path)?.as_bytes())
+            }
+            "boolValue" | "bool_value" => {
+                out.number(any_value::BOOL_VALUE, u64::from(boolean(value, path)?))
+            }
             "intValue" | "int_value" => {
                 let number: i64 = integer(value, path, "an integer of 64 bits")?;
-                out.number(3, number.cast_unsigned());
+                out.number(any_value::INT_VALUE, number.cast_unsigned());
             }
-            "doubleValue" | "double_value" => out.fixed64(4, double(value, path)?.to_bits()),
+            "doubleValue" | "double_value" => {
+                out.fixed64(any_value::DOUBLE_VALUE, double(value, path)?.to_bits())
+            }
             "arrayValue" | "array_value" => {
                 let mut array = MessageWriter::new();
                 for (values, path) in values_of(value, path)? {
                     for (index, value) in list(values, path)?.iter().enumerate() {
-                        array.bytes(1, &any_value(value, path.element(index))?);
+                        array.bytes(array_value::VALUES, &any_value(value, path.element(index))?);
                     }
                 }
-                out.bytes(5, array.as_bytes());
+                out.bytes(any_value::ARRAY_VALUE, array.as_bytes());
             }
             "kvlistValue" | "kvlist_value" => {
                 let mut entries = MessageWriter::new();
                 for (values, path) in values_of(value, path)? {
-                    attributes(&mut entries, 1, values, path)?;
+                    attributes(&mut entries, key_value_list::VALUES, values, path)?;
                 }
-                out.bytes(6, entries.as_bytes());
+                out.bytes(any_value::KVLIST_VALUE, entries.as_bytes());
             }
             "bytesValue" | "bytes_value" => {
                 let bytes = base64_bytes(text(value, path)?);
-                out.bytes(7, &bytes.ok_or_else(|| path.expected("base64", value))?);
+                out.bytes(
+                    any_value::BYTES_VALUE,
+                    &bytes.ok_or_else(|| path.expected("base64", value))?,
+                );
             }
             _ => continue,
         }
@@ -90,9 +104,9 @@ pub(super) fn resource(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Faul
         let path = path.member(name);
         match name.as_ref() {
             _ if matches!(value, Json::Null) => {}
-            "attributes" => attributes(&mut out, 1, value, path)?,
+            "attributes" => attributes(&mut out, resource::ATTRIBUTES, value, path)?,
             "droppedAttributesCount" | "dropped_attributes_count" => {
-                out.number_nonzero(2, count(value, path)?);
+                out.number_nonzero(resource::DROPPED_ATTRIBUTES_COUNT, count(value, path)?);
             }
             _ => {}
         }
@@ -107,11 +121,11 @@ pub(super) fn scope(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> 
         let path = path.member(name);
         match name.as_ref() {
             _ if matches!(value, Json::Null) => {}
-            "name" => out.bytes_nonzero(1, text(value, path)?.as_bytes()),
-            "version" => out.bytes_nonzero(2, text(value, path)?.as_bytes()),
-            "attributes" => attributes(&mut out, 3, value, path)?,
+            "name" => out.bytes_nonzero(scope::NAME, text(value, path)?.as_bytes()),
+            "version" => out.bytes_nonzero(scope::VERSION, text(value, path)?.as_bytes()),
+            "attributes" => attributes(&mut out, scope::ATTRIBUTES, value, path)?,
             "droppedAttributesCount" | "dropped_attributes_count" => {
-                out.number_nonzero(4, count(value, path)?);
+                out.number_nonzero(scope::DROPPED_ATTRIBUTES_COUNT, count(value, path)?);
             }
             _ => {}
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tracelake_model::{ExperimentId, Limits, SpanId, TraceId};
 
 use crate::error::DecodeError;
+use crate::otlp::fields::{export_request, resource_spans, scope_spans};
 use crate::otlp::shape::{Findings, Message, WalkLimits, canonical, check, replace_invalid_text};
 use crate::otlp::view::{AttributeList, ResourceView, SpanView, ValueView};
 use crate::wire::{Fields, WireError, WireValue};
@@ -225,7 +226,7 @@ pub fn decode_otlp(
     let mut fields = Fields::new(body);
     let mut any = false;
     while let Some((number, value)) = fields.next_field().map_err(|e| protobuf(body, body, e))? {
-        if number == 1 {
+        if number == export_request::RESOURCE_SPANS {
             any = true;
             decoder.resource_spans(message(body, body, value)?)?;
         }
@@ -258,8 +259,8 @@ impl<'a> Decoder<'a> {
         let mut fields = Fields::new(bytes);
         while let Some((number, value)) = self.next(bytes, &mut fields)? {
             match number {
-                1 => resource = message(self.body, bytes, value)?,
-                3 => schema_url = message(self.body, bytes, value)?,
+                resource_spans::RESOURCE => resource = message(self.body, bytes, value)?,
+                resource_spans::SCHEMA_URL => schema_url = message(self.body, bytes, value)?,
                 _ => {}
             }
         }
@@ -267,8 +268,10 @@ impl<'a> Decoder<'a> {
         let experiment = resource.as_ref().ok().and_then(|(bytes, _)| experiment_of(bytes));
         let mut fields = Fields::new(bytes);
         while let Some((number, value)) = self.next(bytes, &mut fields)? {
-            // 2 is `scope_spans`; 1000 is `instrumentation_library_spans`, its name before 2022.
-            if matches!(number, 2 | 1000) {
+            if matches!(
+                number,
+                resource_spans::SCOPE_SPANS | resource_spans::INSTRUMENTATION_LIBRARY_SPANS
+            ) {
                 let scope_spans = message(self.body, bytes, value)?;
                 match &resource {
                     Ok((resource, findings)) => {
@@ -295,8 +298,8 @@ impl<'a> Decoder<'a> {
         let mut fields = Fields::new(bytes);
         while let Some((number, value)) = self.next(bytes, &mut fields)? {
             match number {
-                1 => scope = message(self.body, bytes, value)?,
-                3 => {
+                scope_spans::SCOPE => scope = message(self.body, bytes, value)?,
+                scope_spans::SCHEMA_URL => {
                     let url = message(self.body, bytes, value)?;
                     group.scope_schema_url = String::from_utf8_lossy(url).into_owned();
                 }
@@ -313,7 +316,7 @@ impl<'a> Decoder<'a> {
         let group = Arc::new(group);
         let mut fields = Fields::new(bytes);
         while let Some((number, value)) = self.next(bytes, &mut fields)? {
-            if number == 2 {
+            if number == scope_spans::SPANS {
                 let span = message(self.body, bytes, value)?;
                 match self.span(span, &group).and_then(|record| self.fit(record)) {
                     Ok(record) => self.found.spans.push(record),
@@ -378,7 +381,7 @@ impl<'a> Decoder<'a> {
         let mut spans = 0;
         let mut fields = Fields::new(bytes);
         while let Some((number, _)) = self.next(bytes, &mut fields)? {
-            spans += usize::from(number == 2);
+            spans += usize::from(number == scope_spans::SPANS);
         }
         if 0 < spans {
             self.found.rejects.push(Reject { spans, reason: reason.to_owned() });
@@ -464,9 +467,9 @@ pub fn encode_request(spans: &[SpanRecord]) -> Vec<u8> {
             && left.group.resource_schema_url == right.group.resource_schema_url
     }) {
         let Some(first) = same_resource.first() else { continue };
-        request.message(1, |resource_spans| {
+        request.message(export_request::RESOURCE_SPANS, |resource_spans| {
             if !first.group.resource.is_empty() {
-                resource_spans.bytes(1, &first.group.resource);
+                resource_spans.bytes(resource_spans::RESOURCE, &first.group.resource);
             }
             for same_scope in same_resource.chunk_by(|left, right| {
                 left.group.scope == right.group.scope
@@ -474,7 +477,10 @@ pub fn encode_request(spans: &[SpanRecord]) -> Vec<u8> {
             }) {
                 write_scope_spans(resource_spans, same_scope);
             }
-            resource_spans.bytes_nonzero(3, first.group.resource_schema_url.as_bytes());
+            resource_spans.bytes_nonzero(
+                resource_spans::SCHEMA_URL,
+                first.group.resource_schema_url.as_bytes(),
+            );
         });
     }
     request.into_bytes()
@@ -482,14 +488,14 @@ pub fn encode_request(spans: &[SpanRecord]) -> Vec<u8> {
 
 fn write_scope_spans(resource_spans: &mut MessageWriter, spans: &[SpanRecord]) {
     let Some(first) = spans.first() else { return };
-    resource_spans.message(2, |scope_spans| {
+    resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
         if !first.group.scope.is_empty() {
-            scope_spans.bytes(1, &first.group.scope);
+            scope_spans.bytes(scope_spans::SCOPE, &first.group.scope);
         }
         for span in spans {
-            scope_spans.bytes(2, &span.message);
+            scope_spans.bytes(scope_spans::SPANS, &span.message);
         }
-        scope_spans.bytes_nonzero(3, first.group.scope_schema_url.as_bytes());
+        scope_spans.bytes_nonzero(scope_spans::SCHEMA_URL, first.group.scope_schema_url.as_bytes());
     });
 }
 

@@ -1,15 +1,20 @@
 use super::*;
+use crate::otlp::fields::{any_value, array_value, key_value, resource, span};
 
 fn request(span: impl FnOnce(&mut MessageWriter)) -> Bytes {
     let mut writer = MessageWriter::new();
-    writer.message(1, |resource_spans| {
-        resource_spans.message(1, |resource| {
-            resource.message(1, |attribute| {
-                attribute.bytes(1, b"service.name");
-                attribute.message(2, |value| value.bytes(1, b"checkout"));
+    writer.message(export_request::RESOURCE_SPANS, |resource_spans| {
+        resource_spans.message(resource_spans::RESOURCE, |resource| {
+            resource.message(resource::ATTRIBUTES, |attribute| {
+                attribute.bytes(key_value::KEY, b"service.name");
+                attribute.message(key_value::VALUE, |value| {
+                    value.bytes(any_value::STRING_VALUE, b"checkout")
+                });
             });
         });
-        resource_spans.message(2, |scope_spans| scope_spans.message(2, span));
+        resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
+            scope_spans.message(scope_spans::SPANS, span)
+        });
     });
     writer.into_bytes().into()
 }
@@ -23,17 +28,17 @@ fn decode(body: &Bytes) -> DecodedSpans {
 #[test]
 fn takes_good_spans_and_names_bad_ones() {
     let good = decode(&request(|span| {
-        span.bytes(1, &[1; 16]);
-        span.bytes(2, &[2; 8]);
-        span.bytes(5, b"root");
+        span.bytes(span::TRACE_ID, &[1; 16]);
+        span.bytes(span::SPAN_ID, &[2; 8]);
+        span.bytes(span::NAME, b"root");
     }));
     assert_eq!((good.spans.len(), good.rejected_spans()), (1, 0));
     assert_eq!(good.spans[0].view().name, "root");
     assert!(!good.spans[0].beyond_columns);
 
     let bad = decode(&request(|span| {
-        span.bytes(1, &[1; 15]);
-        span.bytes(2, &[2; 8]);
+        span.bytes(span::TRACE_ID, &[1; 15]);
+        span.bytes(span::SPAN_ID, &[2; 8]);
     }));
     assert_eq!((bad.spans.len(), bad.rejected_spans()), (0, 1));
     assert!(bad.rejects[0].reason.contains("trace id is not 16 bytes"), "{:?}", bad.rejects);
@@ -44,10 +49,10 @@ fn takes_good_spans_and_names_bad_ones() {
 #[test]
 fn mends_text_and_marks_what_columns_cannot_hold() {
     let spans = decode(&request(|span| {
-        span.bytes(1, &[1; 16]);
-        span.bytes(2, &[2; 8]);
-        span.bytes(4, &[0; 8]);
-        span.bytes(5, b"caf\xe9");
+        span.bytes(span::TRACE_ID, &[1; 16]);
+        span.bytes(span::SPAN_ID, &[2; 8]);
+        span.bytes(span::PARENT_SPAN_ID, &[0; 8]);
+        span.bytes(span::NAME, b"caf\xe9");
         span.number(99, 7);
     }));
     assert_eq!(spans.spans[0].view().name, "caf\u{fffd}");
@@ -60,30 +65,30 @@ fn mends_text_and_marks_what_columns_cannot_hold() {
 #[test]
 fn content_is_compared_not_encoding() {
     let attribute = |span: &mut MessageWriter, text: &[u8]| {
-        span.message(9, |kv| {
-            kv.bytes(1, b"k");
-            kv.message(2, |value| value.bytes(1, text));
+        span.message(span::ATTRIBUTES, |kv| {
+            kv.bytes(key_value::KEY, b"k");
+            kv.message(key_value::VALUE, |value| value.bytes(any_value::STRING_VALUE, text));
         });
     };
     let one = decode(&request(|span| {
-        span.bytes(1, &[1; 16]);
-        span.bytes(2, &[2; 8]);
+        span.bytes(span::TRACE_ID, &[1; 16]);
+        span.bytes(span::SPAN_ID, &[2; 8]);
         attribute(span, b"");
-        span.fixed64(7, 5);
+        span.fixed64(span::START_TIME_UNIX_NANO, 5);
     }));
     let two = decode(&request(|span| {
-        span.fixed64(7, 5);
-        span.number(6, 0);
-        span.bytes(15, b"");
+        span.fixed64(span::START_TIME_UNIX_NANO, 5);
+        span.number(span::KIND, 0);
+        span.bytes(span::STATUS, b"");
         attribute(span, b"");
-        span.bytes(2, &[2; 8]);
-        span.bytes(1, &[1; 16]);
+        span.bytes(span::SPAN_ID, &[2; 8]);
+        span.bytes(span::TRACE_ID, &[1; 16]);
     }));
     let three = decode(&request(|span| {
-        span.bytes(1, &[1; 16]);
-        span.bytes(2, &[2; 8]);
+        span.bytes(span::TRACE_ID, &[1; 16]);
+        span.bytes(span::SPAN_ID, &[2; 8]);
         attribute(span, b"x");
-        span.fixed64(7, 5);
+        span.fixed64(span::START_TIME_UNIX_NANO, 5);
     }));
     assert!(one.spans[0].same_content(&two.spans[0]));
     assert!(!one.spans[0].same_content(&three.spans[0]));
@@ -96,13 +101,13 @@ fn deep_values_are_rejects_and_broken_framing_is_an_error() {
     let mut value = vec![0x08_u8, 0x01];
     for _ in 0..200 {
         let mut array = MessageWriter::new();
-        array.message(5, |inner| inner.bytes(1, &value));
+        array.message(any_value::ARRAY_VALUE, |inner| inner.bytes(array_value::VALUES, &value));
         value = array.into_bytes();
     }
     let deep = decode(&request(|span| {
-        span.bytes(1, &[1; 16]);
-        span.bytes(2, &[2; 8]);
-        span.message(9, |kv| kv.bytes(2, &value));
+        span.bytes(span::TRACE_ID, &[1; 16]);
+        span.bytes(span::SPAN_ID, &[2; 8]);
+        span.message(span::ATTRIBUTES, |kv| kv.bytes(key_value::VALUE, &value));
     }));
     assert!(deep.rejects[0].reason.contains("deeper than 64"), "{:?}", deep.rejects);
 
@@ -116,18 +121,18 @@ fn deep_values_are_rejects_and_broken_framing_is_an_error() {
 #[test]
 fn encoding_spans_and_decoding_is_the_identity() {
     let mut all = decode(&request(|span| {
-        span.bytes(1, &[1; 16]);
-        span.bytes(2, &[2; 8]);
+        span.bytes(span::TRACE_ID, &[1; 16]);
+        span.bytes(span::SPAN_ID, &[2; 8]);
     }))
     .spans;
     let mut bare = MessageWriter::new();
-    bare.message(1, |rs| {
-        rs.message(2, |ss| {
-            ss.message(2, |span| {
-                span.bytes(1, &[1; 16]);
-                span.bytes(2, &[3; 8]);
+    bare.message(export_request::RESOURCE_SPANS, |rs| {
+        rs.message(resource_spans::SCOPE_SPANS, |ss| {
+            ss.message(scope_spans::SPANS, |span| {
+                span.bytes(span::TRACE_ID, &[1; 16]);
+                span.bytes(span::SPAN_ID, &[3; 8]);
             });
-            ss.bytes(3, b"https://schema");
+            ss.bytes(scope_spans::SCHEMA_URL, b"https://schema");
         });
     });
     all.extend(decode(&bare.into_bytes().into()).spans);
@@ -142,11 +147,13 @@ fn encoding_spans_and_decoding_is_the_identity() {
 fn a_not_a_number_with_bits_of_its_own_is_beyond_the_columns() {
     for (bits, beyond) in [(f64::NAN.to_bits(), false), (0xffff_ffff_0000_0000, true)] {
         let spans = decode(&request(|span| {
-            span.bytes(1, &[1; 16]);
-            span.bytes(2, &[2; 8]);
-            span.message(9, |attribute| {
-                attribute.bytes(1, b"n");
-                attribute.message(2, |value| value.fixed64(4, bits));
+            span.bytes(span::TRACE_ID, &[1; 16]);
+            span.bytes(span::SPAN_ID, &[2; 8]);
+            span.message(span::ATTRIBUTES, |attribute| {
+                attribute.bytes(key_value::KEY, b"n");
+                attribute.message(key_value::VALUE, |value| {
+                    value.fixed64(any_value::DOUBLE_VALUE, bits)
+                });
             });
         }));
         assert_eq!(spans.spans[0].beyond_columns, beyond, "{bits:x}");
@@ -159,11 +166,12 @@ fn a_not_a_number_with_bits_of_its_own_is_beyond_the_columns() {
 fn every_true_is_the_same() {
     let [one, other, no] = [1, 63, 0].map(|number| {
         decode(&request(|span| {
-            span.bytes(1, &[1; 16]);
-            span.bytes(2, &[2; 8]);
-            span.message(9, |attribute| {
-                attribute.bytes(1, b"b");
-                attribute.message(2, |value| value.number(2, number));
+            span.bytes(span::TRACE_ID, &[1; 16]);
+            span.bytes(span::SPAN_ID, &[2; 8]);
+            span.message(span::ATTRIBUTES, |attribute| {
+                attribute.bytes(key_value::KEY, b"b");
+                attribute
+                    .message(key_value::VALUE, |value| value.number(any_value::BOOL_VALUE, number));
             });
         }))
     });

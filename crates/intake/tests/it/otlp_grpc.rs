@@ -11,6 +11,7 @@ use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, En
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Status};
 use tracelake_decode::ContentEncoding;
+use tracelake_decode::otlp::fields::{any, duration, retry_info, rpc_status};
 use tracelake_intake::grpc_service;
 use tracelake_model::Limits;
 
@@ -146,7 +147,7 @@ async fn answers_with_the_codes_of_grpc() {
 
     let refused = served.export(&[], Bytes::from_static(b"\xff\xff")).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    assert_eq!(field(refused.details(), 1).number(), 3);
+    assert_eq!(field(refused.details(), rpc_status::CODE).number(), 3);
     let refused = served.call("/x.Y/Z", &[], one_span()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     for (id, code) in [("9", Code::NotFound), ("x", Code::InvalidArgument)] {
@@ -196,10 +197,10 @@ async fn tells_when_to_come_back() {
 }
 
 fn delay_seconds(status: &Status) -> u64 {
-    let any = field(status.details(), 3).bytes();
-    assert_eq!(field(any, 1).bytes(), b"type.googleapis.com/google.rpc.RetryInfo");
-    let retry_info = field(any, 2).bytes();
-    field(field(retry_info, 1).bytes(), 1).number()
+    let any = field(status.details(), rpc_status::DETAILS).bytes();
+    assert_eq!(field(any, any::TYPE_URL).bytes(), b"type.googleapis.com/google.rpc.RetryInfo");
+    let retry_info = field(any, any::VALUE).bytes();
+    field(field(retry_info, retry_info::RETRY_DELAY).bytes(), duration::SECONDS).number()
 }
 
 /// Scenario: frames that are cut, too long, doubled, compressed without saying how; no gRPC at all.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use tracelake_decode::otlp::fields::rpc_status;
 use tracelake_decode::{ContentEncoding, RecordKind};
 use tracelake_intake::{Admission, IntakeSettings, Overload};
 use tracelake_model::Limits;
@@ -121,7 +122,7 @@ async fn refuses_what_it_cannot_read() {
     assert_eq!(harness.post_otlp(&[], &b"\xff\xff\xff"[..]).await.rpc_error(), (400, 3));
     let answer = harness.post_otlp(&[("content-encoding", "gzip")], span.clone()).await;
     assert_eq!(answer.rpc_error(), (400, 3));
-    assert!(!field(&answer.body, 2).bytes().is_empty());
+    assert!(!field(&answer.body, rpc_status::MESSAGE).bytes().is_empty());
     let json = [("content-type", "application/json")];
     for body in ["", "[]", "{\"resourceSpans\":", "null", &"[".repeat(100_000)] {
         let answer = harness.post("/v1/traces", &json, body.to_owned()).await;

@@ -14,6 +14,10 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
+use tracelake_decode::otlp::fields::{
+    any_value, export_request, export_response, key_value, partial_success, resource,
+    resource_spans, rpc_status, scope_spans, span,
+};
 use tracelake_decode::wire::Fields;
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{DecodedRecord, RecordContent, RecordHeader};
@@ -207,7 +211,7 @@ impl Answer {
 
     /// Status and the code of a `google.rpc.Status` in protobuf.
     pub(crate) fn rpc_error(&self) -> (u16, u64) {
-        (self.status.as_u16(), field(&self.body, 1).number())
+        (self.status.as_u16(), field(&self.body, rpc_status::CODE).number())
     }
 
     pub(crate) fn retry_after(&self) -> Option<&str> {
@@ -230,8 +234,10 @@ pub(crate) fn partial_success(body: &[u8]) -> Option<(u64, String)> {
     if body.is_empty() {
         return None;
     }
-    let partial = field(body, 1).bytes();
-    Some((field(partial, 1).number(), String::from_utf8(field(partial, 2).bytes().into()).unwrap()))
+    let partial = field(body, export_response::PARTIAL_SUCCESS).bytes();
+    let message = field(partial, partial_success::ERROR_MESSAGE).bytes();
+    let rejected = field(partial, partial_success::REJECTED_SPANS).number();
+    Some((rejected, String::from_utf8(message.into()).unwrap()))
 }
 
 pub(crate) fn request(
@@ -257,23 +263,25 @@ pub(crate) struct Group<'a> {
 pub(crate) fn otlp(groups: &[Group<'_>]) -> Bytes {
     let mut request = MessageWriter::new();
     for group in groups {
-        request.message(1, |resource_spans| {
-            resource_spans.message(1, |resource| {
+        request.message(export_request::RESOURCE_SPANS, |resource_spans| {
+            resource_spans.message(resource_spans::RESOURCE, |resource| {
                 for (key, value) in group.attributes {
-                    resource.message(1, |attribute| {
-                        attribute.bytes(1, key.as_bytes());
-                        attribute.message(2, |any| any.bytes(1, value.as_bytes()));
+                    resource.message(resource::ATTRIBUTES, |attribute| {
+                        attribute.bytes(key_value::KEY, key.as_bytes());
+                        attribute.message(key_value::VALUE, |any| {
+                            any.bytes(any_value::STRING_VALUE, value.as_bytes())
+                        });
                     });
                 }
             });
-            resource_spans.message(2, |scope_spans| {
+            resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
                 for (trace_id_length, id) in group.spans {
-                    scope_spans.message(2, |span| {
-                        span.bytes(1, &vec![7; *trace_id_length]);
-                        span.bytes(2, &[*id; 8]);
-                        span.bytes(5, b"work");
-                        span.fixed64(7, 1_700_000_000_000_000_000);
-                        span.fixed64(8, 1_700_000_001_000_000_000);
+                    scope_spans.message(scope_spans::SPANS, |span| {
+                        span.bytes(span::TRACE_ID, &vec![7; *trace_id_length]);
+                        span.bytes(span::SPAN_ID, &[*id; 8]);
+                        span.bytes(span::NAME, b"work");
+                        span.fixed64(span::START_TIME_UNIX_NANO, 1_700_000_000_000_000_000);
+                        span.fixed64(span::END_TIME_UNIX_NANO, 1_700_000_001_000_000_000);
                     });
                 }
             });

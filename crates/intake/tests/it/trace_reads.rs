@@ -1,6 +1,9 @@
 //! Calls with which MLflow's clients read traces.
 
 use serde_json::{Value, json};
+use tracelake_decode::otlp::fields::{
+    any_value, event, export_request, key_value, resource_spans, scope_spans, span, status,
+};
 use tracelake_decode::writer::MessageWriter;
 
 use crate::support::Harness;
@@ -9,29 +12,29 @@ const TRACE: &str = "tr-07070707070707070707070707070707";
 const OTHER: &str = "tr-00000000000000000000000000000001";
 
 fn string(any: &mut MessageWriter, text: &str) {
-    any.bytes(1, text.as_bytes());
+    any.bytes(any_value::STRING_VALUE, text.as_bytes());
 }
 
 fn attribute(span: &mut MessageWriter, key: &str, value: &str) {
-    span.message(9, |attribute| {
-        attribute.bytes(1, key.as_bytes());
-        attribute.message(2, |any| string(any, value));
+    span.message(span::ATTRIBUTES, |attribute| {
+        attribute.bytes(key_value::KEY, key.as_bytes());
+        attribute.message(key_value::VALUE, |any| string(any, value));
     });
 }
 
 /// A child that comes before its root, as spans that end do.
 fn two_spans() -> Vec<u8> {
     let mut request = MessageWriter::new();
-    request.message(1, |resource_spans| {
-        resource_spans.message(2, |scope_spans| {
-            scope_spans.message(2, |span| {
-                span.bytes(1, &[7; 16]);
-                span.bytes(2, &[2; 8]);
-                span.bytes(4, &[1; 8]);
-                span.bytes(5, b"child");
-                span.number(6, 3);
-                span.fixed64(7, 1_700_000_000_000_000_000);
-                span.fixed64(8, 1_700_000_000_500_000_000);
+    request.message(export_request::RESOURCE_SPANS, |resource_spans| {
+        resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
+            scope_spans.message(scope_spans::SPANS, |span| {
+                span.bytes(span::TRACE_ID, &[7; 16]);
+                span.bytes(span::SPAN_ID, &[2; 8]);
+                span.bytes(span::PARENT_SPAN_ID, &[1; 8]);
+                span.bytes(span::NAME, b"child");
+                span.number(span::KIND, 3);
+                span.fixed64(span::START_TIME_UNIX_NANO, 1_700_000_000_000_000_000);
+                span.fixed64(span::END_TIME_UNIX_NANO, 1_700_000_000_500_000_000);
                 attribute(span, "openinference.span.kind", "LLM");
                 attribute(span, "input.value", "{\"q\":[1]}");
                 attribute(span, "note", "5");
@@ -41,25 +44,25 @@ fn two_spans() -> Vec<u8> {
                     "mlflow.chat.tokenUsage",
                     "{\"input_tokens\": 3, \"output_tokens\": 4, \"total_tokens\": 7}",
                 );
-                span.message(11, |event| {
-                    event.fixed64(1, 1_700_000_000_100_000_000);
-                    event.bytes(2, b"exception");
-                    event.message(3, |attribute| {
-                        attribute.bytes(1, b"exception.type");
-                        attribute.message(2, |any| string(any, "\"E\""));
+                span.message(span::EVENTS, |event| {
+                    event.fixed64(event::TIME_UNIX_NANO, 1_700_000_000_100_000_000);
+                    event.bytes(event::NAME, b"exception");
+                    event.message(event::ATTRIBUTES, |attribute| {
+                        attribute.bytes(key_value::KEY, b"exception.type");
+                        attribute.message(key_value::VALUE, |any| string(any, "\"E\""));
                     });
                 });
-                span.message(15, |status| {
-                    status.bytes(2, b"it broke");
-                    status.number(3, 2);
+                span.message(span::STATUS, |status| {
+                    status.bytes(status::MESSAGE, b"it broke");
+                    status.number(status::CODE, 2);
                 });
             });
-            scope_spans.message(2, |span| {
-                span.bytes(1, &[7; 16]);
-                span.bytes(2, &[1; 8]);
-                span.bytes(5, b"root");
-                span.fixed64(7, 1_700_000_000_100_000_000);
-                span.fixed64(8, 1_700_000_001_000_000_000);
+            scope_spans.message(scope_spans::SPANS, |span| {
+                span.bytes(span::TRACE_ID, &[7; 16]);
+                span.bytes(span::SPAN_ID, &[1; 8]);
+                span.bytes(span::NAME, b"root");
+                span.fixed64(span::START_TIME_UNIX_NANO, 1_700_000_000_100_000_000);
+                span.fixed64(span::END_TIME_UNIX_NANO, 1_700_000_001_000_000_000);
                 attribute(span, "mlflow.traceRequestId", "\"tr-forged\"");
                 attribute(span, "mlflow.spanType", "\"AGENT\"");
                 attribute(span, "mlflow.spanInputs", "{\"b\": 1, \"a\": \"x\"}");
