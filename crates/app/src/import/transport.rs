@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tracelake_decode::mlflow_json::start_trace_body;
+use tracelake_decode::otlp::fields::{export_response, partial_success, rpc_status};
 use tracelake_decode::otlp_json::write_spans;
 use tracelake_decode::request::encode_request;
 use tracelake_decode::wire::Fields;
@@ -306,14 +307,18 @@ fn partial_success(body: &[u8]) -> Acked {
     let mut acked = Acked::default();
     let mut fields = Fields::new(body);
     while let Ok(Some((number, value))) = fields.next_field() {
-        if number != 1 {
+        if number != export_response::PARTIAL_SUCCESS {
             continue;
         }
         let mut fields = Fields::new(value.bytes());
         while let Ok(Some((number, value))) = fields.next_field() {
             match number {
-                1 => acked.rejected_spans = usize::try_from(value.number()).unwrap_or_default(),
-                2 => acked.message = String::from_utf8_lossy(value.bytes()).into_owned(),
+                partial_success::REJECTED_SPANS => {
+                    acked.rejected_spans = usize::try_from(value.number()).unwrap_or_default();
+                }
+                partial_success::ERROR_MESSAGE => {
+                    acked.message = String::from_utf8_lossy(value.bytes()).into_owned()
+                }
                 _ => {}
             }
         }
@@ -329,7 +334,7 @@ fn message_of(body: &[u8]) -> String {
     }
     let mut fields = Fields::new(body);
     while let Ok(Some((number, value))) = fields.next_field() {
-        if number == 2 {
+        if number == rpc_status::MESSAGE {
             return String::from_utf8_lossy(value.bytes()).into_owned();
         }
     }

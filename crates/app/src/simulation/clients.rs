@@ -2,6 +2,7 @@
 //! not acknowledged, late spans, tags, assessments, deletions.
 
 use bytes::Bytes;
+use tracelake_decode::otlp::fields::{export_request, resource_spans, scope_spans, span};
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{
     ContentEncoding, DecodeError, DecodedRecord, RecordHeader, RecordKind, Route, changes_body,
@@ -181,11 +182,11 @@ fn start_body(trace: TraceId, route: &Route, key: &str, value: &str) -> Bytes {
 
 fn spans_body(said: &[(TraceId, Said)]) -> Bytes {
     let mut writer = MessageWriter::new();
-    writer.message(1, |resource_spans| {
-        resource_spans.message(2, |scope_spans| {
+    writer.message(export_request::RESOURCE_SPANS, |resource_spans| {
+        resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
             for (trace, said) in said {
                 let Said::Span(key) = said else { continue };
-                scope_spans.message(2, |span| write_span(span, *trace, key));
+                scope_spans.message(scope_spans::SPANS, |span| write_span(span, *trace, key));
             }
         });
     });
@@ -194,13 +195,13 @@ fn spans_body(said: &[(TraceId, Said)]) -> Bytes {
 
 fn write_span(writer: &mut MessageWriter, trace: TraceId, key: &SpanKey) {
     let number = u64::from_be_bytes(key.span.0);
-    writer.bytes(1, &trace.0);
-    writer.bytes(2, &key.span.0);
+    writer.bytes(span::TRACE_ID, &trace.0);
+    writer.bytes(span::SPAN_ID, &key.span.0);
     if 1 < number {
-        writer.bytes(4, &1_u64.to_be_bytes());
+        writer.bytes(span::PARENT_SPAN_ID, &1_u64.to_be_bytes());
     }
-    writer.bytes(5, key.name.as_bytes());
+    writer.bytes(span::NAME, key.name.as_bytes());
     let start = 1_795_305_600_000_000_000 + number * 1_000_000;
-    writer.fixed64(7, start);
-    writer.fixed64(8, start + 500_000_000);
+    writer.fixed64(span::START_TIME_UNIX_NANO, start);
+    writer.fixed64(span::END_TIME_UNIX_NANO, start + 500_000_000);
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tracelake_decode::SpanRecord;
+use tracelake_decode::otlp::fields::{any_value, key_value, span};
 use tracelake_decode::writer::MessageWriter;
 use tracelake_model::trace_info::INFO_FINALIZED;
 use tracelake_model::{ExperimentId, SpanId, TraceChange, TraceInfo};
@@ -20,9 +21,11 @@ pub(crate) fn long_spans(trace: u128, range: Range<u64>) -> TraceDraft {
     for (span, number) in large.spans.iter_mut().zip(range).filter(|(_, number)| 0 < *number) {
         let text = format!("\"{}\"", digits(number));
         let mut attribute = MessageWriter::new();
-        attribute.message(9, |pair| {
-            pair.bytes(1, b"text");
-            pair.message(2, |value| value.bytes(1, text.as_bytes()));
+        attribute.message(span::ATTRIBUTES, |pair| {
+            pair.bytes(key_value::KEY, b"text");
+            pair.message(key_value::VALUE, |value| {
+                value.bytes(any_value::STRING_VALUE, text.as_bytes())
+            });
         });
         span.message = [&span.message[..], attribute.as_bytes()].concat().into();
         span.is_canonical = false;
@@ -185,16 +188,18 @@ fn tagging_root(number: u64, key: &str, value: &str, bytes: usize) -> SpanRecord
     let id = (number + 1).to_be_bytes();
     let start = span.start_time_unix_nano + number * 1_000_000;
     let mut message = MessageWriter::new();
-    message.bytes(1, &span.trace_id.0);
-    message.bytes(2, &id);
-    message.bytes(5, b"step");
-    message.fixed64(7, start);
-    message.fixed64(8, start + 500_000_000);
+    message.bytes(span::TRACE_ID, &span.trace_id.0);
+    message.bytes(span::SPAN_ID, &id);
+    message.bytes(span::NAME, b"step");
+    message.fixed64(span::START_TIME_UNIX_NANO, start);
+    message.fixed64(span::END_TIME_UNIX_NANO, start + 500_000_000);
     let text = "x".repeat(bytes);
     for (key, value) in [(format!("mlflow.traceTag.{key}").as_str(), value), ("text", &text)] {
-        message.message(9, |pair| {
-            pair.bytes(1, key.as_bytes());
-            pair.message(2, |any| any.bytes(1, value.as_bytes()));
+        message.message(span::ATTRIBUTES, |pair| {
+            pair.bytes(key_value::KEY, key.as_bytes());
+            pair.message(key_value::VALUE, |any| {
+                any.bytes(any_value::STRING_VALUE, value.as_bytes())
+            });
         });
     }
     span.span_id = SpanId(id);

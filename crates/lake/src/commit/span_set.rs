@@ -194,6 +194,7 @@ fn is_richer(span: &SpanRecord, known: &SpanRecord) -> bool {
 mod tests {
     use std::sync::Arc;
 
+    use tracelake_decode::otlp::fields::{key_value, span};
     use tracelake_decode::writer::MessageWriter;
 
     use super::*;
@@ -206,7 +207,7 @@ mod tests {
     fn a_copy_beside_a_poorer_one_changes_nothing() {
         let span = draft(1, 0..1).spans.remove(0);
         let mut attribute = MessageWriter::new();
-        attribute.message(9, |pair| pair.bytes(1, b"of mlflow"));
+        attribute.message(span::ATTRIBUTES, |pair| pair.bytes(key_value::KEY, b"of mlflow"));
         let group =
             tracelake_decode::SpanGroup { source: SpanSource::Mlflow, ..(*span.group).clone() };
         let poorer = SpanRecord {

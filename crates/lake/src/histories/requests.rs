@@ -1,6 +1,9 @@
 //! Requests about one trace, made by chance from a few spans and words, so that they meet.
 
 use bytes::Bytes;
+use tracelake_decode::otlp::fields::{
+    any_value, export_request, key_value, resource, resource_spans, scope_spans, span, status,
+};
 use tracelake_decode::request::encode_request;
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{
@@ -69,12 +72,13 @@ impl TestSpan {
 
     fn body(self, trace: TraceId) -> Bytes {
         let mut request = MessageWriter::new();
-        request.message(1, |resource_spans| {
+        request.message(export_request::RESOURCE_SPANS, |resource_spans| {
             if !self.is_copy {
-                resource_spans.message(1, |resource| self.write_resource(resource));
+                resource_spans
+                    .message(resource_spans::RESOURCE, |resource| self.write_resource(resource));
             }
-            resource_spans.message(2, |scope_spans| {
-                scope_spans.message(2, |span| self.write(trace, span));
+            resource_spans.message(resource_spans::SCOPE_SPANS, |scope_spans| {
+                scope_spans.message(scope_spans::SPANS, |span| self.write(trace, span));
             });
         });
         request.into_bytes().into()
@@ -82,44 +86,60 @@ impl TestSpan {
 
     fn write_resource(self, resource: &mut MessageWriter) {
         if self.service != 0 {
-            attribute(resource, 1, "service.name", &format!("service {}", self.service));
-            attribute(resource, 1, &format!("of.{}", self.service), "x");
+            attribute(
+                resource,
+                resource::ATTRIBUTES,
+                "service.name",
+                &format!("service {}", self.service),
+            );
+            attribute(resource, resource::ATTRIBUTES, &format!("of.{}", self.service), "x");
         }
         if self.experiment != 0 {
-            attribute(resource, 1, "mlflow.experimentId", &self.experiment.to_string());
+            attribute(
+                resource,
+                resource::ATTRIBUTES,
+                "mlflow.experimentId",
+                &self.experiment.to_string(),
+            );
         }
     }
 
     fn write(self, trace: TraceId, span: &mut MessageWriter) {
-        span.bytes(1, &trace.0);
-        span.bytes(2, &[self.id; 8]);
+        span.bytes(span::TRACE_ID, &trace.0);
+        span.bytes(span::SPAN_ID, &[self.id; 8]);
         if self.parent != 0 {
-            span.bytes(4, &[self.parent; 8]);
+            span.bytes(span::PARENT_SPAN_ID, &[self.parent; 8]);
         }
-        span.bytes(5, format!("span {}", self.id).as_bytes());
-        span.fixed64_nonzero(7, u64::from(self.start) * 1_000_000_000);
-        span.fixed64_nonzero(8, u64::from(self.start) * 2_000_000_000);
+        span.bytes(span::NAME, format!("span {}", self.id).as_bytes());
+        span.fixed64_nonzero(span::START_TIME_UNIX_NANO, u64::from(self.start) * 1_000_000_000);
+        span.fixed64_nonzero(span::END_TIME_UNIX_NANO, u64::from(self.start) * 2_000_000_000);
         // The copy of a span may say less, of what its content is not told apart by.
         let said = format!("\"{}{}{}\"", self.id, self.content, self.service);
-        attribute(span, 9, "mlflow.spanInputs", &said);
-        attribute(span, 9, "mlflow.spanOutputs", &said);
+        attribute(span, span::ATTRIBUTES, "mlflow.spanInputs", &said);
+        attribute(span, span::ATTRIBUTES, "mlflow.spanOutputs", &said);
         if self.content == 1 {
-            attribute(span, 9, "session.id", &said);
-            attribute(span, 9, "gen_ai.request.model", &format!("model {}", self.id));
-            attribute(span, 9, "mlflow.traceTag.kind", &said);
+            attribute(span, span::ATTRIBUTES, "session.id", &said);
+            attribute(
+                span,
+                span::ATTRIBUTES,
+                "gen_ai.request.model",
+                &format!("model {}", self.id),
+            );
+            attribute(span, span::ATTRIBUTES, "mlflow.traceTag.kind", &said);
         }
         if self.content == 2 {
-            attribute(span, 9, "mlflow.traceTag.mlflow.traceName", &said);
-            attribute(span, 9, "mlflow.chat.tokenUsage", "{\"input_tokens\":3}");
-            span.message(15, |status| status.number(3, 2));
+            attribute(span, span::ATTRIBUTES, "mlflow.traceTag.mlflow.traceName", &said);
+            attribute(span, span::ATTRIBUTES, "mlflow.chat.tokenUsage", "{\"input_tokens\":3}");
+            span.message(span::STATUS, |status| status.number(status::CODE, 2));
         }
     }
 }
 
 fn attribute(message: &mut MessageWriter, number: u32, key: &str, value: &str) {
     message.message(number, |attribute| {
-        attribute.bytes(1, key.as_bytes());
-        attribute.message(2, |any| any.bytes(1, value.as_bytes()));
+        attribute.bytes(key_value::KEY, key.as_bytes());
+        attribute
+            .message(key_value::VALUE, |any| any.bytes(any_value::STRING_VALUE, value.as_bytes()));
     });
 }
 

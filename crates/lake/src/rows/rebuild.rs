@@ -19,6 +19,9 @@ use arrow::array::{AsArray, RecordBatch, StructArray};
 use bytes::Bytes;
 use tracelake_decode::any_value::{json_to_message, write_json_string};
 use tracelake_decode::conventions::interpret;
+use tracelake_decode::otlp::fields::{
+    any_value, event, key_value, link, resource, scope, span, status,
+};
 use tracelake_decode::request::{SpanGroup, SpanSource, experiment_of};
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{SpanRecord, SpanView, decode_otlp};
@@ -314,31 +317,31 @@ fn span_record(
     let start_time_unix_nano = nanos("start_time_unix_nano", "start_time");
     let end_time_unix_nano = nanos("end_time_unix_nano", "end_time");
     let mut span = MessageWriter::new();
-    span.bytes(1, &trace_id.0);
-    span.bytes(2, &span_id.0);
-    span.bytes_nonzero(3, row.text("trace_state").unwrap_or_default().as_bytes());
+    span.bytes(span::TRACE_ID, &trace_id.0);
+    span.bytes(span::SPAN_ID, &span_id.0);
+    span.bytes_nonzero(span::TRACE_STATE, row.text("trace_state").unwrap_or_default().as_bytes());
     if let Some(parent) = parent {
-        span.bytes(4, &parent.0);
+        span.bytes(span::PARENT_SPAN_ID, &parent.0);
     }
-    span.bytes_nonzero(5, row.text("name").unwrap_or_default().as_bytes());
-    span.number_nonzero(6, kind_number(row.text("kind").unwrap_or_default()));
-    span.fixed64_nonzero(7, start_time_unix_nano);
-    span.fixed64_nonzero(8, end_time_unix_nano);
+    span.bytes_nonzero(span::NAME, row.text("name").unwrap_or_default().as_bytes());
+    span.number_nonzero(span::KIND, kind_number(row.text("kind").unwrap_or_default()));
+    span.fixed64_nonzero(span::START_TIME_UNIX_NANO, start_time_unix_nano);
+    span.fixed64_nonzero(span::END_TIME_UNIX_NANO, end_time_unix_nano);
     write_attributes(&mut span, row)?;
     if row.text("source").is_none() {
         write_contract_columns(&mut span, row);
     }
-    span.number_nonzero(10, row.count("dropped_attributes_count"));
+    span.number_nonzero(span::DROPPED_ATTRIBUTES_COUNT, row.count("dropped_attributes_count"));
     for event in row.list("events") {
         write_event(&mut span, &event)?;
     }
-    span.number_nonzero(12, row.count("dropped_events_count"));
+    span.number_nonzero(span::DROPPED_EVENTS_COUNT, row.count("dropped_events_count"));
     for link in row.list("links") {
         write_link(&mut span, &link)?;
     }
-    span.number_nonzero(14, row.count("dropped_links_count"));
+    span.number_nonzero(span::DROPPED_LINKS_COUNT, row.count("dropped_links_count"));
     write_status(&mut span, row);
-    span.fixed32_nonzero(16, u32::try_from(row.count("flags")).unwrap_or_default());
+    span.fixed32_nonzero(span::FLAGS, u32::try_from(row.count("flags")).unwrap_or_default());
     let mut message = span.into_bytes();
     // A long attribute doubled the buffer; a large trace is rebuilt with all its spans in memory.
     message.shrink_to_fit();
@@ -368,18 +371,21 @@ fn span_group(
     let mut resource_message = MessageWriter::new();
     for (position, (key, value)) in row.map("tags").enumerate() {
         let value = if json.contains(&position) { json_value(value) } else { string_value(value) };
-        write_attribute(&mut resource_message, 1, key, &value);
+        write_attribute(&mut resource_message, resource::ATTRIBUTES, key, &value);
     }
     let dropped = resource.map_or(0, |resource| resource.count("dropped_attributes_count"));
-    resource_message.number_nonzero(2, dropped);
+    resource_message.number_nonzero(resource::DROPPED_ATTRIBUTES_COUNT, dropped);
     let scope = row.child("scope");
     let scope_text = |name: &str| scope.and_then(|scope| scope.text(name)).unwrap_or_default();
     let mut scope_message = MessageWriter::new();
-    scope_message.bytes_nonzero(1, scope_text("name").as_bytes());
-    scope_message.bytes_nonzero(2, scope_text("version").as_bytes());
+    scope_message.bytes_nonzero(scope::NAME, scope_text("name").as_bytes());
+    scope_message.bytes_nonzero(scope::VERSION, scope_text("version").as_bytes());
     if let Some(scope) = scope {
-        write_map(&mut scope_message, 3, &scope, "attributes")?;
-        scope_message.number_nonzero(4, scope.count("dropped_attributes_count"));
+        write_map(&mut scope_message, scope::ATTRIBUTES, &scope, "attributes")?;
+        scope_message.number_nonzero(
+            scope::DROPPED_ATTRIBUTES_COUNT,
+            scope.count("dropped_attributes_count"),
+        );
     }
     let resource_message = resource_message.into_bytes();
     let experiment_id = experiment_of(&resource_message).filter(by_spans);
@@ -409,13 +415,13 @@ fn write_attributes(span: &mut MessageWriter, row: &Row<'_>) -> Result<(), Strin
     let mut position = 0;
     let mut put_back = |span: &mut MessageWriter, position: &mut usize| {
         while let Some((key, value)) = lifted.remove(position) {
-            write_attribute(span, 9, key, &value);
+            write_attribute(span, span::ATTRIBUTES, key, &value);
             *position += 1;
         }
     };
     for (key, value) in row.map("metadata") {
         put_back(span, &mut position);
-        write_attribute(span, 9, key, &json_value(value));
+        write_attribute(span, span::ATTRIBUTES, key, &json_value(value));
         position += 1;
     }
     put_back(span, &mut position);
@@ -434,7 +440,7 @@ fn write_contract_columns(span: &mut MessageWriter, row: &Row<'_>) {
         let Some(text) = row.text(column) else { continue };
         // Said by another attribute, it would be taken out of the metadata on the way back.
         if !in_metadata(key) || said.is_none_or(|said| said.text() != text) {
-            write_attribute(span, 9, key, &payload_value(text));
+            write_attribute(span, span::ATTRIBUTES, key, &payload_value(text));
         }
     }
     if let Some(span_type) = row.text("span_type")
@@ -442,7 +448,7 @@ fn write_contract_columns(span: &mut MessageWriter, row: &Row<'_>) {
     {
         let mut quoted = String::new();
         write_json_string(span_type, &mut quoted);
-        write_attribute(span, 9, "mlflow.spanType", &string_value(&quoted));
+        write_attribute(span, span::ATTRIBUTES, "mlflow.spanType", &string_value(&quoted));
     }
 }
 
@@ -471,23 +477,23 @@ fn lifted_attribute<'a>(text: &str, origin: &'a str) -> Option<(usize, &'a str, 
 fn write_event(span: &mut MessageWriter, row: &Row<'_>) -> Result<(), String> {
     let mut event = MessageWriter::new();
     let time = row.long("time_unix_nano").and_then(|nanos| u64::try_from(nanos).ok());
-    event.fixed64_nonzero(1, time.unwrap_or_default());
-    event.bytes_nonzero(2, row.text("name").unwrap_or_default().as_bytes());
-    write_map(&mut event, 3, row, "attributes")?;
-    event.number_nonzero(4, row.count("dropped_attributes_count"));
-    span.bytes(11, event.as_bytes());
+    event.fixed64_nonzero(event::TIME_UNIX_NANO, time.unwrap_or_default());
+    event.bytes_nonzero(event::NAME, row.text("name").unwrap_or_default().as_bytes());
+    write_map(&mut event, event::ATTRIBUTES, row, "attributes")?;
+    event.number_nonzero(event::DROPPED_ATTRIBUTES_COUNT, row.count("dropped_attributes_count"));
+    span.bytes(span::EVENTS, event.as_bytes());
     Ok(())
 }
 
 fn write_link(span: &mut MessageWriter, row: &Row<'_>) -> Result<(), String> {
     let mut link = MessageWriter::new();
-    link.bytes_nonzero(1, &unhex(row.text("trace_id").unwrap_or_default()));
-    link.bytes_nonzero(2, &unhex(row.text("span_id").unwrap_or_default()));
-    link.bytes_nonzero(3, row.text("trace_state").unwrap_or_default().as_bytes());
-    write_map(&mut link, 4, row, "attributes")?;
-    link.number_nonzero(5, row.count("dropped_attributes_count"));
-    link.fixed32_nonzero(6, u32::try_from(row.count("flags")).unwrap_or_default());
-    span.bytes(13, link.as_bytes());
+    link.bytes_nonzero(link::TRACE_ID, &unhex(row.text("trace_id").unwrap_or_default()));
+    link.bytes_nonzero(link::SPAN_ID, &unhex(row.text("span_id").unwrap_or_default()));
+    link.bytes_nonzero(link::TRACE_STATE, row.text("trace_state").unwrap_or_default().as_bytes());
+    write_map(&mut link, link::ATTRIBUTES, row, "attributes")?;
+    link.number_nonzero(link::DROPPED_ATTRIBUTES_COUNT, row.count("dropped_attributes_count"));
+    link.fixed32_nonzero(link::FLAGS, u32::try_from(row.count("flags")).unwrap_or_default());
+    span.bytes(span::LINKS, link.as_bytes());
     Ok(())
 }
 
@@ -499,9 +505,9 @@ fn write_status(span: &mut MessageWriter, row: &Row<'_>) {
     };
     let message = row.text("status_message").unwrap_or_default();
     if code != 0 || !message.is_empty() {
-        span.message(15, |status| {
-            status.bytes_nonzero(2, message.as_bytes());
-            status.number_nonzero(3, code);
+        span.message(span::STATUS, |status| {
+            status.bytes_nonzero(status::MESSAGE, message.as_bytes());
+            status.number_nonzero(status::CODE, code);
         });
     }
 }
@@ -520,8 +526,8 @@ fn write_map(
 
 fn write_attribute(message: &mut MessageWriter, number: u32, key: &str, value: &[u8]) {
     message.message(number, |attribute| {
-        attribute.bytes_nonzero(1, key.as_bytes());
-        attribute.bytes_nonzero(2, value);
+        attribute.bytes_nonzero(key_value::KEY, key.as_bytes());
+        attribute.bytes_nonzero(key_value::VALUE, value);
     });
 }
 
@@ -532,7 +538,7 @@ fn json_value(text: &str) -> Vec<u8> {
 
 fn string_value(text: &str) -> Vec<u8> {
     let mut value = MessageWriter::new();
-    value.bytes(1, text.as_bytes());
+    value.bytes(any_value::STRING_VALUE, text.as_bytes());
     value.into_bytes()
 }
 
