@@ -14,6 +14,7 @@ pub mod conventions;
 pub mod error;
 pub mod fingerprint;
 pub mod mlflow_json;
+pub mod mlflow_keys;
 pub mod order;
 pub mod otlp;
 pub mod otlp_json;

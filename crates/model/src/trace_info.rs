@@ -191,6 +191,9 @@ pub struct TraceInfo {
 /// Trace metadata that marks a trace whose client has said what it is: MLflow's servers set it.
 pub const INFO_FINALIZED: &str = "mlflow.trace.infoFinalized";
 
+/// Trace metadata by which a client announces how many spans it sends.
+pub const SIZE_STATS: &str = "mlflow.trace.sizeStats";
+
 impl TraceInfo {
     /// Says nothing of a trace.
     #[must_use]
@@ -430,10 +433,10 @@ impl TraceInfo {
         }
     }
 
-    /// Number of spans that the client announced (`mlflow.trace.sizeStats`), if it did.
+    /// Number of spans that the client announced ([`SIZE_STATS`]), if it did.
     #[must_use]
     pub fn announced_spans(&self) -> Option<usize> {
-        let stats = self.trace_metadata.get("mlflow.trace.sizeStats")?;
+        let stats = self.trace_metadata.get(SIZE_STATS)?;
         let (_, after) = stats.split_once("\"num_spans\"")?;
         let digits: String =
             after.trim_start_matches([':', ' ']).chars().take_while(char::is_ascii_digit).collect();

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use tracelake_decode::mlflow_json::{MlflowTrace, StartTrace, TraceFile, read_trace_file};
+use tracelake_decode::mlflow_keys;
 use tracelake_decode::{DecodeError, Reject, SpanGroup, SpanRecord, SpanSource, decode_otlp};
 use tracelake_model::{ExperimentId, Limits, TraceId};
 
@@ -234,7 +235,7 @@ fn same_group(left: &SpanGroup, right: &SpanGroup) -> bool {
 fn is_mlflow_archive(span: &SpanRecord) -> bool {
     span.group.resource.is_empty()
         && span.group.scope.is_empty()
-        && span.view().attribute("mlflow.traceRequestId").is_some()
+        && span.view().attribute(mlflow_keys::TRACE_REQUEST_ID).is_some()
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! The attribute names that mean something: one table, searched once per attribute.
 
+use crate::mlflow_keys;
+
 /// Declares [`Key`] and the table of names. Entries stand in byte order of their names.
 macro_rules! keys {
-    ($($key:ident = $name:literal,)+) => {
+    ($($key:ident = $name:expr,)+) => {
         /// An attribute name that a convention gives a meaning.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Key {
@@ -84,13 +86,13 @@ keys! {
     LaminarInput = "lmnr.span.input",
     LaminarOutput = "lmnr.span.output",
     LaminarType = "lmnr.span.type",
-    MlflowTokenUsage = "mlflow.chat.tokenUsage",
-    MlflowCost = "mlflow.llm.cost",
-    MlflowModel = "mlflow.llm.model",
-    MlflowProvider = "mlflow.llm.provider",
-    MlflowInputs = "mlflow.spanInputs",
-    MlflowOutputs = "mlflow.spanOutputs",
-    MlflowSpanType = "mlflow.spanType",
+    MlflowTokenUsage = mlflow_keys::CHAT_TOKEN_USAGE,
+    MlflowCost = mlflow_keys::LLM_COST,
+    MlflowModel = mlflow_keys::LLM_MODEL,
+    MlflowProvider = mlflow_keys::LLM_PROVIDER,
+    MlflowInputs = mlflow_keys::SPAN_INPUTS,
+    MlflowOutputs = mlflow_keys::SPAN_OUTPUTS,
+    MlflowSpanType = mlflow_keys::SPAN_TYPE,
     ClaudeNewContext = "new_context",
     OpenInferenceKind = "openinference.span.kind",
     VoltAgentOutput = "output",

@@ -4,20 +4,15 @@ use std::collections::BTreeMap;
 
 use super::candidates::any_text;
 use crate::any_value::to_json;
+use crate::mlflow_keys;
 use crate::otlp::view::{ResourceView, SpanView, ValueView};
-
-/// Prefix of root attributes that are tags.
-const TAG_PREFIX: &str = "mlflow.traceTag.";
-
-/// The tag that is the name of the trace.
-const TRACE_NAME: &str = "mlflow.traceName";
 
 /// Tags that MLflow's server keeps for itself.
 const RESERVED: [&str; 4] = [
-    "mlflow.artifactLocation",
-    "mlflow.trace.spansLocation",
-    "mlflow.trace.archiveLocation",
-    "mlflow.trace.archivalFailure",
+    mlflow_keys::ARTIFACT_LOCATION,
+    mlflow_keys::SPANS_LOCATION,
+    mlflow_keys::ARCHIVE_LOCATION,
+    mlflow_keys::ARCHIVAL_FAILURE,
 ];
 
 /// Characters of a tag's key; longer ones are left out, as in MLflow.
@@ -30,7 +25,10 @@ const MAX_VALUE_CHARACTERS: usize = 8000;
 pub(super) fn add_resource(resource: &ResourceView<'_>, tags: &mut BTreeMap<String, String>) {
     for attribute in resource.attributes() {
         let key = attribute.key;
-        if key.starts_with("telemetry.sdk.") || key.starts_with("mlflow.") || !is_valid_key(key) {
+        if key.starts_with("telemetry.sdk.")
+            || key.starts_with(mlflow_keys::PREFIX)
+            || !is_valid_key(key)
+        {
             continue;
         }
         let value = match attribute.value() {
@@ -43,7 +41,9 @@ pub(super) fn add_resource(resource: &ResourceView<'_>, tags: &mut BTreeMap<Stri
 
 /// Keys of the tags that `root` says.
 pub fn root_tag_keys<'a>(root: &'a SpanView<'a>) -> impl Iterator<Item = &'a str> {
-    let keys = root.attributes().filter_map(|attribute| attribute.key.strip_prefix(TAG_PREFIX));
+    let keys = root
+        .attributes()
+        .filter_map(|attribute| attribute.key.strip_prefix(mlflow_keys::TRACE_TAG_PREFIX));
     keys.filter(|key| !RESERVED.contains(key) && is_valid_key(key))
 }
 
@@ -54,14 +54,14 @@ pub(super) fn add_root(
     trace_name: &mut Option<String>,
 ) {
     for attribute in root.attributes() {
-        let Some(key) = attribute.key.strip_prefix(TAG_PREFIX) else {
+        let Some(key) = attribute.key.strip_prefix(mlflow_keys::TRACE_TAG_PREFIX) else {
             continue;
         };
         if RESERVED.contains(&key) || !is_valid_key(key) {
             continue;
         }
         let value = cut(&any_text(attribute.value()));
-        if key == TRACE_NAME {
+        if key == mlflow_keys::TRACE_NAME {
             *trace_name = Some(value);
         } else {
             tags.insert(key.to_owned(), value);

@@ -5,6 +5,7 @@ use tracelake_model::TraceId;
 use super::attributes::{self, Encoding, decoded_text};
 use super::messages::shape;
 use crate::error::DecodeError;
+use crate::mlflow_keys;
 use crate::otlp::fields::{event, export_request, link, resource_spans, scope_spans, span, status};
 use crate::otlp_json::document::{self, Json};
 use crate::otlp_json::members::{Fault, Path, id_bytes, integer, list, object, text};
@@ -108,7 +109,7 @@ fn span(
 fn trace_of(span: &Json<'_>, path: Path<'_>) -> Result<Option<TraceId>, Fault> {
     let context = span.member(&["context"]);
     if context.is_some() {
-        let request = decoded_text(span.member(&["attributes"]), "mlflow.traceRequestId");
+        let request = decoded_text(span.member(&["attributes"]), mlflow_keys::TRACE_REQUEST_ID);
         if let Some(trace_id) = request.and_then(|text| TraceId::parse(&text)) {
             return Ok(Some(trace_id));
         }

@@ -11,14 +11,12 @@ use serde::{Deserialize, Serialize};
 use tracelake_model::{ExperimentId, Limits, SpanId, TraceId};
 
 use crate::error::DecodeError;
+use crate::mlflow_keys;
 use crate::otlp::fields::{export_request, resource_spans, scope_spans};
 use crate::otlp::shape::{Findings, Message, WalkLimits, canonical, check, replace_invalid_text};
 use crate::otlp::view::{AttributeList, ResourceView, SpanView, ValueView};
 use crate::wire::{Fields, WireError, WireValue};
 use crate::writer::MessageWriter;
-
-/// Resource attribute that names the MLflow experiment of the spans below it.
-pub const EXPERIMENT_ATTRIBUTE: &str = "mlflow.experimentId";
 
 /// Takes experiments that resources name out of spans, of neighbours that share a group at once.
 #[derive(Debug, Default)]
@@ -431,10 +429,10 @@ fn protobuf(body: &Bytes, message: &[u8], error: WireError) -> DecodeError {
     DecodeError::Protobuf { offset: start + error.offset, reason: error.reason }
 }
 
-/// The experiment that a resource names by [`EXPERIMENT_ATTRIBUTE`].
+/// The experiment that a resource names by [`mlflow_keys::EXPERIMENT_ID`].
 #[must_use]
 pub fn experiment_of(resource: &[u8]) -> Option<ExperimentId> {
-    match ResourceView::new(resource).attribute(EXPERIMENT_ATTRIBUTE)? {
+    match ResourceView::new(resource).attribute(mlflow_keys::EXPERIMENT_ID)? {
         ValueView::String(text) => text.trim_matches('"').parse().ok(),
         ValueView::Int(number) => (0 <= number).then(|| number.into()),
         ValueView::Empty

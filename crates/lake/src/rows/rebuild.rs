@@ -19,6 +19,7 @@ use arrow::array::{AsArray, RecordBatch, StructArray};
 use bytes::Bytes;
 use tracelake_decode::any_value::{json_to_message, write_json_string};
 use tracelake_decode::conventions::interpret;
+use tracelake_decode::mlflow_keys;
 use tracelake_decode::otlp::fields::{
     any_value, event, key_value, link, resource, scope, span, status,
 };
@@ -32,7 +33,7 @@ use tracelake_model::{
 use super::parts::{Beyond, cost_beyond, usage_beyond};
 use super::row::Row;
 use super::said::Said;
-use super::traces::{ExperimentBy, RUN_METADATA, SpanDurations, TraceDraft, TraceFacts};
+use super::traces::{ExperimentBy, SpanDurations, TraceDraft, TraceFacts};
 
 /// Why a row cannot be read back.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +94,7 @@ fn trace(row: &Row<'_>) -> Result<TraceDraft, String> {
         // A linked run stands in for a run that was never named.
         None => {
             info.linked_runs.first() != Some(run_id)
-                && info.trace_metadata.get(RUN_METADATA) != Some(run_id)
+                && info.trace_metadata.get(mlflow_keys::SOURCE_RUN) != Some(run_id)
         }
     });
     let arrived_last = said.as_ref().and_then(Said::arrived_last);
@@ -434,8 +435,8 @@ fn write_contract_columns(span: &mut MessageWriter, row: &Row<'_>) {
     let said = interpret(&SpanView::new(&said));
     let in_metadata = |key: &str| row.map("metadata").any(|(name, _)| name == key);
     for (column, key, said) in [
-        ("inputs", "mlflow.spanInputs", said.inputs),
-        ("outputs", "mlflow.spanOutputs", said.outputs),
+        ("inputs", mlflow_keys::SPAN_INPUTS, said.inputs),
+        ("outputs", mlflow_keys::SPAN_OUTPUTS, said.outputs),
     ] {
         let Some(text) = row.text(column) else { continue };
         // Said by another attribute, it would be taken out of the metadata on the way back.
@@ -448,7 +449,7 @@ fn write_contract_columns(span: &mut MessageWriter, row: &Row<'_>) {
     {
         let mut quoted = String::new();
         write_json_string(span_type, &mut quoted);
-        write_attribute(span, span::ATTRIBUTES, "mlflow.spanType", &string_value(&quoted));
+        write_attribute(span, span::ATTRIBUTES, mlflow_keys::SPAN_TYPE, &string_value(&quoted));
     }
 }
 

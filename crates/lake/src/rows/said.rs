@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tracelake_decode::conventions::RULES;
+use tracelake_decode::mlflow_keys;
 use tracelake_model::{TraceInfo, TraceState};
 
 use super::ordered::Ordered;
-use super::traces::{ExperimentBy, RUN_METADATA, TraceDraft};
+use super::traces::{ExperimentBy, TraceDraft};
 
 /// Version of the column's form where it says nothing that [`NAMED_VERSION`] has.
 const VERSION: u32 = 1;
@@ -114,7 +115,8 @@ impl Said {
             keeps_order: trace.keeps_order,
             ..Self::default()
         };
-        let named = trace.info.as_ref().and_then(|info| info.trace_metadata.get(RUN_METADATA));
+        let named =
+            trace.info.as_ref().and_then(|info| info.trace_metadata.get(mlflow_keys::SOURCE_RUN));
         if trace.run_id.is_some() && named.is_none() {
             said.columns.insert(Column::RunId);
         }

@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use tracelake_decode::conventions::{
     Meaning, TraceMeaning, interpret, interpret_of, interpret_trace_of,
 };
+use tracelake_decode::mlflow_keys;
 use tracelake_decode::{SpanRecord, Start};
 use tracelake_model::schema::traces_schema;
 use tracelake_model::{
@@ -150,9 +151,9 @@ impl TraceDraft {
         info.response_preview = facts.response_preview;
         info.tags = facts.tags;
         if let Some(name) = facts.tagged_name
-            && !info.deleted_tags.contains(NAME_TAG)
+            && !info.deleted_tags.contains(mlflow_keys::TRACE_NAME)
         {
-            info.tags.entry(NAME_TAG.to_owned()).or_insert(name);
+            info.tags.entry(mlflow_keys::TRACE_NAME.to_owned()).or_insert(name);
         }
         info
     }
@@ -161,17 +162,11 @@ impl TraceDraft {
     /// the column.
     pub(crate) fn named_run(&self) -> Option<&String> {
         let info = self.info.as_ref();
-        let said = info.and_then(|info| info.trace_metadata.get(RUN_METADATA));
+        let said = info.and_then(|info| info.trace_metadata.get(mlflow_keys::SOURCE_RUN));
         let linked = info.and_then(|info| info.linked_runs.first());
         said.or(self.run_id.as_ref()).or(linked)
     }
 }
-
-/// Metadata that names the run that a trace belongs to.
-pub(super) const RUN_METADATA: &str = "mlflow.sourceRun";
-
-/// Tag that names the trace.
-const NAME_TAG: &str = "mlflow.traceName";
 
 /// Writes traces as one batch of the table's schema, a row each, in the order given.
 ///
@@ -554,17 +549,17 @@ impl TraceFacts {
             facts.request_time_micros = info.request_time_micros.or(facts.request_time_micros);
             facts.execution_duration_ms =
                 info.execution_duration_ms.or(facts.execution_duration_ms);
-            prefer(&mut facts.trace_name, info.tags.get(NAME_TAG).cloned());
+            prefer(&mut facts.trace_name, info.tags.get(mlflow_keys::TRACE_NAME).cloned());
             prefer(&mut facts.request_preview, info.request_preview.clone());
             prefer(&mut facts.response_preview, info.response_preview.clone());
-            prefer(&mut facts.session_id, metadata("mlflow.trace.session"));
-            prefer(&mut facts.user_id, metadata("mlflow.trace.user"));
-            if let Some(usage) = metadata("mlflow.trace.tokenUsage")
+            prefer(&mut facts.session_id, metadata(mlflow_keys::TRACE_SESSION));
+            prefer(&mut facts.user_id, metadata(mlflow_keys::TRACE_USER));
+            if let Some(usage) = metadata(mlflow_keys::TRACE_TOKEN_USAGE)
                 && let Ok(usage) = serde_json::from_str(&usage)
             {
                 facts.meaning.usage = usage;
             }
-            if let Some(cost) = metadata("mlflow.trace.cost")
+            if let Some(cost) = metadata(mlflow_keys::TRACE_COST)
                 && let Ok(cost) = serde_json::from_str(&cost)
             {
                 facts.meaning.cost = cost;

@@ -18,16 +18,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use tracelake_decode::any_value::write_json_string;
 use tracelake_decode::conventions::{Meaning, Payload, interpret};
+use tracelake_decode::mlflow_keys;
 use tracelake_decode::{EventView, KeyValueView, LinkView, SpanRecord, SpanView, ValueView};
 use tracelake_model::TokenUsage;
-
-const REQUEST_ID: &str = "mlflow.traceRequestId";
-const SPAN_TYPE: &str = "mlflow.spanType";
-const INPUTS: &str = "mlflow.spanInputs";
-const OUTPUTS: &str = "mlflow.spanOutputs";
-const TOKEN_USAGE: &str = "mlflow.chat.tokenUsage";
-const MODEL: &str = "mlflow.llm.model";
-const PROVIDER: &str = "mlflow.llm.provider";
 
 /// Appends the JSON array of `spans`: roots first, then by start, as MLflow orders them.
 pub(super) fn write_spans(spans: &[SpanRecord], out: &mut String) {
@@ -106,11 +99,13 @@ fn write_plain(attribute: KeyValueView<'_>, out: &mut String) {
 fn write_attributes(span: &SpanRecord, view: &SpanView<'_>, out: &mut String) {
     let meaning = interpret(view);
     out.push('[');
-    key_value(out, REQUEST_ID, |out| write_text(&span.trace_id.to_mlflow(), out));
+    key_value(out, mlflow_keys::TRACE_REQUEST_ID, |out| {
+        write_text(&span.trace_id.to_mlflow(), out)
+    });
     for attribute in view.attributes() {
         let replaced = match attribute.key {
-            REQUEST_ID => true,
-            SPAN_TYPE => meaning.span_type.is_some(),
+            mlflow_keys::TRACE_REQUEST_ID => true,
+            mlflow_keys::SPAN_TYPE => meaning.span_type.is_some(),
             _ => false,
         };
         if !replaced {
@@ -125,15 +120,17 @@ fn write_attributes(span: &SpanRecord, view: &SpanView<'_>, out: &mut String) {
 /// What the span means, under MLflow's names, where it does not say so itself.
 fn write_meaning(view: &SpanView<'_>, meaning: &Meaning<'_>, out: &mut String) {
     let mut add = |key: &str, write: &dyn Fn(&mut String)| {
-        if key == SPAN_TYPE || view.attribute(key).is_none() {
+        if key == mlflow_keys::SPAN_TYPE || view.attribute(key).is_none() {
             out.push(',');
             key_value(out, key, write);
         }
     };
     if let Some(span_type) = &meaning.span_type {
-        add(SPAN_TYPE, &|out| write_text(span_type, out));
+        add(mlflow_keys::SPAN_TYPE, &|out| write_text(span_type, out));
     }
-    for (key, payload) in [(INPUTS, &meaning.inputs), (OUTPUTS, &meaning.outputs)] {
+    for (key, payload) in
+        [(mlflow_keys::SPAN_INPUTS, &meaning.inputs), (mlflow_keys::SPAN_OUTPUTS, &meaning.outputs)]
+    {
         match payload {
             Some(Payload::Attribute { value, .. }) => add(key, &|out| write_stored(*value, out)),
             Some(Payload::Composed(text)) => add(key, &|out| write_json_value(text, out)),
@@ -141,13 +138,13 @@ fn write_meaning(view: &SpanView<'_>, meaning: &Meaning<'_>, out: &mut String) {
         }
     }
     if !meaning.usage.is_empty() {
-        add(TOKEN_USAGE, &|out| write_usage(&meaning.usage, out));
+        add(mlflow_keys::CHAT_TOKEN_USAGE, &|out| write_usage(&meaning.usage, out));
     }
     if let Some(model) = &meaning.model {
-        add(MODEL, &|out| write_text(model, out));
+        add(mlflow_keys::LLM_MODEL, &|out| write_text(model, out));
     }
     if let Some(provider) = &meaning.model_provider {
-        add(PROVIDER, &|out| write_text(provider, out));
+        add(mlflow_keys::LLM_PROVIDER, &|out| write_text(provider, out));
     }
 }
 

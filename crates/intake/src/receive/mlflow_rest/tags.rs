@@ -3,22 +3,21 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use tracelake_decode::mlflow_keys::{
+    ARCHIVAL_FAILURE, ARCHIVE_LOCATION, ARTIFACT_LOCATION, SPANS_LOCATION, TRACE_NAME,
+};
 use tracelake_model::TraceChange;
 use tracelake_model::names::printable;
 use tracelake_registry::check_tag_key;
 
 use super::parameters::Parameters;
 use super::reply::{Answer, MlflowError, Reply};
-use super::trace_info::{ARTIFACT_LOCATION, SPANS_LOCATION};
 use super::trace_path::{TracePath, change, find};
 use crate::intake::Intake;
 
 /// Longest value; MLflow cuts a longer one, and so does this.
 const MAX_VALUE_CHARS: usize = 8_000;
-const TRACE_NAME: &str = "mlflow.traceName";
 const MAX_NAME_CHARS: usize = 4_096;
-const ARCHIVE_LOCATION: &str = "mlflow.trace.archiveLocation";
-const ARCHIVAL_FAILURE: &str = "mlflow.trace.archivalFailure";
 
 /// `PATCH`, `{"key", "value"}`: the tag has this value.
 ///

@@ -6,16 +6,12 @@ use serde_json::{Value, json};
 use tracelake_decode::SpanRecord;
 use tracelake_decode::conventions::interpret_trace;
 use tracelake_decode::mlflow_json::write_trace_info;
+use tracelake_decode::mlflow_keys;
 use tracelake_model::{ExperimentId, TokenUsage, TraceCost, TraceInfo, TraceState};
 
 use super::reply::MlflowError;
 use crate::intake::Intake;
 use crate::trace_store::FoundTrace;
-
-/// Tag with the URI of the trace's artifacts.
-pub(super) const ARTIFACT_LOCATION: &str = "mlflow.artifactLocation";
-/// Tag that says where the spans are.
-pub(super) const SPANS_LOCATION: &str = "mlflow.trace.spansLocation";
 
 /// Adds the tags that MLflow's server keeps on every trace. Without `TRACKING_STORE` the client
 /// would upload the spans once more, and would not ask this service for them.
@@ -25,8 +21,8 @@ pub(super) fn with_bookkeeping(mut info: TraceInfo, artifact_location: &str) -> 
         artifact_location.trim_end_matches('/'),
         info.trace_id.to_mlflow()
     );
-    info.tags.insert(ARTIFACT_LOCATION.into(), artifacts);
-    info.tags.insert(SPANS_LOCATION.into(), "TRACKING_STORE".into());
+    info.tags.insert(mlflow_keys::ARTIFACT_LOCATION.into(), artifacts);
+    info.tags.insert(mlflow_keys::SPANS_LOCATION.into(), "TRACKING_STORE".into());
     info
 }
 
@@ -65,10 +61,10 @@ fn add_derived_metadata(metadata: &mut BTreeMap<String, String>, spans: &[SpanRe
             metadata.entry(key.to_owned()).or_insert(value);
         }
     };
-    add("mlflow.trace.session", meaning.session_id);
-    add("mlflow.trace.user", meaning.user_id);
-    add("mlflow.trace.tokenUsage", usage_text(&meaning.usage));
-    add("mlflow.trace.cost", cost_text(&meaning.cost));
+    add(mlflow_keys::TRACE_SESSION, meaning.session_id);
+    add(mlflow_keys::TRACE_USER, meaning.user_id);
+    add(mlflow_keys::TRACE_TOKEN_USAGE, usage_text(&meaning.usage));
+    add(mlflow_keys::TRACE_COST, cost_text(&meaning.cost));
 }
 
 fn usage_text(usage: &TokenUsage) -> Option<String> {
