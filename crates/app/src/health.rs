@@ -88,7 +88,8 @@ impl HealthParts {
     /// Why the service cannot do its work at all.
     fn fatal(&self) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        if let Some(reason) = self.journal.is_failed() {
+        if let Some(failure) = self.journal.failure() {
+            let reason = format!("{:#}", anyhow::Error::new(failure));
             reasons.push(Reason { part: "journal".to_owned(), reason });
         }
         if self.commands.is_closed() {

@@ -8,7 +8,8 @@ use crate::SegmentNumber;
 
 /// Why a journal operation failed, with what the operator needs to act.
 ///
-/// Clonable, because one failed write answers every request of its group.
+/// Clonable, because one failed write answers every request of its group. A variant's own sentence
+/// leaves out what its source says, which a reader takes from [`std::error::Error::source`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
@@ -118,11 +119,16 @@ pub enum JournalError {
     },
     /// The journal could not open a segment after it gave one up, so it takes no records until
     /// [`Journal::heal`](crate::Journal::heal) has made one.
-    #[error("journal takes no records: {reason}")]
+    #[error("journal takes no records: no segment to follow {segment}, which was given up")]
     Failed {
-        /// What happened.
-        reason: String,
+        /// The segment that was given up.
+        segment: SegmentNumber,
+        /// Why none could be opened.
+        source: Arc<Self>,
     },
+    /// The thread that writes ended by a defect, so the journal takes no more work. Open it anew.
+    #[error("writer thread of the journal stopped")]
+    WriterStopped,
     /// The journal was closed, so it takes no more work.
     #[error("journal is closed")]
     Closed,
@@ -133,16 +139,6 @@ impl JournalError {
     #[must_use]
     pub const fn is_at_capacity(&self) -> bool {
         matches!(self, Self::OverBudget { .. } | Self::Busy { .. } | Self::DiskFull { .. })
-    }
-
-    /// Whether the same call may succeed later, on this same journal.
-    #[must_use]
-    pub const fn is_retryable(&self) -> bool {
-        self.is_at_capacity()
-            || matches!(
-                self,
-                Self::SyncFailed { .. } | Self::WriteFailed { .. } | Self::Failed { .. }
-            )
     }
 
     /// Sorts a failure of `action` on `path`: a full device is told apart from all else.

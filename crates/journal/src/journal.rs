@@ -160,8 +160,8 @@ impl<T: Send + 'static> Journal<T> {
     /// durable and told to the consumer, only nobody hears of it.
     ///
     /// # Errors
-    /// See [`JournalError::is_retryable`]. After any error the record counts as not acknowledged;
-    /// after [`JournalError::SyncFailed`] or [`JournalError::WriteFailed`], or when the machine
+    /// A limit ([`JournalError::is_at_capacity`], [`JournalError::RecordTooLarge`]), what the device
+    /// said, or that the journal takes no more. The record counts as not acknowledged then; after [`JournalError::SyncFailed`] or [`JournalError::WriteFailed`], or when the machine
     /// stops, it may still turn up in a replay.
     pub async fn append(
         &self,
@@ -225,7 +225,7 @@ impl<T: Send + 'static> Journal<T> {
     ///
     /// # Errors
     /// When no new segment could be made; the active one then stays active, and a later call may
-    /// succeed, after [`Journal::heal`] where [`Journal::is_failed`].
+    /// succeed, after [`Journal::heal`] where [`Journal::failure`].
     pub async fn rotate(&self) -> Result<SegmentNumber, JournalError> {
         let (reply, answer) = oneshot::channel();
         {
@@ -394,7 +394,7 @@ impl<T: Send + 'static> Journal<T> {
 
     /// Why the journal takes no records now, while that is so: see [`Journal::heal`].
     #[must_use]
-    pub fn is_failed(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<JournalError> {
         self.shared.queue().failed.clone()
     }
 
@@ -516,18 +516,16 @@ impl<T> Journal<T> {
         self.folder.spares.close();
         self.folder.release_spares(0);
         let failed = self.shared.queue().failed.clone();
-        if panicked || failed.is_some() {
-            let reason = failed.unwrap_or_else(|| "writer thread stopped".to_owned());
-            return Err(JournalError::Failed { reason });
-        }
-        Ok(())
+        let failed = failed.or_else(|| panicked.then_some(JournalError::WriterStopped));
+        failed.map_or(Ok(()), Err)
     }
 }
 
 impl<T> Drop for Journal<T> {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
-            tracing::debug!(%error, "journal dropped after it had failed");
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "journal dropped after it had failed");
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Queue<T> {
     pub(crate) requests: Vec<Request<T>>,
     pub(crate) closed: bool,
     /// Why no records are taken, while that is so.
-    pub(crate) failed: Option<String>,
+    pub(crate) failed: Option<JournalError>,
     /// Whether the writer waits, having touched the file system for the last time.
     #[cfg(debug_assertions)]
     pub(crate) idle: bool,
@@ -35,8 +35,6 @@ pub(crate) struct Queue<T> {
 impl<T> Queue<T> {
     /// Why the journal takes no work, once it does not.
     pub(crate) fn stopped(&self) -> JournalError {
-        self.failed
-            .as_ref()
-            .map_or(JournalError::Closed, |reason| JournalError::Failed { reason: reason.clone() })
+        self.failed.clone().unwrap_or(JournalError::Closed)
     }
 }

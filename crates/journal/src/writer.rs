@@ -166,7 +166,10 @@ impl Folder {
         if let Some(spare) = self.spares.take() {
             match self.reuse_segment(&spare, &header) {
                 Ok(active) => return Ok(active),
-                Err(error) => tracing::warn!(%error, "segment file not written over"),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "segment file not written over");
+                }
             }
             // Under either name it is in nobody's way then.
             drop(self.fs.remove(&FileKind::Segment.path(&self.dir, number)));
@@ -423,16 +426,18 @@ impl<T> Writer<T> {
                 self.folder.capacity.grow_disk(grown);
             }
         }
-        self.open_next().map_err(|error| self.fail(&error))
+        self.open_next().map_err(|error| self.fail(error))
     }
 
     /// Notes that nothing can be taken until there is another segment, and why.
-    fn fail(&mut self, error: &JournalError) -> JournalError {
-        let reason = format!("open a segment after {} was given up: {error}", self.active.number);
-        tracing::error!(reason, "journal takes no records until a segment can be made");
+    fn fail(&mut self, error: JournalError) -> JournalError {
+        let segment = self.active.number;
+        let failed = JournalError::Failed { segment, source: Arc::new(error) };
+        let error = &failed as &dyn std::error::Error;
+        tracing::error!(error, "waiting until a segment can be made");
         self.failed = true;
-        self.shared.queue().failed = Some(reason.clone());
-        JournalError::Failed { reason }
+        self.shared.queue().failed = Some(failed.clone());
+        failed
     }
 
     /// Makes another segment where one was given up and none could be made.
@@ -440,7 +445,7 @@ impl<T> Writer<T> {
         if !self.failed {
             return Ok(());
         }
-        self.open_next().map_err(|error| self.fail(&error))?;
+        self.open_next().map_err(|error| self.fail(error))?;
         self.failed = false;
         self.shared.queue().failed = None;
         tracing::info!(segment = %self.active.number, "journal takes records again");
@@ -473,7 +478,8 @@ impl<T> Writer<T> {
             return;
         }
         if let Err(error) = self.rotate() {
-            tracing::warn!(%error, "segment at its limit not sealed, going on with it");
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "segment at its limit not sealed, going on with it");
         }
     }
 
@@ -505,7 +511,7 @@ impl<T> Drop for Writer<T> {
         }
         if !queue.closed {
             queue.closed = true;
-            queue.failed = Some("writer thread stopped".to_owned());
+            queue.failed = Some(JournalError::WriterStopped);
         }
         // Dropping the reply ends of whatever came last answers it with `stopped`.
         queue.requests.clear();

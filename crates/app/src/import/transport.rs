@@ -201,7 +201,7 @@ async fn attempt_here(service: &Service, request: &Request) -> Attempt {
             Attempt::Busy(retry_after, "too much waits".to_owned())
         }
         Err(IntakeError::Journal(error)) if error.is_at_capacity() => {
-            Attempt::Busy(Duration::from_secs(1), error.to_string())
+            Attempt::Busy(Duration::from_secs(1), format!("{:#}", anyhow::Error::new(error)))
         }
         Err(
             error @ (IntakeError::Journal(_) | IntakeError::Registry(_) | IntakeError::BrokenOff),

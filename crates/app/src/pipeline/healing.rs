@@ -36,7 +36,7 @@ impl Pipeline {
 
     /// Asks a journal that takes no records to try again, when it is time.
     fn heal_journal(&mut self) {
-        if self.journal.is_failed().is_none() {
+        if self.journal.failure().is_none() {
             self.healing = Healing::default();
             return;
         }
@@ -45,7 +45,8 @@ impl Pipeline {
             return;
         }
         if let Err(error) = self.handle.block_on(self.journal.heal()) {
-            warn!(%error, "the journal still takes no records");
+            let error = &error as &dyn std::error::Error;
+            warn!(error, "the journal still takes no records");
         }
         self.healing.not_before_nano = now.saturating_add(self.healing.wait_nano);
         self.healing.wait_nano = (self.healing.wait_nano * 2).min(LONGEST_WAIT_NANO);

@@ -8,6 +8,15 @@ fn header_len() -> u64 {
     u64::try_from(FILE_HEADER_LEN).unwrap()
 }
 
+/// What the simulated device says of a call that it fails.
+const OS_REASON: &str = "simulated input/output error";
+
+/// What an error says, and each of its sources.
+fn sentences(error: &JournalError) -> Vec<String> {
+    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    std::iter::once(error.to_string()).chain(sources.map(ToString::to_string)).collect()
+}
+
 /// Scenario: the device fills up within a group, and has room again later.
 /// Guarantees: the group is refused as a whole and leaves nothing, later ones are kept.
 #[test]
@@ -21,7 +30,7 @@ fn full_device_refuses_and_goes_on() {
         for result in append_group(&journal, &[3, 4, 5]) {
             let error = result.unwrap_err();
             assert!(matches!(error, JournalError::DiskFull { .. }), "{error}");
-            assert!(error.is_retryable() && error.is_at_capacity());
+            assert!(error.is_at_capacity());
         }
         assert_eq!(fs.used_bytes(), before);
     }
@@ -39,7 +48,7 @@ fn full_device_refuses_and_goes_on() {
 
 /// Scenario: one sync fails.
 /// Guarantees: nobody in that group is acknowledged, its segment takes nothing more, and what
-/// was acknowledged before and after is there after a crash.
+/// was acknowledged before and after is there after a crash. The error tells the reason of the device once.
 #[test]
 fn failed_sync_is_never_acknowledged() {
     let fs = SimulatedFs::new(7);
@@ -49,9 +58,10 @@ fn failed_sync_is_never_acknowledged() {
     for result in append_group(&journal, &[2, 3]) {
         let error = result.unwrap_err();
         assert!(matches!(error, JournalError::SyncFailed { segment, .. } if segment.get() == 1));
-        assert!(error.is_retryable() && !error.is_at_capacity());
+        assert!(!error.is_at_capacity());
+        assert_eq!(sentences(&error), ["sync of segment 1 failed", OS_REASON]);
     }
-    assert_eq!(journal.is_failed(), None);
+    assert!(journal.failure().is_none());
     assert_eq!(journal.active_segment(), SegmentNumber::new(2));
     append_ok(&journal, &[4]);
     let sealed = rotate(&journal).unwrap();
@@ -69,7 +79,8 @@ fn failed_sync_is_never_acknowledged() {
 
 /// Scenario: a sync fails, and so does making another segment, twice; then the device answers.
 /// Guarantees: until then the journal says that it takes nothing and acknowledges nothing; then it goes
-/// on in another segment, and all that was acknowledged is there after a restart.
+/// on in another segment, and all that was acknowledged is there after a restart. The error tells what was
+/// tried, and the reason of the device once.
 #[test]
 fn a_journal_without_a_segment_heals_when_the_device_answers() {
     let fs = SimulatedFs::new(7);
@@ -77,19 +88,24 @@ fn a_journal_without_a_segment_heals_when_the_device_answers() {
     append_ok(&journal, &[1]);
     fs.fail_syncs(1);
     fs.fail_creates(2);
+    let reasons = [
+        "journal takes no records: no segment to follow 1, which was given up",
+        "create segment `/journal/segment-00000000000000000002.journal`",
+        OS_REASON,
+    ];
     for result in append_group(&journal, &[2, 3]) {
         let error = result.unwrap_err();
-        assert!(matches!(error, JournalError::Failed { .. }) && error.is_retryable(), "{error}");
+        assert_eq!(sentences(&error), reasons);
     }
-    assert!(journal.is_failed().is_some());
+    assert_eq!(sentences(&journal.failure().unwrap()), reasons);
     assert!(matches!(append_group(&journal, &[4])[0], Err(JournalError::Failed { .. })));
     assert!(matches!(rotate(&journal), Err(JournalError::Failed { .. })));
     assert_eq!(events(&mut receiver), [Ok(1)]);
     let heal = || runtime().block_on(journal.heal());
     assert!(matches!(heal(), Err(JournalError::Failed { .. })));
-    assert!(journal.is_failed().is_some());
+    assert!(journal.failure().is_some());
     heal().unwrap();
-    assert_eq!(journal.is_failed(), None);
+    assert!(journal.failure().is_none());
     heal().unwrap();
     append_ok(&journal, &[5]);
     let sealed = rotate(&journal).unwrap();
@@ -305,7 +321,6 @@ fn limits_refuse_and_the_consumer_can_still_rotate() {
     assert!(long.is_ok());
     let long = runtime().block_on(journal.append(record(10), 0));
     assert!(matches!(long, Err(JournalError::RecordTooLarge { limit: 100, .. })));
-    assert!(!JournalError::RecordTooLarge { bytes: 1, limit: 0 }.is_retryable());
 }
 
 /// Scenario: segments limited to a few records.

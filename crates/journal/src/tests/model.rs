@@ -113,7 +113,7 @@ impl Model {
     fn heal(&mut self) {
         let Some((journal, _)) = &self.journal else { return };
         if runtime().block_on(journal.heal()).is_ok() {
-            assert_eq!(journal.is_failed(), None);
+            assert!(journal.failure().is_none());
         }
         self.take_events();
     }
