@@ -18,6 +18,15 @@ impl Securable {
             Self::Table => "table",
         }
     }
+
+    /// What the API's paths and lists call them.
+    pub(crate) const fn plural(self) -> &'static str {
+        match self {
+            Self::Catalog => "catalogs",
+            Self::Schema => "schemas",
+            Self::Table => "tables",
+        }
+    }
 }
 
 /// What the caller may do about an error. Match on this, never on the message.

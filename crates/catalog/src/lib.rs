@@ -25,6 +25,5 @@ pub use error::{CatalogError, CatalogErrorKind};
 pub use names::same_location;
 pub use register::{Registration, TableSpec, ensure_table};
 pub use wire::{
-    AwsCredentials, AzureUserDelegationSas, CatalogInfo, ColumnInfo, CreateCatalog, CreateSchema,
-    CreateTable, GcpOauthToken, Page, SchemaInfo, TableInfo, TemporaryCredentials,
+    CatalogInfo, ColumnInfo, CreateCatalog, CreateSchema, CreateTable, Page, SchemaInfo, TableInfo,
 };

@@ -11,25 +11,37 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// `SecurablePropertiesMap`.
 type Properties = BTreeMap<String, String>;
 
-macro_rules! members {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
+/// Declares messages: of each the members that it must have, and behind a `;` those that may be missing.
+macro_rules! messages {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident {
+            $($required:ident: $required_type:ty,)*
+            ;
+            $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
+        }
+    )+) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(default)]
         pub struct $name {
             $(
+                #[doc = concat!("Member `", stringify!($required), "`.")]
+                pub $required: $required_type,
+            )*
+            $(
                 #[doc = concat!("Member `", stringify!($field), "`.")]
-                #[serde(skip_serializing_if = "Option::is_none")]
+                #[serde(default, skip_serializing_if = "Option::is_none")]
                 $(#[$field_meta])*
                 pub $field: Option<$type>,
             )*
         }
-    };
+    )+};
 }
 
-members!(
+messages! {
     /// `CatalogInfo`.
     CatalogInfo {
+        ;
         name: String,
         comment: String,
         properties: Properties,
@@ -44,11 +56,10 @@ members!(
         storage_root: String,
         storage_location: String,
     }
-);
 
-members!(
     /// `SchemaInfo`.
     SchemaInfo {
+        ;
         name: String,
         catalog_name: String,
         comment: String,
@@ -65,11 +76,10 @@ members!(
         storage_root: String,
         storage_location: String,
     }
-);
 
-members!(
     /// `TableInfo`. Views have no place here.
     TableInfo {
+        ;
         name: String,
         catalog_name: String,
         schema_name: String,
@@ -88,11 +98,10 @@ members!(
         updated_by: String,
         table_id: String,
     }
-);
 
-members!(
     /// `ColumnInfo`.
     ColumnInfo {
+        ;
         name: String,
         type_text: String,
         type_json: String,
@@ -106,118 +115,40 @@ members!(
         nullable: bool,
         partition_index: i32,
     }
-);
 
-members!(
-    /// `TemporaryCredentials`: at most one kind of credential; none for local files.
-    TemporaryCredentials {
-        aws_temp_credentials: AwsCredentials,
-        azure_user_delegation_sas: AzureUserDelegationSas,
-        gcp_oauth_token: GcpOauthToken,
-        #[serde(deserialize_with = "integer")]
-        expiration_time: i64,
-        url: String,
+    /// `CreateCatalog`.
+    CreateCatalog {
+        name: String,
+        ;
+        comment: String,
+        properties: Properties,
+        storage_root: String,
     }
-);
 
-/// `AwsCredentials`. Its debug form shows no secret.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct AwsCredentials {
-    /// Names the credentials.
-    pub access_key_id: String,
-    /// Signs requests.
-    pub secret_access_key: String,
-    /// Goes with each request.
-    pub session_token: String,
-}
+    /// `CreateSchema`, of a catalog that exists.
+    CreateSchema {
+        name: String,
+        catalog_name: String,
+        ;
+        comment: String,
+        properties: Properties,
+        storage_root: String,
+    }
 
-/// `AzureUserDelegationSAS`. Its debug form shows no secret.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct AzureUserDelegationSas {
-    /// The token.
-    pub sas_token: String,
-}
-
-/// `GcpOauthToken`. Its debug form shows no secret.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct GcpOauthToken {
-    /// The token.
-    pub oauth_token: String,
-}
-
-macro_rules! secret {
-    ($($name:ident),*) => {$(
-        impl std::fmt::Debug for $name {
-            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.debug_struct(stringify!($name)).finish_non_exhaustive()
-            }
-        }
-    )*};
-}
-secret!(AwsCredentials, AzureUserDelegationSas, GcpOauthToken);
-
-/// `CreateCatalog`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreateCatalog {
-    /// Its name.
-    pub name: String,
-    /// What it is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
-    /// Pairs of key and value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub properties: Option<Properties>,
-    /// Where managed tables would lie.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage_root: Option<String>,
-}
-
-/// `CreateSchema`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreateSchema {
-    /// Its name.
-    pub name: String,
-    /// Its catalog, which must exist.
-    pub catalog_name: String,
-    /// What it is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
-    /// Pairs of key and value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub properties: Option<Properties>,
-    /// Where managed tables would lie.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage_root: Option<String>,
-}
-
-/// `CreateTable`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CreateTable {
-    /// Its name.
-    pub name: String,
-    /// Its catalog, which must exist.
-    pub catalog_name: String,
-    /// Its schema, which must exist.
-    pub schema_name: String,
-    /// `EXTERNAL`, `MANAGED` ...
-    pub table_type: String,
-    /// `DELTA` when missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data_source_format: Option<String>,
-    /// Its columns in order.
-    pub columns: Vec<ColumnInfo>,
-    /// Where it lies; needed for an external table.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storage_location: Option<String>,
-    /// What it is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
-    /// Pairs of key and value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub properties: Option<Properties>,
+    /// `CreateTable`, of a schema that exists. It is a Delta table unless it says its format; an external
+    /// one says where it lies.
+    CreateTable {
+        name: String,
+        catalog_name: String,
+        schema_name: String,
+        table_type: String,
+        columns: Vec<ColumnInfo>,
+        ;
+        data_source_format: String,
+        storage_location: String,
+        comment: String,
+        properties: Properties,
+    }
 }
 
 /// `UpdateCatalog` and `UpdateSchema`: what is missing stays as it is.
@@ -230,7 +161,7 @@ pub(crate) struct Update {
 }
 
 /// `GenerateTemporaryTableCredential`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct TableCredentialRequest {
     pub(crate) table_id: String,
     pub(crate) operation: String,
@@ -241,6 +172,12 @@ pub(crate) struct TableCredentialRequest {
 pub(crate) struct PathCredentialRequest {
     pub(crate) url: String,
     pub(crate) operation: String,
+}
+
+/// `TemporaryCredentials` for local files, which need none: where they lie.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct TemporaryCredentials {
+    pub(crate) url: String,
 }
 
 /// One page of a list.
@@ -316,16 +253,5 @@ mod tests {
         assert!(serde_json::from_str::<CatalogInfo>(r#"{"created_at":"soon"}"#).is_err());
         let column: ColumnInfo = serde_json::from_str(r#"{"nullable":"true"}"#).unwrap();
         assert_eq!(serde_json::to_string(&column).unwrap(), r#"{"nullable":true}"#);
-    }
-
-    /// Scenario: vended credentials in a log line.
-    /// Guarantees: no secret is in it.
-    #[test]
-    fn secrets_are_not_in_the_debug_form() {
-        let credentials = TemporaryCredentials {
-            gcp_oauth_token: Some(GcpOauthToken { oauth_token: "hush".to_owned() }),
-            ..Default::default()
-        };
-        assert!(!format!("{credentials:?}").contains("hush"));
     }
 }

@@ -9,18 +9,17 @@ mod transport;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::Method;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracelake_model::TableName;
 use url::Url;
 
 use crate::calls::UnityCatalog;
-use crate::error::CatalogError;
+use crate::error::{CatalogError, Securable};
 use crate::names::check_name;
 use crate::wire::{
-    CatalogInfo, CreateCatalog, CreateSchema, CreateTable, Page, SchemaInfo,
-    TableCredentialRequest, TableInfo, TemporaryCredentials,
+    CatalogInfo, CreateCatalog, CreateSchema, CreateTable, Page, SchemaInfo, TableInfo,
 };
 
 use transport::Call;
@@ -102,38 +101,8 @@ impl UnityClient {
         transport::connect(options)
     }
 
-    /// Takes a catalog away, which must be empty.
-    ///
-    /// # Errors
-    /// Of kind `NotFound` when there is none.
-    pub async fn delete_catalog(&self, name: &str) -> Result<(), CatalogError> {
-        check_name(name)?;
-        let call =
-            Call::new(Method::DELETE, format!("delete catalog `{name}`"), &["catalogs", name]);
-        self.send::<Value>(call).await.map(|_| ())
-    }
-
-    /// Credentials for the files of a table, by its id; none for local files.
-    ///
-    /// # Errors
-    /// Of kind `NotFound` for an unknown id, `Unsupported` when the server has no credential.
-    pub async fn table_credentials(
-        &self,
-        table_id: &str,
-        write: bool,
-    ) -> Result<TemporaryCredentials, CatalogError> {
-        let operation = if write { "READ_WRITE" } else { "READ" };
-        let request = TableCredentialRequest {
-            table_id: table_id.to_owned(),
-            operation: operation.to_owned(),
-        };
-        let shown = tracelake_model::names::printable(table_id);
-        let call = Call::new(
-            Method::POST,
-            format!("get credentials of table `{shown}`"),
-            &["temporary-table-credentials"],
-        );
-        self.send(call.body(&request)?).await
+    async fn page<T: DeserializeOwned>(&self, call: Call) -> Result<Page<T>, CatalogError> {
+        Ok(self.send::<Listed<T>>(call).await?.into())
     }
 }
 
@@ -141,34 +110,25 @@ impl UnityClient {
 impl UnityCatalog for UnityClient {
     async fn catalog(&self, name: &str) -> Result<CatalogInfo, CatalogError> {
         check_name(name)?;
-        let call = Call::new(Method::GET, format!("get catalog `{name}`"), &["catalogs", name]);
-        self.send(call).await
+        self.send(Call::get(Securable::Catalog, name)).await
     }
 
     async fn create_catalog(&self, new: &CreateCatalog) -> Result<CatalogInfo, CatalogError> {
         check_name(&new.name)?;
-        let what = format!("create catalog `{}`", new.name);
-        self.send(Call::new(Method::POST, what, &["catalogs"]).body(new)?).await
+        self.send(Call::create(Securable::Catalog, &new.name, new)?).await
     }
 
     async fn catalogs(&self, page_token: Option<&str>) -> Result<Page<CatalogInfo>, CatalogError> {
-        let call = Call::new(Method::GET, "list catalogs".to_owned(), &["catalogs"]);
-        Ok(self.send::<Listed<_>>(call.page(page_token)).await?.into())
+        self.page(Call::list(Securable::Catalog, &[], page_token)).await
     }
 
     async fn schema(&self, catalog: &str, name: &str) -> Result<SchemaInfo, CatalogError> {
-        check_name(catalog)?;
-        check_name(name)?;
-        let full_name = format!("{catalog}.{name}");
-        let what = format!("get schema `{full_name}`");
-        self.send(Call::new(Method::GET, what, &["schemas", &full_name])).await
+        self.send(Call::get(Securable::Schema, &schema_name(catalog, name)?)).await
     }
 
     async fn create_schema(&self, new: &CreateSchema) -> Result<SchemaInfo, CatalogError> {
-        check_name(&new.catalog_name)?;
-        check_name(&new.name)?;
-        let what = format!("create schema `{}.{}`", new.catalog_name, new.name);
-        self.send(Call::new(Method::POST, what, &["schemas"]).body(new)?).await
+        let name = schema_name(&new.catalog_name, &new.name)?;
+        self.send(Call::create(Securable::Schema, &name, new)?).await
     }
 
     async fn schemas(
@@ -177,21 +137,16 @@ impl UnityCatalog for UnityClient {
         page_token: Option<&str>,
     ) -> Result<Page<SchemaInfo>, CatalogError> {
         check_name(catalog)?;
-        let what = format!("list schemas of `{catalog}`");
-        let call = Call::new(Method::GET, what, &["schemas"]).parameter("catalog_name", catalog);
-        Ok(self.send::<Listed<_>>(call.page(page_token)).await?.into())
+        self.page(Call::list(Securable::Schema, &[catalog], page_token)).await
     }
 
     async fn table(&self, name: &TableName) -> Result<TableInfo, CatalogError> {
-        let full_name = name.to_string();
-        let what = format!("get table `{full_name}`");
-        self.send(Call::new(Method::GET, what, &["tables", &full_name])).await
+        self.send(Call::get(Securable::Table, &name.to_string())).await
     }
 
     async fn create_table(&self, new: &CreateTable) -> Result<TableInfo, CatalogError> {
         let name = TableName::new(&new.catalog_name, &new.schema_name, &new.name)?;
-        let what = format!("create table `{name}`");
-        self.send(Call::new(Method::POST, what, &["tables"]).body(new)?).await
+        self.send(Call::create(Securable::Table, &name.to_string(), new)?).await
     }
 
     async fn replace_table(
@@ -211,19 +166,20 @@ impl UnityCatalog for UnityClient {
     ) -> Result<Page<TableInfo>, CatalogError> {
         check_name(catalog)?;
         check_name(schema)?;
-        let call =
-            Call::new(Method::GET, format!("list tables of `{catalog}.{schema}`"), &["tables"])
-                .parameter("catalog_name", catalog)
-                .parameter("schema_name", schema);
-        Ok(self.send::<Listed<_>>(call.page(page_token)).await?.into())
+        self.page(Call::list(Securable::Table, &[catalog, schema], page_token)).await
     }
 
     async fn delete_table(&self, name: &TableName) -> Result<(), CatalogError> {
-        let full_name = name.to_string();
-        let what = format!("delete table `{full_name}`");
-        let call = Call::new(Method::DELETE, what, &["tables", &full_name]);
+        let call = Call::delete(Securable::Table, &name.to_string());
         self.send::<Value>(call).await.map(|_| ())
     }
+}
+
+/// The full name of a schema whose parts are names.
+fn schema_name(catalog: &str, name: &str) -> Result<String, CatalogError> {
+    check_name(catalog)?;
+    check_name(name)?;
+    Ok(format!("{catalog}.{name}"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tracelake_model::names::printable;
 use url::{Host, Url};
 
 use super::{ClientOptions, UnityClient};
-use crate::error::CatalogError;
+use crate::error::{CatalogError, Securable};
 use crate::wire::ErrorBody;
 
 /// A call that is not sent yet.
@@ -23,28 +23,48 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(method: Method, what: String, segments: &[&str]) -> Self {
-        let segments = segments.iter().map(|segment| (*segment).to_owned()).collect();
+    /// Asks for the one of that full name.
+    pub(super) fn get(kind: Securable, name: &str) -> Self {
+        let what = format!("get {} `{name}`", kind.as_str());
+        Self::new(Method::GET, what, vec![kind.plural(), name])
+    }
+
+    /// Takes the one of that full name away.
+    pub(super) fn delete(kind: Securable, name: &str) -> Self {
+        let what = format!("delete {} `{name}`", kind.as_str());
+        Self::new(Method::DELETE, what, vec![kind.plural(), name])
+    }
+
+    /// Makes one of that full name, as `new` says.
+    pub(super) fn create(
+        kind: Securable,
+        name: &str,
+        new: &impl Serialize,
+    ) -> Result<Self, CatalogError> {
+        let what = format!("create {} `{name}`", kind.as_str());
+        let mut call = Self::new(Method::POST, what, vec![kind.plural()]);
+        let body = serde_json::to_vec(new)
+            .map_err(|error| CatalogError::invalid(&call.what, error.to_string()))?;
+        call.body = Some(body);
+        Ok(call)
+    }
+
+    /// Asks for a page of those below `parents`: the catalog, and the schema.
+    pub(super) fn list(kind: Securable, parents: &[&str], page_token: Option<&str>) -> Self {
+        let of =
+            if parents.is_empty() { String::new() } else { format!(" of `{}`", parents.join(".")) };
+        let mut call =
+            Self::new(Method::GET, format!("list {}{of}", kind.plural()), vec![kind.plural()]);
+        let parents = ["catalog_name", "schema_name"].into_iter().zip(parents.iter().copied());
+        let page = page_token.map(|token| ("page_token", token));
+        call.parameters =
+            parents.chain(page).map(|(name, value)| (name, value.to_owned())).collect();
+        call
+    }
+
+    fn new(method: Method, what: String, segments: Vec<&str>) -> Self {
+        let segments = segments.into_iter().map(str::to_owned).collect();
         Self { method, what, segments, parameters: Vec::new(), body: None }
-    }
-
-    pub(super) fn parameter(mut self, name: &'static str, value: &str) -> Self {
-        self.parameters.push((name, value.to_owned()));
-        self
-    }
-
-    pub(super) fn page(self, token: Option<&str>) -> Self {
-        match token {
-            Some(token) => self.parameter("page_token", token),
-            None => self,
-        }
-    }
-
-    pub(super) fn body(mut self, body: &impl Serialize) -> Result<Self, CatalogError> {
-        let bytes = serde_json::to_vec(body)
-            .map_err(|error| CatalogError::invalid(&self.what, error.to_string()))?;
-        self.body = Some(bytes);
-        Ok(self)
     }
 }
 

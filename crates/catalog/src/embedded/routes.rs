@@ -178,7 +178,7 @@ fn credentials(location: &str) -> Answer {
         let subject = format!("a credential for `{}`", printable(location));
         return Err(CatalogError::Unsupported { subject }.into());
     }
-    ok(TemporaryCredentials { url: Some(location.to_owned()), ..Default::default() })
+    ok(TemporaryCredentials { url: location.to_owned() })
 }
 
 async fn no_such_call(uri: Uri) -> Response {
