@@ -47,26 +47,6 @@ pub trait TraceStore: fmt::Debug + Send + Sync {
     ) -> Result<Vec<TraceId>, TraceStoreError>;
 }
 
-/// A trace store that holds nothing: for a service without tables.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoTraces;
-
-#[async_trait]
-impl TraceStore for NoTraces {
-    async fn find(&self, _traces: &[TraceId]) -> Result<Vec<FoundTrace>, TraceStoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn older_than(
-        &self,
-        _experiment_id: &ExperimentId,
-        _until_unix_milli: i64,
-        _limit: usize,
-    ) -> Result<Vec<TraceId>, TraceStoreError> {
-        Ok(Vec::new())
-    }
-}
-
 /// Locks for read-modify-write on traces, striped by id: two calls on one trace take turns.
 #[derive(Debug)]
 pub(crate) struct TraceLocks {

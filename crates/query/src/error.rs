@@ -145,21 +145,6 @@ impl QueryError {
         }
     }
 
-    /// Whether the statement itself is at fault, not the engine, a limit or a table.
-    #[must_use]
-    pub const fn is_invalid_statement(&self) -> bool {
-        matches!(
-            self,
-            Self::ReadOnly { .. }
-                | Self::Syntax { .. }
-                | Self::UnknownTable { .. }
-                | Self::UnknownQuestion { .. }
-                | Self::UnknownColumn { .. }
-                | Self::Plan { .. }
-                | Self::TooComplex { .. }
-        )
-    }
-
     /// The error of a failed planning under a memory limit of `limit_bytes`: constants are computed
     /// by the planner.
     pub(crate) fn from_planning(error: &DataFusionError, limit_bytes: usize) -> Self {

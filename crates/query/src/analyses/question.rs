@@ -191,7 +191,7 @@ mod tests {
         }
         for name in ["", "Errors", "errors ", "performance_by_", "performance_by_name"] {
             let error = name.parse::<Question>().unwrap_err();
-            assert!(error.is_invalid_statement(), "{name:?}");
+            assert!(matches!(error, QueryError::UnknownQuestion { .. }), "{name:?}");
             assert!(error.hint().unwrap().contains("performance_by_span_name"), "{name:?}");
         }
     }
