@@ -6,11 +6,11 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracelake import _place
+from tracelake import _place, _state
 from tracelake._reports import (
     CheckItem,
     CheckReport,
@@ -19,6 +19,7 @@ from tracelake._reports import (
     import_report,
     verify_report,
 )
+from tracelake._time import micros
 from tracelake._tracelake import Archive
 from tracelake.errors import ImportFailedError, InvalidArgumentError
 
@@ -36,59 +37,16 @@ __all__ = [
     "verify",
 ]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 PRODUCTION = "/Shared/health_monitor_agent/production"
-
-# By place: the table that archival was last enabled to, and by table the experiments that were bound to
-# it, names by id. It is what later calls mean that name neither.
-_tables: dict[str, str] = {}
-_experiments: dict[str, dict[str, dict[str, str]]] = {}
-# By place: the table that every experiment is bound to that MLflow's client chooses (tracelake.mlflow).
-_followed: dict[str, str] = {}
-
-
-def enabled_table(archive: Archive) -> str | None:
-    """The table that this process enabled archival to."""
-    return _tables.get(_place.key(archive))
 
 
 def enable(archive: Archive, table: str, experiment: str | None, from_now: bool) -> None:
     """Makes the table, binds the experiment if there is one, and remembers both."""
-    place = _place.key(archive)
     archive.create_table(table)
     if experiment is not None:
         experiment_id, name, _ = archive.enable(table, experiment, from_now)
-        for bound in list(_experiments.get(place, {}).values()):
-            bound.pop(experiment_id, None)
-        _experiments.setdefault(place, {}).setdefault(table, {})[experiment_id] = name
-    _tables[place] = table
-
-
-def is_bound(archive: Archive, table: str, experiment_id: str) -> bool:
-    """Whether this process bound the experiment to the table, and did not unbind it since."""
-    return experiment_id in _experiments.get(_place.key(archive), {}).get(table, {})
-
-
-def follow(archive: Archive, table: str) -> None:
-    """Notes that experiments that MLflow's client chooses go to the table, until it is disabled."""
-    _followed[_place.key(archive)] = table
-
-
-def followed_table(archive: Archive) -> str | None:
-    """The table that they go to."""
-    return _followed.get(_place.key(archive))
-
-
-def follow_nothing() -> None:
-    """Forgets them all."""
-    _followed.clear()
-
-
-def forget(archive: Archive) -> None:
-    """Forgets a place that is no more."""
-    place = _place.key(archive)
-    for known in (_tables, _experiments, _followed):
-        known.pop(place, None)
+        _state.bind(archive, table, experiment_id, name)
+    _state.enable_table(archive, table)
 
 
 def disable(archive: Archive, experiments: list[str], table: str | None, named: bool) -> None:
@@ -97,19 +55,17 @@ def disable(archive: Archive, experiments: list[str], table: str | None, named: 
     Experiments that MLflow's client chooses are not followed any more when the table is named that they
     go to, or when neither a table nor an experiment was ``named``.
     """
-    place = _place.key(archive)
     ended = {table}
     for experiment in experiments:
         experiment_id, _, unbound = archive.disable(experiment, table)
         ended.add(unbound)
-        for bound in list(_experiments.get(place, {}).values()):
-            bound.pop(experiment_id, None)
-    followed = _followed.get(place)
+        _state.unbind(archive, experiment_id)
+    followed = _state.followed_table(archive)
     if followed is not None and (followed == table or (table is None and not named)):
-        ended.add(_followed.pop(place))
-    enabled = _tables.get(place)
-    if enabled in ended and not _experiments.get(place, {}).get(enabled or ""):
-        _tables.pop(place, None)
+        ended.add(followed)
+        _state.unfollow(archive)
+    if _state.enabled_table(archive) in ended:
+        _state.disable_table(archive)
 
 
 def enable_trace_archival(
@@ -264,7 +220,7 @@ def check(
         The report; a broken item is a line in it, no exception. It is false when something is broken.
     """
     archive = _place.archive(uri)
-    table = trace_table or enabled_table(archive)
+    table = trace_table or _state.enabled_table(archive)
     items = archive.check(table, experiment, write)
     return CheckReport(table, tuple(CheckItem(*item) for item in items))
 
@@ -300,19 +256,12 @@ def verify(
         InvalidArgumentError: ``against`` is no manifest of this table.
     """
     archive = _place.archive(uri)
-    table = trace_table or enabled_table(archive)
+    table = trace_table or _state.enabled_table(archive)
     known = None if against is None else Path(against).read_text(encoding="utf-8")
-    text, rows = archive.verify(table, (_micros(since), _micros(until)), known)
+    text, rows = archive.verify(table, (micros(since), micros(until)), known)
     if manifest is not None:
         Path(manifest).write_text(text + "\n", encoding="utf-8")
     return verify_report(text, rows)
-
-
-def _micros(time: datetime | None) -> int | None:
-    """Microseconds since the epoch, without a float between."""
-    if time is None:
-        return None
-    return (time.astimezone(timezone.utc) - _EPOCH) // timedelta(microseconds=1)
 
 
 def import_traces(
@@ -366,7 +315,7 @@ def flush(*, uri: str | os.PathLike[str] | None = None) -> None:
 
 def _configure(archive: Archive, experiment_name: str, from_now: bool) -> str:
     experiment_id, _ = archive.create_experiment(experiment_name)
-    table = enabled_table(archive)
+    table = _state.enabled_table(archive)
     if table is not None:
         # Not by its id, which may be another's name.
         enable(archive, table, experiment_name, from_now)
@@ -391,10 +340,9 @@ def table_name(catalog: str | None, schema: str | None, table: str | None) -> st
 def enabled_experiments(archive: Archive, table: str | None) -> list[str]:
     """Names of those that this process bound to the table, or else of the one that MLflow's client has
     chosen."""
-    named = table or enabled_table(archive)
-    bound = _experiments.get(_place.key(archive), {}).get(named or "", {})
+    bound = _state.bound_experiments(archive, table or _state.enabled_table(archive))
     if bound:
-        return list(bound.values())
+        return bound
     chosen = _chosen_experiment(archive)
     return [] if chosen is None else [chosen]
 

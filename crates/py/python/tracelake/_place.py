@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from tracelake._tracelake import Archive
-
-if TYPE_CHECKING:
-    from tracelake._service import Service
 
 URI_VARIABLE = "TRACELAKE_URI"
 DATA_DIR_VARIABLE = "TRACELAKE_DATA_DIR"
@@ -20,8 +17,18 @@ DEFAULT_DATA_DIR = "./tracelake-data"
 _MEMORY_BYTES = 4 << 30
 _SECONDS = 3600.0
 
+
+class Served(Protocol):
+    """A service of this process."""
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        ...
+
+
 _chosen: str | None = None
-_services: list[Service] = []
+_services: list[Served] = []
 
 
 def set_uri(uri: str | os.PathLike[str] | None) -> None:
@@ -70,12 +77,12 @@ def data_dir() -> str:
     return os.environ.get(DATA_DIR_VARIABLE) or DEFAULT_DATA_DIR
 
 
-def started(service: Service) -> None:
+def started(service: Served) -> None:
     """Notes a service of this process, whose address is the default."""
     _services.append(service)
 
 
-def stopped(service: Service) -> None:
+def stopped(service: Served) -> None:
     """Forgets it."""
     if service in _services:
         _services.remove(service)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Union, get_args, overload
 
-from tracelake import _archival, _place
+from tracelake import _place, _state
+from tracelake._time import micros
 from tracelake._tracelake import QueryResult, question_sql
 from tracelake.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from mlflow.entities import Trace
     from pyspark.sql import DataFrame, SparkSession
+    from typing_extensions import Unpack
 
 __all__ = [
     "Grouping",
@@ -29,11 +31,8 @@ Grouping = Literal["span_name", "span_type", "model", "experiment", "hour"]
 
 Path = Union[str, "os.PathLike[str]"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 # Where a Spark DataFrame notes what it is about.
 _SCOPE = "_tracelake_scope"
-
-
 _DAY = timedelta(days=1)
 
 
@@ -45,18 +44,39 @@ class _Scope(NamedTuple):
     until: int | None
 
 
+class _About(NamedTuple):
+    """What a question is about, where it is asked, and the Spark session that goes with it."""
+
+    scope: _Scope
+    place: Path | None
+    session: Any
+
+
+class _Asked(TypedDict, total=False):
+    """What every question takes by name: see ``query_archived_traces``."""
+
+    limit: int | None
+    explain: bool
+    uri: Path | None
+
+
+class _Analysed(_Asked, total=False):
+    """What every analysis takes by name."""
+
+    start_time: datetime | None
+    end_time: datetime | None
+
+
 @overload
 def query_archived_traces(
     start_time: datetime | None = ...,
     end_time: datetime | None = ...,
     trace_table: Path | None = ...,
     *,
-    limit: int | None = ...,
     payloads: bool = ...,
     as_mlflow: Literal[False] = ...,
     spark: None = ...,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Asked],
 ) -> QueryResult: ...
 
 
@@ -66,10 +86,8 @@ def query_archived_traces(
     end_time: datetime | None = ...,
     trace_table: Path | None = ...,
     *,
-    limit: int | None = ...,
     as_mlflow: Literal[True],
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Asked],
 ) -> list[Trace]: ...
 
 
@@ -79,11 +97,9 @@ def query_archived_traces(
     end_time: datetime | None = ...,
     trace_table: Path | None = ...,
     *,
-    limit: int | None = ...,
     payloads: bool = ...,
     spark: SparkSession,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Asked],
 ) -> DataFrame: ...
 
 
@@ -127,15 +143,13 @@ def query_archived_traces(
             "MLflow traces are made of whole rows in this process",
             "leave out spark= and payloads=, or as_mlflow=",
         )
-    scope, _ = _scope(None, trace_table, start_time, end_time, uri)
-    if spark is not None:
-        return _on_spark(spark, question, scope, limit, explain)
-    result = _here(question, scope, limit, explain, uri)
-    if as_mlflow:
+    about = _about(None, trace_table, start_time, end_time, uri)
+    answer = _answer(question, about, limit, spark, explain)
+    if as_mlflow and isinstance(answer, QueryResult):
         from tracelake._client import traces_of
 
-        return traces_of(result)
-    return result
+        return traces_of(answer)
+    return answer
 
 
 @overload
@@ -144,10 +158,8 @@ def list_traces(
     end_time: datetime | None = ...,
     trace_table: Path | None = ...,
     *,
-    limit: int | None = ...,
     spark: None = ...,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Asked],
 ) -> QueryResult: ...
 
 
@@ -157,10 +169,8 @@ def list_traces(
     end_time: datetime | None = ...,
     trace_table: Path | None = ...,
     *,
-    limit: int | None = ...,
     spark: SparkSession,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Asked],
 ) -> DataFrame: ...
 
 
@@ -176,8 +186,8 @@ def list_traces(
 ) -> QueryResult | DataFrame:
     """One short row for each archived trace, newest first. Arguments are those of
     ``query_archived_traces``."""
-    scope, _ = _scope(None, trace_table, start_time, end_time, uri)
-    return _answer("traces", scope, limit, spark, explain, uri)
+    about = _about(None, trace_table, start_time, end_time, uri)
+    return _answer("traces", about, limit, spark, explain)
 
 
 @overload
@@ -186,12 +196,8 @@ def analyze_trace_errors(
     trace_table: Path | None = ...,
     *,
     group: bool = ...,
-    start_time: datetime | None = ...,
-    end_time: datetime | None = ...,
-    limit: int | None = ...,
     spark: None = ...,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Analysed],
 ) -> QueryResult: ...
 
 
@@ -201,12 +207,8 @@ def analyze_trace_errors(
     trace_table: Path | None = ...,
     *,
     group: bool = ...,
-    start_time: datetime | None = ...,
-    end_time: datetime | None = ...,
-    limit: int | None = ...,
     spark: SparkSession | None = ...,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Analysed],
 ) -> DataFrame: ...
 
 
@@ -216,12 +218,8 @@ def analyze_trace_errors(
     trace_table: Path | None = ...,
     *,
     group: bool = ...,
-    start_time: datetime | None = ...,
-    end_time: datetime | None = ...,
-    limit: int | None = ...,
     spark: SparkSession,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Analysed],
 ) -> DataFrame: ...
 
 
@@ -252,10 +250,8 @@ def analyze_trace_errors(
         explain: Print the SQL before it runs.
         uri: Where, if not as ``get_uri`` says.
     """
-    theirs = _session_of(traces_df)
-    scope, place = _scope(traces_df, trace_table, start_time, end_time, uri)
-    session = spark if spark is not None else theirs
-    return _answer("error_groups" if group else "errors", scope, limit, session, explain, place)
+    about = _about(traces_df, trace_table, start_time, end_time, uri)
+    return _answer("error_groups" if group else "errors", about, limit, spark, explain)
 
 
 @overload
@@ -264,12 +260,8 @@ def analyze_trace_performance(
     trace_table: Path | None = ...,
     *,
     by: Grouping | None = ...,
-    start_time: datetime | None = ...,
-    end_time: datetime | None = ...,
-    limit: int | None = ...,
     spark: None = ...,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Analysed],
 ) -> QueryResult: ...
 
 
@@ -279,12 +271,8 @@ def analyze_trace_performance(
     trace_table: Path | None = ...,
     *,
     by: Grouping | None = ...,
-    start_time: datetime | None = ...,
-    end_time: datetime | None = ...,
-    limit: int | None = ...,
     spark: SparkSession | None = ...,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Analysed],
 ) -> DataFrame: ...
 
 
@@ -294,12 +282,8 @@ def analyze_trace_performance(
     trace_table: Path | None = ...,
     *,
     by: Grouping | None = ...,
-    start_time: datetime | None = ...,
-    end_time: datetime | None = ...,
-    limit: int | None = ...,
     spark: SparkSession,
-    explain: bool = ...,
-    uri: Path | None = ...,
+    **asked: Unpack[_Analysed],
 ) -> DataFrame: ...
 
 
@@ -330,15 +314,13 @@ def analyze_trace_performance(
         explain: Print the SQL before it runs.
         uri: Where, if not as ``get_uri`` says.
     """
-    theirs = _session_of(traces_df)
-    scope, place = _scope(traces_df, trace_table, start_time, end_time, uri)
-    session = spark if spark is not None else theirs
+    about = _about(traces_df, trace_table, start_time, end_time, uri)
     if by is not None and by not in get_args(Grouping):
         raise InvalidArgumentError(
             f"by {by!r} is nothing to group by", f"one of {', '.join(get_args(Grouping))}"
         )
     question = "performance" if by is None else f"performance_by_{by}"
-    return _answer(question, scope, limit, session, explain, place)
+    return _answer(question, about, limit, spark, explain)
 
 
 @overload
@@ -385,7 +367,7 @@ def sql(
     if spark is not None:
         return spark.sql(statement)
     archive = _place.archive(uri)
-    table = _table_text(trace_table) or _archival.enabled_table(archive)
+    table = _table_text(trace_table) or _state.enabled_table(archive)
     return archive.sql(statement, table)
 
 
@@ -435,15 +417,16 @@ def get_trace(
     return result
 
 
-def _scope(
+def _about(
     frame: object,
     trace_table: Path | None,
     start_time: datetime | None,
     end_time: datetime | None,
     uri: Path | None,
-) -> tuple[_Scope, Path | None]:
-    """What a question is about, and where: what is said, or else what the frame is about, or else the
-    last day of the table that archival was enabled to."""
+) -> _About:
+    """What is said, or else what the frame is about, or else the last day of the table that archival was
+    enabled to."""
+    session = _session_of(frame)
     noted = _noted(frame)
     if frame is not None and noted is None and trace_table is None:
         raise InvalidArgumentError(
@@ -451,12 +434,12 @@ def _scope(
             "give what query_archived_traces returned, as it is, or name trace_table=",
         )
     place = getattr(frame, "place", None) if uri is None and isinstance(frame, QueryResult) else uri
-    since, until = _micros(start_time), _micros(end_time)
+    since, until = micros(start_time), micros(end_time)
     if noted is not None:
         since = noted.since if since is None else since
         until = noted.until if until is None else until
     elif since is None:
-        since = _micros(datetime.now(timezone.utc) - _DAY)
+        since = micros(datetime.now(timezone.utc) - _DAY)
     if since is not None and until is not None and since > until:
         raise InvalidArgumentError(
             "the range ends before it begins",
@@ -464,9 +447,9 @@ def _scope(
         )
     table = _table_text(trace_table)
     if table is None:
-        enabled = _archival.enabled_table
+        enabled = _state.enabled_table
         table = enabled(_place.archive(place)) if noted is None else noted.table
-    return _Scope(table, since, until), place
+    return _About(_Scope(table, since, until), place, session)
 
 
 def _noted(frame: object) -> _Scope | None:
@@ -482,25 +465,6 @@ def _table_text(table: Path | None) -> str | None:
     if isinstance(table, os.PathLike):
         return os.path.abspath(os.fsdecode(table))
     return table
-
-
-def _micros(moment: datetime | None) -> int | None:
-    """Microseconds since the Unix epoch, exactly."""
-    if moment is None:
-        return None
-    # pandas has a datetime that is none, and is not equal to itself.
-    if not isinstance(moment, datetime) or moment != moment:
-        raise InvalidArgumentError(f"{moment!r} is no datetime", "write datetime(2026, 11, 22, 10, 0)")
-    if hasattr(moment, "to_pydatetime"):
-        # pandas counts nanoseconds, and cannot tell the zone of local time.
-        moment = datetime.combine(moment.date(), moment.timetz())
-    if moment.tzinfo is None:
-        try:
-            moment = moment.astimezone()
-        except (OverflowError, ValueError):
-            # A day off the first or last year, where the zone makes no difference.
-            moment = moment.replace(tzinfo=timezone.utc)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _rows(limit: int | None) -> int | None:
@@ -526,33 +490,17 @@ def _session_of(frame: object) -> Any:
 
 
 def _answer(
-    question: str,
-    scope: _Scope,
-    limit: int | None,
-    spark: SparkSession | None,
-    explain: bool,
-    uri: Path | None,
+    question: str, about: _About, limit: int | None, spark: SparkSession | None, explain: bool
 ) -> QueryResult | DataFrame:
-    if spark is not None:
-        return _on_spark(spark, question, scope, limit, explain)
-    return _here(question, scope, limit, explain, uri)
-
-
-def _here(
-    question: str, scope: _Scope, limit: int | None, explain: bool, uri: Path | None
-) -> QueryResult:
-    limit = _rows(limit)
-    if explain:
-        print(question_sql(question, scope, limit, False))
-    return _place.archive(uri).ask(question, scope, limit)
-
-
-def _on_spark(
-    spark: SparkSession, question: str, scope: _Scope, limit: int | None, explain: bool
-) -> DataFrame:
-    statement = question_sql(question, scope, _rows(limit), True)
+    session = spark if spark is not None else about.session
+    rows = _rows(limit)
+    if session is None:
+        if explain:
+            print(question_sql(question, about.scope, rows, False))
+        return _place.archive(about.place).ask(question, about.scope, rows)
+    statement = question_sql(question, about.scope, rows, True)
     if explain:
         print(statement)
-    frame = spark.sql(statement)
-    setattr(frame, _SCOPE, scope)
+    frame: DataFrame = session.sql(statement)
+    setattr(frame, _SCOPE, about.scope)
     return frame

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from types import TracebackType
 
-from tracelake import _archival, _place
+from tracelake import _place, _state
 from tracelake._tracelake import EmbeddedService
 from tracelake.errors import InvalidArgumentError
 
@@ -47,7 +47,7 @@ class Service:
         atexit.unregister(self.stop)
         _place.stopped(self)
         # The next service at this address may be another archive.
-        _archival.forget(_place.archive(self.uri))
+        _state.forget(_place.archive(self.uri))
         self._native.stop()
 
     def __enter__(self) -> Service:

@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tracelake import _archival, _place
+from tracelake import _archival, _place, _state
 from tracelake._tracelake import Archive
 from tracelake.errors import (
     InvalidArgumentError,
@@ -88,7 +88,7 @@ def install() -> None:
             fluent = importlib.import_module("mlflow.tracking.fluent")
             for module in (fluent, mlflow):
                 _set(undo, module, "set_experiment", _following(module.set_experiment))
-            undo.callback(_archival.follow_nothing)
+            undo.callback(_state.follow_nothing)
             _undo = undo.pop_all()
 
 
@@ -129,7 +129,7 @@ def enable_databricks_trace_archival(
         return
     experiment = _client(archive).chosen_experiment()
     _archival.enable(archive, name, experiment, False)
-    _archival.follow(archive, name)
+    _state.follow(archive, name)
     if experiment is None:
         print(
             f"No experiment is chosen. Archival to {name} begins with the next mlflow.set_experiment,"
@@ -167,7 +167,7 @@ def disable_databricks_trace_archival(
         experiments = [_experiment_name(archive, experiment_id)]
     else:
         experiments = _archival.enabled_experiments(archive, name)
-    if not experiments and _archival.followed_table(archive) is None:
+    if not experiments and _state.followed_table(archive) is None:
         raise InvalidArgumentError(
             "which experiment's archival is to be disabled is not said",
             "name it: mlflow.disable_databricks_trace_archival(experiment_id=...)",
@@ -266,8 +266,8 @@ def _bind(experiment: Experiment) -> None:
     if not _is_http(tracking_uri):
         return
     archive = _place.archive(tracking_uri)
-    table = _archival.followed_table(archive)
-    if table is None or _archival.is_bound(archive, table, experiment.experiment_id):
+    table = _state.followed_table(archive)
+    if table is None or _state.is_bound(archive, table, experiment.experiment_id):
         return
     try:
         _archival.enable(archive, table, experiment.name, False)
