@@ -41,7 +41,7 @@ impl<'a> ValueView<'a> {
         while let Ok(Some(field)) = fields.next_field() {
             value = match field {
                 (any_value::STRING_VALUE, WireValue::Bytes(bytes)) => {
-                    ValueView::String(text(bytes))
+                    ValueView::String(utf8(bytes))
                 }
                 (any_value::BOOL_VALUE, WireValue::Varint(number)) => ValueView::Bool(number != 0),
                 (any_value::INT_VALUE, WireValue::Varint(number)) => {
@@ -122,7 +122,7 @@ impl<'a> KeyValueView<'a> {
         let mut view = Self { key: "", value: &[] };
         while let Ok(Some((number, value))) = fields.next_field() {
             match number {
-                key_value::KEY => view.key = text(value.bytes()),
+                key_value::KEY => view.key = text(value),
                 key_value::VALUE => view.value = value.bytes(),
                 _ => {}
             }
@@ -221,10 +221,10 @@ impl<'a> SpanView<'a> {
             match number {
                 span::TRACE_ID => view.trace_id = value.bytes(),
                 span::SPAN_ID => view.span_id = value.bytes(),
-                span::TRACE_STATE => view.trace_state = text(value.bytes()),
+                span::TRACE_STATE => view.trace_state = text(value),
                 span::PARENT_SPAN_ID => view.parent_span_id = value.bytes(),
-                span::NAME => view.name = text(value.bytes()),
-                span::KIND => view.kind = enumeration(value.number()),
+                span::NAME => view.name = text(value),
+                span::KIND => view.kind = enumeration(value),
                 span::START_TIME_UNIX_NANO => view.start_time_unix_nano = value.number(),
                 span::END_TIME_UNIX_NANO => view.end_time_unix_nano = value.number(),
                 span::ATTRIBUTES => {
@@ -234,13 +234,11 @@ impl<'a> SpanView<'a> {
                 }
                 span::EVENTS => view.has_events = true,
                 span::LINKS => view.has_links = true,
-                span::DROPPED_ATTRIBUTES_COUNT => {
-                    view.dropped_attributes_count = low32(value.number())
-                }
-                span::DROPPED_EVENTS_COUNT => view.dropped_events_count = low32(value.number()),
-                span::DROPPED_LINKS_COUNT => view.dropped_links_count = low32(value.number()),
+                span::DROPPED_ATTRIBUTES_COUNT => view.dropped_attributes_count = low32(value),
+                span::DROPPED_EVENTS_COUNT => view.dropped_events_count = low32(value),
+                span::DROPPED_LINKS_COUNT => view.dropped_links_count = low32(value),
                 span::STATUS => view.read_status(value.bytes()),
-                span::FLAGS => view.flags = low32(value.number()),
+                span::FLAGS => view.flags = low32(value),
                 _ => {}
             }
         }
@@ -252,8 +250,8 @@ impl<'a> SpanView<'a> {
         let mut fields = Fields::new(message);
         while let Ok(Some((number, value))) = fields.next_field() {
             match number {
-                status::MESSAGE => self.status_message = text(value.bytes()),
-                status::CODE => self.status_code = enumeration(value.number()),
+                status::MESSAGE => self.status_message = text(value),
+                status::CODE => self.status_code = enumeration(value),
                 _ => {}
             }
         }
@@ -279,7 +277,7 @@ impl<'a> SpanView<'a> {
     /// The first attribute with this key.
     #[must_use]
     pub fn attribute(&self, key: &str) -> Option<ValueView<'a>> {
-        self.attributes().find(|attribute| attribute.key == key).map(|found| found.value())
+        first(self.attributes(), key)
     }
 
     /// The parent's id, `None` for a root (empty or all zero) or an id of another length.
@@ -310,172 +308,126 @@ impl<'a> SpanView<'a> {
     }
 }
 
-/// An event of a span.
-#[derive(Clone, Copy, Debug)]
-pub struct EventView<'a> {
-    message: &'a [u8],
-    /// Nanoseconds since the Unix epoch.
-    pub time_unix_nano: u64,
-    /// Name; may be empty.
-    pub name: &'a str,
-    /// Attributes that the sender dropped.
-    pub dropped_attributes_count: u32,
-}
+/// Declares views of messages that have attributes: each field with the name of its number in
+/// [`super::fields`] and what reads it.
+macro_rules! views {
+    ($(
+        $(#[$doc:meta])*
+        $view:ident of $message:ident {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty = $read:ident($number:ident),)*
+        }
+    )+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $view<'a> {
+            /// The message as received.
+            pub message: &'a [u8],
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
 
-impl<'a> EventView<'a> {
-    fn new(message: &'a [u8]) -> Self {
-        let mut view = Self { message, time_unix_nano: 0, name: "", dropped_attributes_count: 0 };
-        let mut fields = Fields::new(message);
-        while let Ok(Some((number, value))) = fields.next_field() {
-            match number {
-                event::TIME_UNIX_NANO => view.time_unix_nano = value.number(),
-                event::NAME => view.name = text(value.bytes()),
-                event::DROPPED_ATTRIBUTES_COUNT => {
-                    view.dropped_attributes_count = low32(value.number())
+        impl<'a> $view<'a> {
+            /// Reads the message.
+            #[must_use]
+            pub fn new(message: &'a [u8]) -> Self {
+                let mut view = Self { message, $($field: Default::default(),)* };
+                let mut fields = Fields::new(message);
+                while let Ok(Some((number, value))) = fields.next_field() {
+                    match number {
+                        $($message::$number => view.$field = $read(value),)*
+                        _ => {}
+                    }
                 }
-                _ => {}
+                view
+            }
+
+            /// Attributes in the order sent; keys may repeat.
+            pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
+                Repeated::new(self.message, $message::ATTRIBUTES).map(KeyValueView::new)
             }
         }
-        view
-    }
-
-    /// Attributes in the order sent.
-    pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
-        Repeated::new(self.message, event::ATTRIBUTES).map(KeyValueView::new)
-    }
+    )+};
 }
 
-/// A link of a span. Ids may have any length: senders are wrong about them.
-#[derive(Clone, Copy, Debug)]
-pub struct LinkView<'a> {
-    message: &'a [u8],
-    /// Trace id as sent.
-    pub trace_id: &'a [u8],
-    /// Span id as sent.
-    pub span_id: &'a [u8],
-    /// W3C trace state.
-    pub trace_state: &'a str,
-    /// Attributes that the sender dropped.
-    pub dropped_attributes_count: u32,
-    /// W3C trace flags and OTLP's own bits.
-    pub flags: u32,
-}
-
-impl<'a> LinkView<'a> {
-    fn new(message: &'a [u8]) -> Self {
-        let mut view = Self {
-            message,
-            trace_id: &[],
-            span_id: &[],
-            trace_state: "",
-            dropped_attributes_count: 0,
-            flags: 0,
-        };
-        let mut fields = Fields::new(message);
-        while let Ok(Some((number, value))) = fields.next_field() {
-            match number {
-                link::TRACE_ID => view.trace_id = value.bytes(),
-                link::SPAN_ID => view.span_id = value.bytes(),
-                link::TRACE_STATE => view.trace_state = text(value.bytes()),
-                link::DROPPED_ATTRIBUTES_COUNT => {
-                    view.dropped_attributes_count = low32(value.number())
-                }
-                link::FLAGS => view.flags = low32(value.number()),
-                _ => {}
-            }
-        }
-        view
+views! {
+    /// An event of a span.
+    EventView of event {
+        /// Nanoseconds since the Unix epoch.
+        time_unix_nano: u64 = number(TIME_UNIX_NANO),
+        /// Name; may be empty.
+        name: &'a str = text(NAME),
+        /// Attributes that the sender dropped.
+        dropped_attributes_count: u32 = low32(DROPPED_ATTRIBUTES_COUNT),
     }
 
-    /// Attributes in the order sent.
-    pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
-        Repeated::new(self.message, link::ATTRIBUTES).map(KeyValueView::new)
+    /// A link of a span. Ids may have any length: senders are wrong about them.
+    LinkView of link {
+        /// Trace id as sent.
+        trace_id: &'a [u8] = bytes(TRACE_ID),
+        /// Span id as sent.
+        span_id: &'a [u8] = bytes(SPAN_ID),
+        /// W3C trace state.
+        trace_state: &'a str = text(TRACE_STATE),
+        /// Attributes that the sender dropped.
+        dropped_attributes_count: u32 = low32(DROPPED_ATTRIBUTES_COUNT),
+        /// W3C trace flags and OTLP's own bits.
+        flags: u32 = low32(FLAGS),
     }
-}
 
-/// A resource: what produced the spans.
-#[derive(Clone, Copy, Debug)]
-pub struct ResourceView<'a> {
-    /// The message `Resource`.
-    pub message: &'a [u8],
-    /// Attributes that the sender dropped.
-    pub dropped_attributes_count: u32,
+    /// A resource: what produced the spans.
+    ResourceView of resource {
+        /// Attributes that the sender dropped.
+        dropped_attributes_count: u32 = low32(DROPPED_ATTRIBUTES_COUNT),
+    }
+
+    /// An instrumentation scope: the library that made the spans.
+    ScopeView of scope {
+        /// Library name.
+        name: &'a str = text(NAME),
+        /// Library version.
+        version: &'a str = text(VERSION),
+        /// Attributes that the sender dropped.
+        dropped_attributes_count: u32 = low32(DROPPED_ATTRIBUTES_COUNT),
+    }
 }
 
 impl<'a> ResourceView<'a> {
-    /// Reads the message `Resource`.
-    #[must_use]
-    pub fn new(message: &'a [u8]) -> Self {
-        let mut view = Self { message, dropped_attributes_count: 0 };
-        let mut fields = Fields::new(message);
-        while let Ok(Some((number, value))) = fields.next_field() {
-            if number == resource::DROPPED_ATTRIBUTES_COUNT {
-                view.dropped_attributes_count = low32(value.number());
-            }
-        }
-        view
-    }
-
-    /// Attributes in the order sent.
-    pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
-        Repeated::new(self.message, resource::ATTRIBUTES).map(KeyValueView::new)
-    }
-
     /// The first attribute with this key.
     #[must_use]
     pub fn attribute(&self, key: &str) -> Option<ValueView<'a>> {
-        self.attributes().find(|attribute| attribute.key == key).map(|found| found.value())
+        first(self.attributes(), key)
     }
 }
 
-/// An instrumentation scope: the library that made the spans.
-#[derive(Clone, Copy, Debug)]
-pub struct ScopeView<'a> {
-    /// The message `InstrumentationScope`.
-    pub message: &'a [u8],
-    /// Library name.
-    pub name: &'a str,
-    /// Library version.
-    pub version: &'a str,
-    /// Attributes that the sender dropped.
-    pub dropped_attributes_count: u32,
+/// The first of `attributes` with this key.
+fn first<'a>(
+    mut attributes: impl Iterator<Item = KeyValueView<'a>>,
+    key: &str,
+) -> Option<ValueView<'a>> {
+    attributes.find(|attribute| attribute.key == key).map(|found| found.value())
 }
 
-impl<'a> ScopeView<'a> {
-    /// Reads the message `InstrumentationScope`.
-    #[must_use]
-    pub fn new(message: &'a [u8]) -> Self {
-        let mut view = Self { message, name: "", version: "", dropped_attributes_count: 0 };
-        let mut fields = Fields::new(message);
-        while let Ok(Some((number, value))) = fields.next_field() {
-            match number {
-                scope::NAME => view.name = text(value.bytes()),
-                scope::VERSION => view.version = text(value.bytes()),
-                scope::DROPPED_ATTRIBUTES_COUNT => {
-                    view.dropped_attributes_count = low32(value.number())
-                }
-                _ => {}
-            }
-        }
-        view
-    }
-
-    /// Attributes in the order sent.
-    pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + use<'a> {
-        Repeated::new(self.message, scope::ATTRIBUTES).map(KeyValueView::new)
-    }
-}
-
-fn text(bytes: &[u8]) -> &str {
+fn utf8(bytes: &[u8]) -> &str {
     simdutf8::basic::from_utf8(bytes).unwrap_or_default()
+}
+
+fn text(value: WireValue<'_>) -> &str {
+    utf8(value.bytes())
+}
+
+const fn bytes(value: WireValue<'_>) -> &[u8] {
+    value.bytes()
+}
+
+const fn number(value: WireValue<'_>) -> u64 {
+    value.number()
 }
 
 /// Protobuf enums and uint32 travel as varints; parsers keep the low 32 bits.
 #[expect(clippy::cast_possible_truncation, reason = "protobuf defines this truncation")]
-const fn low32(number: u64) -> u32 {
-    number as u32
+const fn low32(value: WireValue<'_>) -> u32 {
+    value.number() as u32
 }
 
-const fn enumeration(number: u64) -> i32 {
-    low32(number).cast_signed()
+const fn enumeration(value: WireValue<'_>) -> i32 {
+    low32(value).cast_signed()
 }
