@@ -8,13 +8,11 @@ use crate::error::DecodeError;
 use crate::mlflow_keys;
 use crate::otlp::fields::{event, export_request, link, resource_spans, scope_spans, span, status};
 use crate::otlp_json::document::{self, Json};
-use crate::otlp_json::members::{Fault, Path, id_bytes, integer, list, object, text};
+use crate::otlp_json::members::{Fault, Path, id_bytes, list, object, text};
 use crate::otlp_json::rejects::Rejects;
-use crate::otlp_json::span as otlp_span;
+use crate::otlp_json::span::{self as otlp_span, SpanForm, write_span_field, write_span_member};
 use crate::request::Reject;
 use crate::writer::MessageWriter;
-
-const TIME: &str = "nanoseconds since the Unix epoch";
 
 /// Transcodes MLflow's `traces.json`, `{"spans": [...]}`, to an OTLP `ExportTraceServiceRequest`
 /// without resource and scope, which MLflow does not keep.
@@ -123,6 +121,72 @@ fn trace_of(span: &Json<'_>, path: Path<'_>) -> Result<Option<TraceId>, Fault> {
     bytes.try_into().map(|id| Some(TraceId(id))).map_err(|_| fault())
 }
 
+/// MLflow's own form. Neither trace id nor status is among its fields: what says them depends on other
+/// members.
+struct MlflowForm;
+
+impl SpanForm for MlflowForm {
+    fn span_field(name: &str) -> Option<u32> {
+        Some(match name {
+            "span_id" | "spanId" => span::SPAN_ID,
+            "parent_span_id" | "parentSpanId" | "parent_id" => span::PARENT_SPAN_ID,
+            "name" => span::NAME,
+            "start_time_unix_nano" | "startTimeUnixNano" | "start_time" => {
+                span::START_TIME_UNIX_NANO
+            }
+            "end_time_unix_nano" | "endTimeUnixNano" | "end_time" => span::END_TIME_UNIX_NANO,
+            "attributes" => span::ATTRIBUTES,
+            "events" => span::EVENTS,
+            "links" => span::LINKS,
+            _ => return None,
+        })
+    }
+
+    fn event_field(name: &str) -> Option<u32> {
+        Some(match name {
+            "time_unix_nano" | "timeUnixNano" | "timestamp" => event::TIME_UNIX_NANO,
+            "name" => event::NAME,
+            "attributes" => event::ATTRIBUTES,
+            _ => return None,
+        })
+    }
+
+    fn link_field(name: &str) -> Option<u32> {
+        Some(match name {
+            "trace_id" | "traceId" => link::TRACE_ID,
+            "span_id" | "spanId" => link::SPAN_ID,
+            "attributes" => link::ATTRIBUTES,
+            _ => return None,
+        })
+    }
+
+    fn id_bytes(text: &str, length: usize) -> Option<Vec<u8>> {
+        mlflow_id(text, length)
+    }
+
+    fn expected_id(length: usize) -> &'static str {
+        if length == 16 { "a trace id" } else { "a span id" }
+    }
+
+    fn span_attributes(
+        out: &mut MessageWriter,
+        number: u32,
+        value: &Json<'_>,
+        path: Path<'_>,
+    ) -> Result<(), Fault> {
+        attributes::write(out, number, value, path, Encoding::JsonText)
+    }
+
+    fn attributes(
+        out: &mut MessageWriter,
+        number: u32,
+        value: &Json<'_>,
+        path: Path<'_>,
+    ) -> Result<(), Fault> {
+        attributes::write(out, number, value, path, Encoding::Plain)
+    }
+}
+
 /// Writes all but the trace id.
 fn write_span(
     out: &mut MessageWriter,
@@ -130,89 +194,19 @@ fn write_span(
     path: Path<'_>,
     rejects: &mut Rejects,
 ) -> Result<(), Fault> {
-    let is_id = |text: &str| mlflow_id(text, 8);
     for (name, value) in object(value, path)? {
-        let path = path.member(name);
-        match name.as_ref() {
-            _ if matches!(value, Json::Null) => {}
-            "context" => {
-                if let Some(id) = value.member(&["span_id", "spanId"]) {
-                    out.bytes_nonzero(span::SPAN_ID, &span_id(id, path.member("span_id"))?);
-                }
-            }
-            "span_id" | "spanId" => out.bytes_nonzero(span::SPAN_ID, &span_id(value, path)?),
-            "parent_span_id" | "parentSpanId" | "parent_id" => {
-                otlp_span::parent(out, value, path, is_id, rejects)?;
-            }
-            "name" => out.bytes_nonzero(span::NAME, text(value, path)?.as_bytes()),
-            "start_time_unix_nano" | "startTimeUnixNano" | "start_time" => {
-                out.fixed64_nonzero(span::START_TIME_UNIX_NANO, integer(value, path, TIME)?);
-            }
-            "end_time_unix_nano" | "endTimeUnixNano" | "end_time" => {
-                out.fixed64_nonzero(span::END_TIME_UNIX_NANO, integer(value, path, TIME)?);
-            }
-            "attributes" => {
-                attributes::write(out, span::ATTRIBUTES, value, path, Encoding::JsonText)?
-            }
-            "events" => {
-                for (index, value) in list(value, path)?.iter().enumerate() {
-                    out.bytes(span::EVENTS, &event(value, path.element(index))?);
-                }
-            }
-            "links" => {
-                for (index, value) in list(value, path)?.iter().enumerate() {
-                    match link(value, path.element(index)) {
-                        Ok(link) => out.bytes(span::LINKS, &link),
-                        Err(fault) => rejects.push(0, || format!("link left out: {fault}")),
-                    }
-                }
-            }
-            _ => {}
+        if name != "context" {
+            write_span_member::<MlflowForm>(out, name, value, path, rejects)?;
+        } else if let Some(id) = value.member(&["span_id", "spanId"]) {
+            let path = path.member(name);
+            let path = path.member("span_id");
+            write_span_field::<MlflowForm>(out, span::SPAN_ID, id, path, rejects)?;
         }
     }
     if let Some(status) = status(value, path, rejects)? {
         out.bytes(span::STATUS, &status);
     }
     Ok(())
-}
-
-fn event(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
-    let mut out = MessageWriter::new();
-    for (name, value) in object(value, path)? {
-        let path = path.member(name);
-        match name.as_ref() {
-            _ if matches!(value, Json::Null) => {}
-            "time_unix_nano" | "timeUnixNano" | "timestamp" => {
-                out.fixed64_nonzero(event::TIME_UNIX_NANO, integer(value, path, TIME)?);
-            }
-            "name" => out.bytes_nonzero(event::NAME, text(value, path)?.as_bytes()),
-            "attributes" => {
-                attributes::write(&mut out, event::ATTRIBUTES, value, path, Encoding::Plain)?
-            }
-            _ => {}
-        }
-    }
-    Ok(out.into_bytes())
-}
-
-fn link(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
-    let mut out = MessageWriter::new();
-    for (name, value) in object(value, path)? {
-        let path = path.member(name);
-        match name.as_ref() {
-            _ if matches!(value, Json::Null) => {}
-            "trace_id" | "traceId" => {
-                let id = mlflow_id(text(value, path)?, 16);
-                out.bytes(link::TRACE_ID, &id.ok_or_else(|| path.expected("a trace id", value))?);
-            }
-            "span_id" | "spanId" => out.bytes(link::SPAN_ID, &span_id(value, path)?),
-            "attributes" => {
-                attributes::write(&mut out, link::ATTRIBUTES, value, path, Encoding::Plain)?
-            }
-            _ => {}
-        }
-    }
-    Ok(out.into_bytes())
 }
 
 /// The message `Status`, `None` if nothing is said of it.
@@ -244,10 +238,6 @@ fn status(
         );
     }
     Ok(Some(out.into_bytes()))
-}
-
-fn span_id(value: &Json<'_>, path: Path<'_>) -> Result<Vec<u8>, Fault> {
-    mlflow_id(text(value, path)?, 8).ok_or_else(|| path.expected("a span id", value))
 }
 
 /// The bytes of an id as MLflow writes it: base64; `tr-<hex>`; `trace:/<location>/<hex>`; or hex
