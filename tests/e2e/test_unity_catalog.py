@@ -383,7 +383,7 @@ def test_our_client_keeps_the_contract(tmp_path: Path) -> None:
         assert wrong.status_code == 422, "the mock server lets wrong calls pass"
         code, calls = client_calls(url)
     assert set(calls.values()) == {"ok"} and code == 0, f"{calls}\n{log.read_text()}"
-    assert len(calls) == 14
+    assert len(calls) == 13
 
 
 def test_our_client_and_our_server_agree(server: Server) -> None:
