@@ -12,7 +12,7 @@ use tracelake_lake::{
     DataFolder, Lake, LakeError, TABLES_MARKER, Table, TableSnapshot, create_or_accept,
 };
 use tracelake_model::names::printable;
-use tracelake_model::{Clock, ExperimentId, SteadyClock, SystemClock, TableName};
+use tracelake_model::{Clock, ExperimentId, SystemClock, TableName};
 use tracelake_registry::{
     EarlierTraces, Experiment, LifecycleStage, NewExperiment, REGISTRY_FILE, Registry,
     RegistryError, RegistryErrorKind,
@@ -21,8 +21,9 @@ use tracing::error;
 
 use crate::control::ServerFile;
 use crate::fault::{Fault, FaultKind};
-use crate::pipeline::read_epoch;
+use crate::pipeline::clock_of;
 use crate::restored::open_registry_or_restore;
+use crate::stores::Stores;
 
 /// The folder, its registry and the lake over its tables.
 #[derive(Clone, Debug)]
@@ -83,6 +84,16 @@ impl Archive {
             archive.follow_folder().await?;
         }
         Ok(archive)
+    }
+
+    /// What of it the pipeline works on.
+    pub(crate) fn stores(&self) -> Stores {
+        Stores {
+            folder: self.folder.clone(),
+            registry: Arc::clone(&self.registry),
+            lake: self.lake.clone(),
+            clock: Arc::clone(&self.clock),
+        }
     }
 
     /// Closes the files of registry and catalog.
@@ -169,9 +180,7 @@ impl Archive {
     /// Notes the table of experiments without a binding, so that their traces are found there
     /// when another table takes its place or an experiment is bound.
     pub(crate) async fn register_default_table(&self, name: &TableName) -> anyhow::Result<()> {
-        let table = Table::at(&self.lake, self.folder.table(name))?;
-        self.registry.register_table(name, table.url().as_str()).await?;
-        Ok(self.registry.note_default_table(name).await?)
+        self.stores().register_default_table(name).await
     }
 
     /// The experiment of that name or, where there is no such name, of that id.
@@ -216,14 +225,6 @@ impl Archive {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The clock of a data folder: it goes on from where the service before ended. Where that is not known,
-/// or cannot be read, which the start of a service reports, the system's word stands.
-pub(crate) fn clock_of(folder: &DataFolder) -> Arc<dyn Clock> {
-    let done = read_epoch(&RealFs, folder).ok().flatten();
-    let floor = done.and_then(|done| done.times);
-    Arc::new(SteadyClock::new(Arc::new(SystemClock), floor))
 }
 
 /// Opens the catalog; a damaged one is made again, and the service enters its tables.

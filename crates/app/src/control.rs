@@ -15,13 +15,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::mpsc;
 use tracelake_lake::Preview;
 use tracelake_model::names::printable;
 use tracelake_model::{TableName, TraceId};
 
-use crate::pipeline::{Command, PipelineStatus};
-use crate::service::Service;
+use crate::pipeline::{PipelineHandle, PipelineStatus};
 
 /// How long a flush may take before the caller stops waiting for it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(300);
@@ -127,19 +125,19 @@ pub(crate) enum Asked {
 }
 
 /// The routes of `/api/v1`.
-pub(crate) fn router(commands: mpsc::UnboundedSender<Command>) -> Router {
+pub(crate) fn router(pipeline: PipelineHandle) -> Router {
     Router::new()
         .route("/api/v1/flush", post(flush))
         .route("/api/v1/status", get(status))
         .route("/api/v1/open-traces", get(open_traces))
         .route("/api/v1/uncommitted/{table}", get(uncommitted))
-        .with_state(commands)
+        .with_state(pipeline)
 }
 
 /// The rows of a table that are not committed yet, as an Arrow stream whose schema metadata say
 /// what they replace; 204 when there are none.
 async fn uncommitted(
-    State(commands): State<mpsc::UnboundedSender<Command>>,
+    State(pipeline): State<PipelineHandle>,
     Path(table): Path<String>,
 ) -> Response {
     let fault = |status: StatusCode, code: &str, message: String| {
@@ -151,7 +149,7 @@ async fn uncommitted(
             return fault(StatusCode::BAD_REQUEST, "INVALID_PARAMETER_VALUE", error.to_string());
         }
     };
-    let preview = Service::preview(&commands, table).await;
+    let preview = pipeline.uncommitted(table).await;
     match preview.and_then(|preview| preview.map(|p| to_stream(&p)).transpose()) {
         Ok(Some(bytes)) => ([(CONTENT_TYPE, ARROW_STREAM)], bytes).into_response(),
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
@@ -184,8 +182,8 @@ fn to_stream(preview: &Preview) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-async fn flush(State(commands): State<mpsc::UnboundedSender<Command>>) -> Response {
-    match Service::flush(&commands).await {
+async fn flush(State(pipeline): State<PipelineHandle>) -> Response {
+    match pipeline.flush().await {
         Ok(outcome) => Json(json!(outcome)).into_response(),
         Err(reason) => {
             let body = json!({"error_code": UNAVAILABLE, "message": reason});
@@ -194,8 +192,8 @@ async fn flush(State(commands): State<mpsc::UnboundedSender<Command>>) -> Respon
     }
 }
 
-async fn status(State(commands): State<mpsc::UnboundedSender<Command>>) -> Response {
-    match Service::status(&commands).await {
+async fn status(State(pipeline): State<PipelineHandle>) -> Response {
+    match pipeline.status().await {
         Ok(status) => Json(json!(status)).into_response(),
         Err(reason) => {
             let body = json!({"error_code": UNAVAILABLE, "message": reason});
@@ -205,8 +203,8 @@ async fn status(State(commands): State<mpsc::UnboundedSender<Command>>) -> Respo
 }
 
 /// The ids of the traces that are not wholly in their table yet.
-async fn open_traces(State(commands): State<mpsc::UnboundedSender<Command>>) -> Response {
-    match Service::open_traces(&commands).await {
+async fn open_traces(State(pipeline): State<PipelineHandle>) -> Response {
+    match pipeline.open_traces().await {
         Ok(open) => {
             let ids: Vec<String> = open.into_iter().map(TraceId::to_mlflow).collect();
             Json(ids).into_response()
@@ -266,6 +264,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Overrides, Settings};
+    use crate::service::Service;
 
     fn file_of(pid: u32, http: SocketAddr, folder: &std::path::Path) -> std::path::PathBuf {
         let path = folder.join("server.json");
@@ -292,7 +291,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::load(None, Overrides::default()).unwrap();
         let service = Service::start(folder.path(), &settings).await.unwrap();
-        let address = serve(router(service.commands.clone())).await;
+        let address = serve(router(service.pipeline.clone())).await;
         let pid = std::process::id();
         assert!(runs(file_of(pid, address, folder.path())).await);
         assert!(!runs(file_of(pid + 1, address, folder.path())).await);

@@ -6,8 +6,7 @@
 //! stands still while the rest goes on. Both have one line for each reason, or JSON for a client that
 //! accepts it.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -18,33 +17,18 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::mpsc;
 use tracelake_decode::DecodedRecord;
 use tracelake_journal::Journal;
 use tracelake_model::names::printable_lines;
 use tracelake_registry::Registry;
 
-use crate::pipeline::Command;
+use crate::pipeline::{Health, PipelineHandle};
 
 /// How long the registry may take to answer.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request that the journal should have room for.
 const SMALL_RECORD_BYTES: u64 = 64 << 10;
-
-/// What the pipeline says is wrong.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    told: Mutex<Told>,
-}
-
-#[derive(Debug, Default)]
-struct Told {
-    /// By part of the service.
-    parts: BTreeMap<&'static str, String>,
-    /// Tables that cannot be written.
-    tables: BTreeMap<String, String>,
-}
 
 /// A part that does not do its work, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -53,34 +37,12 @@ struct Reason {
     reason: String,
 }
 
-impl Health {
-    /// Notes what is wrong with a part of the service, or that nothing is.
-    pub(crate) fn say(&self, part: &'static str, fault: Option<String>) {
-        let parts = &mut self.told().parts;
-        match fault {
-            Some(fault) => drop(parts.insert(part, fault)),
-            None => drop(parts.remove(part)),
-        }
-    }
-
-    /// Notes which tables cannot be written, and why.
-    pub(crate) fn say_tables<'a>(&self, tables: impl Iterator<Item = (String, &'a str)>) {
-        let tables = tables.map(|(table, reason)| (table, reason.to_owned())).collect();
-        self.told().tables = tables;
-    }
-
-    fn told(&self) -> MutexGuard<'_, Told> {
-        // No code that holds the lock leaves it half changed.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Whom the answers are asked of.
 #[derive(Clone, Debug)]
 pub(crate) struct HealthParts {
     pub health: Arc<Health>,
     pub journal: Arc<Journal<DecodedRecord>>,
-    pub commands: mpsc::UnboundedSender<Command>,
+    pub pipeline: PipelineHandle,
     pub registry: Arc<Registry>,
 }
 
@@ -92,7 +54,7 @@ impl HealthParts {
             let reason = format!("{:#}", anyhow::Error::new(failure));
             reasons.push(Reason { part: "journal".to_owned(), reason });
         }
-        if self.commands.is_closed() {
+        if self.pipeline.has_ended() {
             let reason = "has ended; the process ends too".to_owned();
             reasons.push(Reason { part: "pipeline".to_owned(), reason });
         }
@@ -116,12 +78,8 @@ impl HealthParts {
         if let Some(reason) = fault {
             reasons.push(Reason { part: "registry".to_owned(), reason });
         }
-        let told = self.health.told();
-        let parts = told.parts.iter().map(|(part, reason)| ((*part).to_owned(), reason));
-        let tables = told.tables.iter().map(|(table, reason)| (format!("table {table}"), reason));
-        for (part, reason) in parts.chain(tables) {
-            reasons.push(Reason { part, reason: reason.clone() });
-        }
+        let told = self.health.reasons().into_iter();
+        reasons.extend(told.map(|(part, reason)| Reason { part, reason }));
         reasons
     }
 }
@@ -224,10 +182,10 @@ mod tests {
         let options = JournalOptions::new("/journal");
         let (journal, _events, _) = Journal::open_on(Arc::new(fs.clone()), options).unwrap();
         let registry = Registry::open(held.path(), Arc::new(SystemClock)).await.unwrap();
-        let (commands, receiver) = mpsc::unbounded_channel();
+        let (pipeline, commands) = PipelineHandle::channel();
         let (journal, health) = (Arc::new(journal), Arc::default());
         let registry = Arc::new(registry);
-        let parts = HealthParts { health, journal: Arc::clone(&journal), commands, registry };
+        let parts = HealthParts { health, journal: Arc::clone(&journal), pipeline, registry };
         let wrong = async || {
             let fatal: Vec<String> = parts.fatal().into_iter().map(|reason| reason.part).collect();
             let all: Vec<String> =
@@ -242,24 +200,7 @@ mod tests {
         assert_eq!(wrong().await, ["journal"]);
         journal.heal().await.unwrap();
         assert_eq!(wrong().await, Vec::<String>::new());
-        drop(receiver);
+        drop(commands);
         assert_eq!(wrong().await, ["pipeline"]);
-    }
-
-    /// Scenario: a part is told to be at fault, and then not to be; tables likewise.
-    /// Guarantees: what is told last holds.
-    #[test]
-    fn what_is_told_last_holds() {
-        let health = Health::default();
-        health.say("epoch", Some("no room".to_owned()));
-        health.say_tables([("a.b.c".to_owned(), "gone")].into_iter());
-        let told = || {
-            let told = health.told();
-            (told.parts.len(), told.tables.len())
-        };
-        assert_eq!(told(), (1, 1));
-        health.say("epoch", None);
-        health.say_tables(std::iter::empty());
-        assert_eq!(told(), (0, 0));
     }
 }

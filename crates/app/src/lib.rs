@@ -15,7 +15,9 @@ mod cli;
 pub mod client;
 mod config;
 mod control;
+mod device;
 mod doors;
+mod durable_file;
 mod engine;
 mod fault;
 #[cfg(debug_assertions)]
@@ -26,6 +28,7 @@ mod ledger;
 mod lookup;
 mod maintenance;
 mod moves;
+mod open_bytes;
 mod parked;
 mod pipeline;
 mod relocation;
@@ -34,6 +37,7 @@ mod service;
 mod serving;
 #[cfg(all(test, debug_assertions))]
 mod simulation;
+mod stores;
 mod tasks;
 mod trace_store;
 mod uncommitted;

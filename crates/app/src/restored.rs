@@ -110,9 +110,11 @@ mod tests {
     use tracelake_journal::SegmentNumber;
     use tracelake_model::SystemClock;
     use tracelake_registry::EarlierTraces;
+    use tracelake_testkit::records::spans;
+    use uuid::Uuid;
 
     use super::*;
-    use crate::ledger::tests::{ledger_of, spans};
+    use crate::ledger::Ledger;
 
     /// Scenario: the ledger has traces of experiment 0 for a table; the registry binds it elsewhere,
     /// or nowhere, or there, or has that table for its default.
@@ -122,7 +124,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = DataFolder::new(place.path()).unwrap();
         std::fs::create_dir(folder.journal()).unwrap();
-        let mut ledger = ledger_of(&folder);
+        let retention = std::time::Duration::from_secs(86_400);
+        let fs = Arc::new(tracelake_journal::RealFs);
+        let mut ledger = Ledger::of(fs, &folder, Uuid::from_u128(7), retention);
         ledger.note(&spans(1, 0..1, RecordKind::OtlpProtobuf));
         ledger.write(SegmentNumber::new(1), 0, 0).unwrap();
         let registry = Registry::open(folder.root(), Arc::new(SystemClock)).await.unwrap();

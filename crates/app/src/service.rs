@@ -5,30 +5,24 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, oneshot};
 use tracelake_decode::DecodedRecord;
-use tracelake_intake::{Admission, Intake, IntakeParts, IntakeSettings};
-use tracelake_journal::{Journal, JournalError, JournalFs, JournalOptions, RealFs};
-use tracelake_lake::{DataFolder, Preview};
-use tracelake_model::{Limits, TableName, TraceId};
+use tracelake_intake::{Intake, IntakeParts, IntakeSettings};
+use tracelake_journal::{Journal, JournalError, JournalOptions};
+use tracelake_lake::DataFolder;
+use tracelake_model::{Admission, Limits};
 use tracelake_registry::Registry;
 use tracing::error;
 
 use crate::archive::Archive;
-use crate::broken::Broken;
-#[cfg(debug_assertions)]
-use crate::broken::Step;
 use crate::config::Settings;
+use crate::device::{journal_device, table_device};
 use crate::fault::{Fault, FaultKind};
-#[cfg(debug_assertions)]
-use crate::faults;
-use crate::health::{Health, HealthParts};
+use crate::health::HealthParts;
 use crate::ledger;
 use crate::maintenance::{Ground, MaintenanceParts, MaintenanceState, MaintenanceThread};
-use crate::parked::routes::ParkedParts;
+use crate::open_bytes::OpenBytes;
 use crate::pipeline::{
-    Command, FlushOutcome, Identity, OpenBytes, Pipeline, PipelineParts, PipelineStatus, Schedule,
-    Stopper, check_carry,
+    Health, Identity, Pipeline, PipelineHandle, PipelineParts, Schedule, Stopper, check_carry,
 };
 use crate::tasks;
 use crate::trace_store::ServiceTraces;
@@ -49,11 +43,11 @@ pub(crate) struct EndedByItself {
 pub(crate) struct Service {
     pub archive: Archive,
     pub intake: Arc<Intake>,
-    pub commands: mpsc::UnboundedSender<Command>,
-    journal: Arc<Journal<DecodedRecord>>,
+    pub pipeline: PipelineHandle,
+    pub journal: Arc<Journal<DecodedRecord>>,
     health: Arc<Health>,
     stopper: Stopper,
-    pipeline: JoinHandle<anyhow::Result<()>>,
+    thread: JoinHandle<anyhow::Result<()>>,
     maintenance: Option<MaintenanceThread>,
     backups: tokio::task::JoinHandle<()>,
 }
@@ -63,16 +57,14 @@ impl Service {
     /// the replay of an earlier process's journal goes on behind.
     pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
         let archive = Archive::open_with_tables(data_dir, settings.tables_dir.as_deref()).await?;
-        #[cfg(debug_assertions)]
-        let archive =
-            Archive { lake: archive.lake.with_files(Arc::new(faults::table_files)), ..archive };
+        let archive = Archive { lake: table_device(archive.lake), ..archive };
         if let Err(error) = archive.folder.check_tables() {
             // Requests are taken in all the same: the journal is here.
             error!(%error, "nothing can be committed until it is mounted");
         }
         let mut options = journal_options(&archive.folder, settings);
         ledger::refuse_newer(&archive.folder)?;
-        let (fs, broken) = device(&mut options)?;
+        let (fs, broken) = journal_device(&mut options)?;
         let journal_fs = Arc::clone(&fs);
         let open = move || Journal::<DecodedRecord>::open_on(journal_fs, options);
         let (journal, events, recovered) =
@@ -82,7 +74,7 @@ impl Service {
         check_carry(fs.as_ref(), &archive.folder, &recovered, settings.accept_lost_carry)?;
         let journal = Arc::new(journal);
         let health = Arc::<Health>::default();
-        let (commands, receiver) = mpsc::unbounded_channel();
+        let (handle, commands) = PipelineHandle::channel();
         // Half more than what settles early: traces wait there only while their table cannot be written.
         let max_open = settings.settle.max_open_bytes;
         let open_bytes = Arc::new(OpenBytes::new(max_open.saturating_add(max_open / 2)));
@@ -90,7 +82,7 @@ impl Service {
             folder: archive.folder.clone(),
             lake: archive.lake.clone(),
             registry: Arc::clone(&archive.registry),
-            commands: commands.clone(),
+            pipeline: handle.clone(),
         };
         let intake = Arc::new(Intake::new(IntakeParts {
             journal: Arc::clone(&journal),
@@ -108,8 +100,8 @@ impl Service {
             PipelineParts {
                 journal: Arc::clone(&journal),
                 events,
-                commands: receiver,
-                archive: archive.clone(),
+                commands,
+                stores: archive.stores(),
                 schedule: schedule(settings),
                 index_limit: settings.index_limit,
                 identity: Identity::load(Arc::clone(&fs), &archive.folder)?,
@@ -124,7 +116,7 @@ impl Service {
             },
         );
         let stopper = pipeline.stopper();
-        let pipeline = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || pipeline.run(&recovered))
             .context("start the pipeline")?;
@@ -133,11 +125,11 @@ impl Service {
         Ok(Self {
             archive,
             intake,
-            commands,
+            pipeline: handle,
             journal,
             health,
             stopper,
-            pipeline,
+            thread,
             maintenance,
             backups,
         })
@@ -148,78 +140,16 @@ impl Service {
         HealthParts {
             health: Arc::clone(&self.health),
             journal: Arc::clone(&self.journal),
-            commands: self.commands.clone(),
+            pipeline: self.pipeline.clone(),
             registry: Arc::clone(&self.archive.registry),
         }
-    }
-
-    /// What puts back what was set aside.
-    pub(crate) fn parked_parts(&self) -> ParkedParts {
-        ParkedParts {
-            folder: self.archive.folder.clone(),
-            journal: Arc::clone(&self.journal),
-            commands: self.commands.clone(),
-            one: Arc::default(),
-        }
-    }
-
-    /// Settles and commits all that was acknowledged.
-    pub(crate) async fn flush(
-        commands: &mpsc::UnboundedSender<Command>,
-    ) -> Result<FlushOutcome, String> {
-        let (reply, outcome) = oneshot::channel();
-        let gone = || "the pipeline has ended".to_owned();
-        commands.send(Command::Flush(reply)).map_err(|_| gone())?;
-        outcome.await.map_err(|_| gone())?
-    }
-
-    /// The rows of a table that are not committed yet.
-    pub(crate) async fn preview(
-        commands: &mpsc::UnboundedSender<Command>,
-        table: TableName,
-    ) -> Result<Option<Preview>, String> {
-        let (reply, preview) = oneshot::channel();
-        let gone = || "the pipeline has ended".to_owned();
-        commands.send(Command::Preview(table, reply)).map_err(|_| gone())?;
-        preview.await.map_err(|_| gone())?
-    }
-
-    /// The traces that are not wholly in their table yet.
-    pub(crate) async fn open_traces(
-        commands: &mpsc::UnboundedSender<Command>,
-    ) -> Result<Vec<TraceId>, String> {
-        let (reply, traces) = oneshot::channel();
-        let gone = || "the pipeline has ended".to_owned();
-        commands.send(Command::OpenTraces(reply)).map_err(|_| gone())?;
-        traces.await.map_err(|_| gone())
-    }
-
-    /// Has a table that is set apart opened again; false when it was not.
-    pub(crate) async fn release_table(
-        commands: &mpsc::UnboundedSender<Command>,
-        table: &TableName,
-    ) -> Result<bool, String> {
-        let (reply, released) = oneshot::channel();
-        let gone = || "the pipeline has ended".to_owned();
-        commands.send(Command::ReleaseTable(table.clone(), reply)).map_err(|_| gone())?;
-        released.await.map_err(|_| gone())?
-    }
-
-    /// How the pipeline goes.
-    pub(crate) async fn status(
-        commands: &mpsc::UnboundedSender<Command>,
-    ) -> Result<PipelineStatus, String> {
-        let (reply, status) = oneshot::channel();
-        let gone = || "the pipeline has ended".to_owned();
-        commands.send(Command::Status(reply)).map_err(|_| gone())?;
-        status.await.map_err(|_| gone())
     }
 
     /// Notes that the process was asked to stop, so that a kill from now on says nothing of what it is
     /// at. Blocks for a write to the disk.
     pub(crate) fn expect_stop(&self) {
         // One that has ended by itself may have died of what it was at.
-        if !self.commands.is_closed() {
+        if !self.pipeline.has_ended() {
             self.stopper.expect_stop();
         }
     }
@@ -227,21 +157,21 @@ impl Service {
     /// True when the pipeline has ended by itself: by a defect, or because the journal cannot be read
     /// or has no writer.
     pub(crate) fn has_ended(&self) -> bool {
-        self.pipeline.is_finished()
+        self.thread.is_finished()
     }
 
     /// Ends the pipeline: what has settled is committed, the rest stays in the journal.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.expect_stop();
-        let Self { archive, intake, commands, journal, pipeline, maintenance, backups, .. } = self;
+        let Self { archive, intake, pipeline, journal, thread, maintenance, backups, .. } = self;
         drop((intake, journal));
-        // An error means that the pipeline has ended already; joining tells why.
-        commands.send(Command::Stop).ok();
+        // One that has ended already tells why when it is joined.
+        pipeline.stop();
         let ended = tokio::task::spawn_blocking(move || {
             if let Some(maintenance) = maintenance {
                 maintenance.stop();
             }
-            pipeline.join()
+            thread.join()
         });
         let ended = ended.await?;
         archive.registry.close().await;
@@ -275,19 +205,6 @@ fn maintenance_parts(
 /// Keeps the registry's backup up to date until the registry is closed.
 fn keep_backup(registry: Arc<Registry>) -> tokio::task::JoinHandle<()> {
     tasks::spawn(async move { registry.keep_backup().await })
-}
-
-/// The file system of the journal, and what the test build leaves out.
-#[cfg(debug_assertions)]
-fn device(options: &mut JournalOptions) -> anyhow::Result<(Arc<dyn JournalFs>, Broken)> {
-    let broken = Broken::from_environment()?;
-    options.leave_out_sync = broken.leaves_out(Step::Sync);
-    Ok((faults::broken_fs(faults::journal_fs(Arc::new(RealFs))?, broken), broken))
-}
-
-#[cfg(not(debug_assertions))]
-fn device(_: &mut JournalOptions) -> anyhow::Result<(Arc<dyn JournalFs>, Broken)> {
-    Ok((Arc::new(RealFs), Broken::default()))
 }
 
 fn journal_options(folder: &DataFolder, settings: &Settings) -> JournalOptions {

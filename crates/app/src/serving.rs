@@ -55,9 +55,9 @@ impl Serving {
             grpc: grpc.local_addr()?,
         };
         let stop = CancellationToken::new();
-        let own = control::router(service.commands.clone())
+        let own = control::router(service.pipeline.clone())
             .merge(api::router(&service, data_dir, settings)?)
-            .merge(parked::routes::router(service.parked_parts()))
+            .merge(parked::routes::router(&service))
             .layer(from_fn(refuse_foreign_names));
         let router = http_router(Arc::clone(&service.intake))
             .merge(own)

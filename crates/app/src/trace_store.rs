@@ -4,17 +4,32 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tracelake_decode::Route;
 use tracelake_intake::{FoundTrace, TraceStore, TraceStoreError};
-use tracelake_lake::{DataFolder, Lake};
-use tracelake_model::{ExperimentId, TraceId};
+use tracelake_lake::{DataFolder, Lake, TraceDraft};
+use tracelake_model::{ExperimentId, TableName, TraceId};
 use tracelake_query::{
     LakeTables, QueryEngine, QueryLimits, QueryOptions, TableResolver, analyses,
 };
 use tracelake_registry::Registry;
 
-use crate::pipeline::Command;
+use crate::pipeline::{Found, PipelineHandle};
 use crate::uncommitted::OwnPipeline;
+
+/// Metadata of a trace in an answer: how many of its spans are not in it.
+const LEFT_OUT_KEY: &str = "tracelake.spansLeftOut";
+
+/// The trace as clients see it. One that is not whole says so in its metadata.
+pub(crate) fn found_trace(table: TableName, draft: TraceDraft) -> FoundTrace {
+    let (mut info, spans) = (draft.full_info(), draft.spans_in_order());
+    let left_out = draft.all_spans().saturating_sub(spans.len() as u64);
+    if 0 < left_out {
+        info.trace_metadata.insert(LEFT_OUT_KEY.to_owned(), left_out.to_string());
+    }
+    let experiment_id = draft.experiment_id.unwrap_or_else(ExperimentId::default_experiment);
+    let route = Route { experiment_id, table };
+    FoundTrace { route, info, spans, left_out, fixed: None }
+}
 
 /// Asks the pipeline for single traces, and the tables with the uncommitted rows for many.
 #[derive(Debug)]
@@ -22,17 +37,18 @@ pub(crate) struct ServiceTraces {
     pub folder: DataFolder,
     pub lake: Lake,
     pub registry: Arc<Registry>,
-    pub commands: mpsc::UnboundedSender<Command>,
+    pub pipeline: PipelineHandle,
 }
 
 #[async_trait]
 impl TraceStore for ServiceTraces {
     async fn find(&self, traces: &[TraceId]) -> Result<Vec<FoundTrace>, TraceStoreError> {
-        let gone = || TraceStoreError { reason: "the pipeline has ended".to_owned() };
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Find(traces.to_vec(), reply)).map_err(|_| gone())?;
-        let found = answer.await.map_err(|_| gone())?;
-        found.map_err(|reason| TraceStoreError { reason })
+        let fault = |reason: String| TraceStoreError { reason };
+        let found = self.pipeline.find(traces.to_vec()).await.map_err(fault)?;
+        let see = |Found { table, draft, fixed }| FoundTrace { fixed, ..found_trace(table, draft) };
+        // A large trace takes a while.
+        let seen = tokio::task::spawn_blocking(move || found.into_iter().map(see).collect());
+        seen.await.map_err(|error| fault(error.to_string()))
     }
 
     async fn older_than(
@@ -43,7 +59,7 @@ impl TraceStore for ServiceTraces {
     ) -> Result<Vec<TraceId>, TraceStoreError> {
         let fault = |reason: String| TraceStoreError { reason };
         let known = self.registry.tables().await.map_err(|error| fault(error.to_string()))?;
-        let pending = OwnPipeline(self.commands.clone());
+        let pending = OwnPipeline(self.pipeline.clone());
         let tables = Arc::new(
             LakeTables::new(self.lake.clone(), self.folder.clone()).with_pending(Arc::new(pending)),
         );

@@ -7,14 +7,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use tokio::sync::mpsc;
 use tracelake_model::TableName;
 use tracelake_query::{PendingRows, PendingSource, SourceError};
 
 use crate::arrow_stream::ArrowStream;
 use crate::control::{REPLACED_KEY, ServerFile, VERSION_KEY, agent};
-use crate::pipeline::Command;
-use crate::service::Service;
+use crate::pipeline::PipelineHandle;
 
 /// How long a service may take to answer: it may be in the middle of a commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,12 +36,12 @@ impl PendingSource for RunningService {
 
 /// Asks the pipeline of this process.
 #[derive(Debug)]
-pub(crate) struct OwnPipeline(pub mpsc::UnboundedSender<Command>);
+pub(crate) struct OwnPipeline(pub PipelineHandle);
 
 #[async_trait]
 impl PendingSource for OwnPipeline {
     async fn pending(&self, table: &TableName) -> Result<Option<PendingRows>, SourceError> {
-        let preview = Service::preview(&self.0, table.clone()).await?;
+        let preview = self.0.uncommitted(table.clone()).await?;
         Ok(preview.map(|preview| PendingRows {
             version: preview.version,
             batches: vec![preview.rows],

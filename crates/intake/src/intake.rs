@@ -14,12 +14,14 @@ use tracelake_decode::{
     RecordKind, Route, changes_body, decode_record,
 };
 use tracelake_journal::{Journal, RecordBytes};
-use tracelake_model::{Clock, ExperimentId, Limits, TableName, TraceChanges, TraceId};
+use tracelake_model::{
+    Admission, Clock, ExperimentId, Limits, Overload, TableName, TraceChanges, TraceId,
+};
 use tracelake_registry::{ExperimentRoute, LifecycleStage, Registry};
 
 use crate::error::IntakeError;
 use crate::plan::{Destinations, PlannedRecord, named_experiments, plan_records};
-use crate::receive::admission::{Admission, InFlightBytes, Overload};
+use crate::receive::admission::InFlightBytes;
 use crate::trace_store::{TraceLocks, TraceStore};
 
 /// Bodies up to this size are decoded where they arrive; that takes less than handing them over.

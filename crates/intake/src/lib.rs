@@ -16,6 +16,6 @@ mod trace_store;
 
 pub use error::IntakeError;
 pub use intake::{Accepted, Intake, IntakeParts, IntakeSettings, StartedTrace, Submission};
-pub use receive::admission::{Admission, InFlightBytes, Overload, Reservation};
+pub use receive::admission::{InFlightBytes, Reservation};
 pub use receive::{MLFLOW_VERSION, grpc_service, http_router, mlflow_trace_json};
 pub use trace_store::{FoundTrace, TraceStore, TraceStoreError};

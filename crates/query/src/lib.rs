@@ -23,9 +23,7 @@ mod tables;
 pub use error::QueryError;
 pub use lake_tables::LakeTables;
 pub use leaves::payload_leaves;
-pub use session::{
-    QueryEngine, QueryLimits, QueryOptions, QueryOutput, ScanMetrics, resident_bytes,
-};
+pub use session::{QueryEngine, QueryLimits, QueryOptions, QueryOutput, ScanMetrics};
 pub use source::{
     CreatedAtBounds, LiveFile, PendingRows, PendingSource, SourceError, TableLocation,
     TableResolver, TableSource,

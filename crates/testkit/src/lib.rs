@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod random;
+pub mod records;
 pub mod spans;
 
 pub use clock::FakeClock;

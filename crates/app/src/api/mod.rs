@@ -52,7 +52,7 @@ pub(crate) fn router(
 ) -> anyhow::Result<Router> {
     let archive = service.archive.clone();
     let tables = LakeTables::new(archive.lake.clone(), archive.folder.clone())
-        .with_pending(Arc::new(OwnPipeline(service.commands.clone())));
+        .with_pending(Arc::new(OwnPipeline(service.pipeline.clone())));
     let engine = QueryEngine::new(Arc::new(tables), QueryLimits::default()).map_err(with_hint)?;
     let api = Api {
         archive,

@@ -229,7 +229,7 @@ impl Way {
                 tokio::task::spawn_blocking(move || request_flush(&server)).await?.map(drop)
             }
             Self::Here(service) => {
-                Service::flush(&service.commands).await.map(drop).map_err(anyhow::Error::msg)
+                service.pipeline.flush().await.map(drop).map_err(anyhow::Error::msg)
             }
         }
     }

@@ -31,7 +31,7 @@ pub(crate) async fn run(data_dir: &Path, args: FlushArgs) -> anyhow::Result<()> 
         None => {
             let settings = Settings::load(args.config.as_deref(), Overrides::default())?;
             let service = Service::start(data_dir, &settings).await?;
-            let outcome = Service::flush(&service.commands).await;
+            let outcome = service.pipeline.flush().await;
             service.stop().await?;
             serde_json::to_value(outcome.map_err(anyhow::Error::msg)?)?
         }

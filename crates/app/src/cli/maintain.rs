@@ -17,11 +17,12 @@ use tracelake_model::TableName;
 
 use super::import::wait_for_interrupt;
 use super::output::{OutputArgs, print};
-use crate::archive::{clock_of, data_folder};
+use crate::archive::data_folder;
 use crate::check::units;
 use crate::config::{Overrides, Settings, Span};
 use crate::fault::{Fault, FaultKind};
 use crate::maintenance::{Ground, TableRound};
+use crate::pipeline::clock_of;
 use crate::tasks;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(250);

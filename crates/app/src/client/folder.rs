@@ -211,7 +211,7 @@ impl Folder {
             return Ok(asked.map_err(anyhow::Error::new)?.map(|_| ())?);
         }
         let service = Service::start(path, &settings()?).await?;
-        let flushed = Service::flush(&service.commands).await;
+        let flushed = service.pipeline.flush().await;
         service.stop().await?;
         Ok(flushed.map(|_| ()).map_err(anyhow::Error::msg)?)
     }

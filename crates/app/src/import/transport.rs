@@ -105,7 +105,7 @@ impl Transport {
     pub(super) async fn flush(&self) -> anyhow::Result<()> {
         match self {
             Self::Local(service) => {
-                Service::flush(&service.commands).await.map_err(anyhow::Error::msg)?;
+                service.pipeline.flush().await.map_err(anyhow::Error::msg)?;
             }
             Self::Http(http) => {
                 let server = http.server();

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use tracelake_journal::JournalFs;
 
 use super::format::Link;
-use crate::pipeline::write_durably;
+use crate::durable_file::write_durably;
 
 const FORMAT: u32 = 1;
 

@@ -114,7 +114,7 @@ struct Chain {
 impl Ledger {
     /// The ledger in `folder`, whose newest link is noted at `link_path`, of the journal with this
     /// id.
-    pub(crate) fn new(
+    fn new(
         fs: Arc<dyn JournalFs>,
         folder: PathBuf,
         link_path: PathBuf,
@@ -123,6 +123,16 @@ impl Ledger {
     ) -> Self {
         let told = Told::default();
         Self { fs, folder, link_path, journal, retention, told, file: None, chain: None }
+    }
+
+    /// The ledger of a data folder, of the journal with this id.
+    pub(crate) fn of(
+        fs: Arc<dyn JournalFs>,
+        folder: &DataFolder,
+        journal: Uuid,
+        retention: Duration,
+    ) -> Self {
+        Self::new(fs, folder.ledger(), folder.ledger_link_file(), journal, retention)
     }
 
     /// Takes down what a record acknowledges.
@@ -360,4 +370,4 @@ fn files(fs: &dyn JournalFs, folder: &Path) -> io::Result<Vec<LedgerFile>> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

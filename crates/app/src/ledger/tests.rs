@@ -1,88 +1,19 @@
 use std::io::Read as _;
 
-use tracelake_decode::{
-    ContentEncoding, RecordContent, RecordHeader, RecordKind, Route, SpanSource, decode_otlp,
-};
+use tracelake_decode::RecordKind;
 use tracelake_journal::SimulatedFs;
-use tracelake_model::{ExperimentId, Limits, TraceChange, TraceChanges, TraceId, TraceInfo};
-use tracelake_testkit::spans::simple_request;
+use tracelake_model::{TraceChange, TraceId};
+use tracelake_testkit::records::{change, deletion, id, set_tag, spans, start};
 
 use super::*;
 
-const HOUR: u64 = NANOS_PER_HOUR;
 const DAY: u64 = NANOS_PER_DAY;
 
-fn header(kind: RecordKind, at: u64) -> RecordHeader {
-    RecordHeader {
-        kind,
-        encoding: ContentEncoding::Identity,
-        received_at_unix_nano: at,
-        routes: vec![Route {
-            experiment_id: ExperimentId::default_experiment(),
-            table: "a.b.c".parse().unwrap(),
-        }],
-        run_id: None,
-        trace_id: None,
-        limits: Limits::default(),
-        source: None,
-    }
-}
-
-/// Spans of a trace that arrive.
-pub(crate) fn spans(trace: u128, spans: std::ops::Range<u64>, kind: RecordKind) -> DecodedRecord {
-    let body = simple_request(trace, spans);
-    let spans = decode_otlp(&body, SpanSource::Otlp, &Limits::default()).unwrap();
-    DecodedRecord { header: header(kind, 5 * HOUR), content: RecordContent::Spans(spans) }
-}
-
-/// A trace's `start_trace` that arrives.
-pub(crate) fn start(trace: u128) -> DecodedRecord {
-    let info = TraceInfo::new(id(trace));
-    DecodedRecord {
-        header: header(RecordKind::MlflowStartTrace, 6 * HOUR),
-        content: RecordContent::TraceInfo(Box::new(info)),
-    }
-}
-
-/// A client's deletion of a trace.
-pub(crate) fn deletion(trace: u128) -> DecodedRecord {
-    let changes = TraceChanges { trace_id: id(trace), changes: vec![TraceChange::Delete] };
-    DecodedRecord {
-        header: header(RecordKind::TraceChanges, 7 * HOUR),
-        content: RecordContent::Changes(vec![changes]),
-    }
-}
-
-/// A client's changes to a trace.
-pub(crate) fn change(trace: u128, changes: Vec<TraceChange>) -> DecodedRecord {
-    let changes = TraceChanges { trace_id: id(trace), changes };
-    DecodedRecord {
-        header: header(RecordKind::TraceChanges, 7 * HOUR),
-        content: RecordContent::Changes(vec![changes]),
-    }
-}
-
-/// A tag that gets a value.
-pub(crate) fn set_tag(key: &str, value: &str) -> TraceChange {
-    TraceChange::SetTag { key: key.to_owned(), value: value.to_owned() }
-}
-
-/// The trace that requests of the kit have under this number.
-pub(crate) fn id(trace: u128) -> TraceId {
-    TraceId((trace + 1).to_be_bytes())
-}
-
 /// A ledger in `ledger` of the folder, whose link is noted in `LEDGER` there.
-pub(crate) fn ledger(place: &Path) -> Ledger {
+fn ledger(place: &Path) -> Ledger {
     let retention = Duration::from_secs(2 * 86_400);
     let fs = Arc::new(RealFs);
     Ledger::new(fs, place.join("ledger"), place.join("LEDGER"), Uuid::from_u128(7), retention)
-}
-
-/// The ledger of a data folder.
-pub(crate) fn ledger_of(folder: &DataFolder) -> Ledger {
-    let (files, link) = (folder.ledger(), folder.ledger_link_file());
-    Ledger::new(Arc::new(RealFs), files, link, Uuid::from_u128(7), Duration::from_secs(86_400))
 }
 
 /// A new folder for a ledger.
@@ -115,7 +46,7 @@ fn through(folder: &Path) -> Vec<u64> {
 }
 
 /// The chain of the ledger there, before it is followed.
-pub(crate) fn chain(place: &Path) -> ChainCheck {
+fn chain(place: &Path) -> ChainCheck {
     let link = place.join("LEDGER");
     ChainCheck::new(LinkFile::read(&RealFs, &link).unwrap(), &link)
 }

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::Ground;
 use super::state::MaintenanceState;
-use crate::pipeline::OpenBytes;
+use crate::open_bytes::OpenBytes;
 
 /// First round after the start, so that a service that is restarted often is maintained too.
 const FIRST_ROUND: Duration = Duration::from_secs(60);
@@ -167,7 +167,7 @@ impl<'a> Pacer<'a> {
 
 #[cfg(test)]
 mod tests {
-    use tracelake_intake::Admission as _;
+    use tracelake_model::Admission as _;
 
     use super::*;
 

@@ -21,9 +21,11 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tracelake_journal::{JournalFs, RecordBytes, create_folder};
+use tracelake_decode::{DecodeError, DecodedRecord, RecordHeader, decode_record};
+use tracelake_journal::{Journal, JournalError, JournalFs, RecordBytes, create_folder};
+use tracelake_model::names::printable;
 
-use crate::pipeline::write_file;
+use crate::durable_file::write_file;
 
 /// Version of [`Reason`].
 const VERSION: u32 = 1;
@@ -233,6 +235,57 @@ pub(crate) fn holds(
         fs.sync_dir(folder)?;
     }
     Ok(is_there)
+}
+
+/// Why a record is not put back, or not wholly.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PutBackError {
+    /// No record has that name.
+    #[error("no record `{}` is parked", printable(.name))]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// This program cannot read it. Keep it for one that can.
+    #[error("`{}`", printable(.name))]
+    Unreadable {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// The folder cannot be read or changed. The same call again goes on.
+    #[error("{action}")]
+    Storage {
+        /// What was to be done.
+        action: &'static str,
+        /// Why it was not.
+        source: io::Error,
+    },
+    /// The journal does not take it now. The record stays where it is.
+    #[error("put the record into the journal")]
+    Journal {
+        /// Why not.
+        source: JournalError,
+    },
+}
+
+/// Appends the record of an entry to the journal, as if it came now, and deletes the entry once it is
+/// durable there. A death between the two leaves both: taken in twice it adds nothing.
+pub(crate) async fn put_back(
+    fs: &dyn JournalFs,
+    folder: &Path,
+    name: &str,
+    journal: &Journal<DecodedRecord>,
+) -> Result<(), PutBackError> {
+    let failed = |action| move |source| PutBackError::Storage { action, source };
+    let record = read_record(fs, folder, name).map_err(failed("read what is parked"))?;
+    let record = record.ok_or_else(|| PutBackError::Unknown { name: name.to_owned() })?;
+    let decoded = RecordHeader::from_bytes(&record.header)
+        .and_then(|header| decode_record(header, &record.payload))
+        .map_err(|source| PutBackError::Unreadable { name: name.to_owned(), source })?;
+    journal.append(record, decoded).await.map_err(|source| PutBackError::Journal { source })?;
+    remove(fs, folder, name).map_err(failed("the record is put back, delete it"))
 }
 
 /// Deletes an entry whose record is in the journal again, durably.

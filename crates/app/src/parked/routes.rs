@@ -7,30 +7,36 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::json;
-use tokio::sync::{Mutex, mpsc};
-use tracelake_decode::{DecodedRecord, RecordHeader, decode_record};
-use tracelake_journal::{Journal, JournalFs, RealFs};
+use tokio::sync::Mutex;
+use tracelake_decode::DecodedRecord;
+use tracelake_journal::{Journal, RealFs};
 use tracelake_lake::DataFolder;
 use tracelake_model::TableName;
-use tracelake_model::names::printable;
 use tracing::info;
 
 use crate::fault::{Fault, FaultKind};
-use crate::pipeline::Command;
+use crate::parked::{self, PutBackError};
+use crate::pipeline::PipelineHandle;
 use crate::service::Service;
 
 /// What the calls need of the service.
 #[derive(Clone, Debug)]
-pub(crate) struct ParkedParts {
-    pub folder: DataFolder,
-    pub journal: Arc<Journal<DecodedRecord>>,
-    pub commands: mpsc::UnboundedSender<Command>,
+struct ParkedParts {
+    folder: DataFolder,
+    journal: Arc<Journal<DecodedRecord>>,
+    pipeline: PipelineHandle,
     /// One record at a time.
-    pub one: Arc<Mutex<()>>,
+    one: Arc<Mutex<()>>,
 }
 
 /// The routes.
-pub(crate) fn router(parts: ParkedParts) -> Router {
+pub(crate) fn router(service: &Service) -> Router {
+    let parts = ParkedParts {
+        folder: service.archive.folder.clone(),
+        journal: Arc::clone(&service.journal),
+        pipeline: service.pipeline.clone(),
+        one: Arc::default(),
+    };
     Router::new()
         .route("/api/v1/parked/{name}/retry", post(retry))
         .route("/api/v1/tables-apart/{table}/retry", post(retry_table))
@@ -44,33 +50,33 @@ async fn retry(State(parts): State<ParkedParts>, Path(name): Path<String>) -> Re
     }
 }
 
-/// Appends the record to the journal, as if it came now, and deletes the entry once it is durable
-/// there. A death between the two leaves both: taken in twice it adds nothing.
-pub(crate) async fn put_back(parts: &ParkedParts, name: &str) -> Result<(), Fault> {
+async fn put_back(parts: &ParkedParts, name: &str) -> Result<(), Fault> {
     let _one = parts.one.lock().await;
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        Fault::new(FaultKind::TemporarilyUnavailable, format!("{what}: {error}"))
-    };
-    let folder = parts.folder.parked();
-    let fs: &dyn JournalFs = &RealFs;
-    let found = super::read_record(fs, &folder, name);
-    let record = found.map_err(|error| failed("read what is parked", &error))?;
-    let Some(record) = record else {
-        let message = format!("no record `{}` is parked", printable(name));
-        return Err(Fault::new(FaultKind::InvalidParameterValue, message)
-            .with_hint("`tracelake parked list` names those that are"));
-    };
-    let decoded = RecordHeader::from_bytes(&record.header)
-        .and_then(|header| decode_record(header, &record.payload));
-    let decoded = decoded.map_err(|error| {
-        Fault::new(FaultKind::Conflict, format!("`{}`: {error}", printable(name)))
-            .with_hint("keep it for a version of tracelake that can read it")
-    })?;
-    let appended = parts.journal.append(record, decoded).await;
-    appended.map_err(|error| failed("put the record into the journal", &error))?;
+    parked::put_back(&RealFs, &parts.folder.parked(), name, &parts.journal).await?;
     info!(name, "parked record put back");
-    super::remove(fs, &folder, name)
-        .map_err(|error| failed("the record is put back, delete it", &error))
+    Ok(())
+}
+
+impl From<PutBackError> for Fault {
+    fn from(error: PutBackError) -> Self {
+        let (kind, hint) = match error {
+            PutBackError::Unknown { .. } => (
+                FaultKind::InvalidParameterValue,
+                Some("`tracelake parked list` names those that are"),
+            ),
+            PutBackError::Unreadable { .. } => {
+                (FaultKind::Conflict, Some("keep it for a version of tracelake that can read it"))
+            }
+            PutBackError::Storage { .. } | PutBackError::Journal { .. } => {
+                (FaultKind::TemporarilyUnavailable, None)
+            }
+        };
+        let fault = Self::new(kind, format!("{:#}", anyhow::Error::new(error)));
+        match hint {
+            Some(hint) => fault.with_hint(hint),
+            None => fault,
+        }
+    }
 }
 
 async fn retry_table(State(parts): State<ParkedParts>, Path(table): Path<String>) -> Response {
@@ -82,7 +88,7 @@ async fn retry_table(State(parts): State<ParkedParts>, Path(table): Path<String>
             return fault.into_response();
         }
     };
-    match Service::release_table(&parts.commands, &table).await {
+    match parts.pipeline.release_table(table.clone()).await {
         Ok(true) => axum::Json(json!({ "table": table })).into_response(),
         Ok(false) => {
             let message = format!("table `{table}` is not set apart");

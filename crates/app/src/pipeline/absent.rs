@@ -16,13 +16,14 @@
 //! segments are done and what the plans stand for, so all that is there is taken in again behind the carry,
 //! which adds nothing that is in a table already.
 
+use std::path::PathBuf;
+
 use tracelake_journal::{JournalFs, RecordBytes, Recovered, SegmentNumber};
 use tracelake_lake::DataFolder;
 use tracing::error;
 
 use super::Pipeline;
 use super::epoch_file::{Done, read_epoch};
-use crate::fault::{Fault, FaultKind};
 use crate::parked::{self, Kind, Reason};
 
 /// The epoch that is done.
@@ -64,6 +65,21 @@ pub(super) fn find_epoch(
     Ok(Noted { done: Some(Done { epoch, times: None }), is_rebuilt: true })
 }
 
+/// The carry of the last epoch is not there as a whole: it held acknowledged traces that are in no table.
+/// Restore it from a backup, or give it up.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{}` is missing or incomplete: it holds acknowledged traces that are in no table\nhint: restore it from \
+     a backup; `tracelake serve --accept-lost-carry {epoch}` goes on without what it held",
+    .file.display()
+)]
+pub(crate) struct LostCarry {
+    /// The file.
+    pub file: PathBuf,
+    /// Its epoch.
+    pub epoch: u64,
+}
+
 /// Refuses to start when the carry that the epoch file relies on is not there as a whole: it holds
 /// acknowledged traces that are in no table. `accepted` is the carry that the operator gave up.
 pub(crate) fn check_carry(
@@ -83,15 +99,7 @@ pub(crate) fn check_carry(
         error!(file = %file.display(), "gone on without: what it held is lost, `tracelake verify` names it");
         return Ok(());
     }
-    let message = format!(
-        "`{}` is missing or incomplete: it holds acknowledged traces that are in no table",
-        file.display()
-    );
-    let hint = format!(
-        "restore it from a backup; `tracelake serve --accept-lost-carry {done}` goes on without \
-         what it held"
-    );
-    Err(Fault::new(FaultKind::Internal, message).with_hint(hint).into())
+    Err(LostCarry { file, epoch: done.get() }.into())
 }
 
 impl Pipeline {
@@ -129,7 +137,7 @@ impl Pipeline {
     fn name_lost(&self, segment: SegmentNumber, why: String) -> anyhow::Result<()> {
         let file = format!("segment-{:020}.journal", segment.get());
         let reason = Reason::new(Kind::Damage, why, file, 0);
-        let folder = self.archive.folder.parked();
+        let folder = self.stores.folder.parked();
         let name = parked::park(self.fs.as_ref(), &folder, &reason, &RecordBytes::default())?;
         error!(parked = %name, file = reason.file, reason = reason.reason, "a segment of the journal is lost");
         Ok(())

@@ -2,7 +2,8 @@
 
 use tracelake_journal::{Damage, JournalError, RecordBytes, RecordReader};
 
-use super::replay_mark::{Deaths, Origin, Records};
+use super::origin::Origin;
+use super::replay_mark::{Deaths, Records};
 
 /// Records that are taken in together when an earlier start ended at one of them, at most.
 const FEW_RECORDS: u64 = 32;

@@ -56,7 +56,8 @@ use tracing::{error, info};
 
 use super::arrival::Arrival;
 use super::batches::{Batches, Care, Placed};
-use super::replay_mark::{At, Deaths, OWN_DEATHS, Origin, PartDone, Position, Records, Stage};
+use super::origin::Origin;
+use super::replay_mark::{At, Deaths, OWN_DEATHS, PartDone, Position, Records, Stage};
 use super::{Pipeline, Scope};
 use crate::parked::{self, Kind, Reason};
 
@@ -374,7 +375,7 @@ impl Pipeline {
         why: String,
     ) -> anyhow::Result<()> {
         let reason = reason(origin, place, why);
-        let folder = self.archive.folder.parked();
+        let folder = self.stores.folder.parked();
         let name = parked::park(self.fs.as_ref(), &folder, &reason, record)?;
         error!(
             parked = %name,
@@ -387,7 +388,7 @@ impl Pipeline {
     /// Whether a record was set aside by an earlier start that did not come to note that.
     fn is_aside(&self, record: &RecordBytes, origin: Origin, place: u64) -> io::Result<bool> {
         let name = reason(origin, place, String::new()).name();
-        parked::holds(self.fs.as_ref(), &self.archive.folder.parked(), &name, record)
+        parked::holds(self.fs.as_ref(), &self.stores.folder.parked(), &name, record)
     }
 
     /// Keeps the bytes of a file that are no record though they should be some: the file will be
@@ -403,7 +404,7 @@ impl Pipeline {
             let reason = Reason::new(Kind::Damage, why, file, one.offset);
             let payload = read_stretch(self.fs.as_ref(), one)?.into();
             let record = RecordBytes { payload, ..RecordBytes::default() };
-            let folder = self.archive.folder.parked();
+            let folder = self.stores.folder.parked();
             let name = parked::park(self.fs.as_ref(), &folder, &reason, &record)?;
             error!(parked = %name, ?one, "the journal is damaged; the bytes are set aside");
         }

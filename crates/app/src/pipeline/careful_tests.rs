@@ -16,19 +16,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracelake_decode::{ContentEncoding, RecordHeader, RecordKind, Route};
 use tracelake_journal::{Journal, JournalFs, JournalOptions, RealFs, RecordBytes, SegmentNumber};
+use tracelake_lake::assemble::SettleRules;
 use tracelake_lake::{DataFolder, Lake, Table};
 use tracelake_model::{ExperimentId, Limits, TableName};
 
 use super::batches::Care;
 use super::epoch_file::read_epoch;
+use super::origin::Origin;
 use super::pulse::Pulse;
-use super::replay_mark::{
-    At, Deaths, LastWords, Origin, PartDone, Position, Records, ReplayMark, Stage,
-};
-use crate::config::{Overrides, Settings, Span};
+use super::replay_mark::{At, Deaths, LastWords, PartDone, Position, Records, ReplayMark, Stage};
+use super::test_service::{Service, Settings};
 use crate::faults::poison_of_tests;
 use crate::parked;
-use crate::service::Service;
 
 /// A request of one trace that has one span of this name.
 fn record(table: &TableName, trace: u8, name: &str) -> RecordBytes {
@@ -68,13 +67,11 @@ async fn leave(folder: &DataFolder, segments: &[&[RecordBytes]]) {
 /// Settings under which nothing settles unless it is flushed, or at once.
 fn settings(settle: bool) -> Settings {
     let wait = if settle { Duration::ZERO } else { Duration::from_secs(3600) };
-    let flags = Overrides {
-        settle_after: Some(Span(wait)),
-        idle_after: Some(Span(wait)),
-        maintain_every: Some(Span(Duration::ZERO)),
-        ..Overrides::default()
-    };
-    Settings::load(None, flags).unwrap()
+    Settings {
+        default_table: "tracelake.default.traces".parse().unwrap(),
+        settle: SettleRules { settle_after: wait, idle_after: wait, ..SettleRules::default() },
+        accept_lost_carry: None,
+    }
 }
 
 /// Starts the service until it lives, at most thirty times. Returns it and how many starts ended.
@@ -82,7 +79,7 @@ async fn start_until_it_lives(data_dir: &Path, settings: &Settings) -> (Service,
     for deaths in 0..30 {
         let service = Service::start(data_dir, settings).await.unwrap();
         // It answers once it has replayed, or its thread has ended.
-        match Service::status(&service.commands).await {
+        match service.pipeline.status().await {
             Ok(_) => return (service, deaths),
             Err(_) => assert!(service.stop().await.is_err(), "it ended by itself"),
         }
@@ -121,7 +118,7 @@ async fn a_record_that_ends_each_start_is_set_aside_and_the_others_get_through()
     let parked = names_of_parked(&folder);
     assert_eq!(parked.len(), 1, "{parked:?}");
     assert!(parked[0].starts_with("segment-00000000000000000002-"), "{parked:?}");
-    Service::flush(&service.commands).await.unwrap();
+    service.pipeline.flush().await.unwrap();
     assert_eq!(rows(&folder, &table), 5);
     assert!(!folder.replay_mark().try_exists().unwrap(), "nothing is left to watch");
     service.stop().await.unwrap();
@@ -129,12 +126,10 @@ async fn a_record_that_ends_each_start_is_set_aside_and_the_others_get_through()
     poison_of_tests::set(poison, false);
     let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
     assert_eq!(deaths, 0);
-    let parts = service.parked_parts();
-    parked::routes::put_back(&parts, &parked[0]).await.unwrap();
-    assert!(parked::routes::put_back(&parts, &parked[0]).await.is_err(), "it is gone from there");
-    Service::flush(&service.commands).await.unwrap();
+    service.put_back(&parked[0]).await.unwrap();
+    assert!(service.put_back(&parked[0]).await.is_err(), "it is gone from there");
+    service.pipeline.flush().await.unwrap();
     assert_eq!((rows(&folder, &table), names_of_parked(&folder).len()), (6, 0));
-    drop(parts);
     service.stop().await.unwrap();
 }
 
@@ -167,7 +162,7 @@ async fn a_carried_trace_that_ends_each_start_is_set_aside() {
     let parked = names_of_parked(&folder);
     assert_eq!(parked.len(), 1, "{parked:?}");
     assert!(parked[0].starts_with("carry-"), "{parked:?}");
-    Service::flush(&service.commands).await.unwrap();
+    service.pipeline.flush().await.unwrap();
     assert_eq!(rows(&folder, &table), 20);
     service.stop().await.unwrap();
 }
@@ -203,7 +198,7 @@ async fn a_kill_from_outside_is_not_taken_for_poison() {
     mark.take_on(At::Records(alone)).unwrap();
     let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
     assert_eq!((deaths, names_of_parked(&folder).len()), (0, 0));
-    Service::flush(&service.commands).await.unwrap();
+    service.pipeline.flush().await.unwrap();
     assert_eq!(rows(&folder, &table), 3);
     assert!(!folder.replay_mark().try_exists().unwrap());
     service.stop().await.unwrap();
@@ -301,7 +296,7 @@ async fn a_record_that_cannot_be_written_down_is_set_aside() {
         ReplayMark::new(Arc::new(RealFs), &folder, None).take_on(At::Records(alone)).unwrap();
         let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
         assert_eq!((deaths, names_of_parked(&folder).len()), (0, parked));
-        Service::flush(&service.commands).await.unwrap();
+        service.pipeline.flush().await.unwrap();
         assert_eq!(rows(&folder, &table), 3 - parked as u64);
         service.stop().await.unwrap();
     }
@@ -369,21 +364,21 @@ async fn a_table_that_ends_each_start_is_set_apart() {
         for _ in 0..2 {
             let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
             assert_eq!(deaths, 0);
-            let refused = Service::flush(&service.commands).await.unwrap_err();
+            let refused = service.pipeline.flush().await.unwrap_err();
             assert!(refused.contains("a.b.deadly") && refused.contains("set apart"), "{refused}");
             assert_eq!(rows(&folder, &good), 1);
-            let status = Service::status(&service.commands).await.unwrap();
+            let status = service.pipeline.status().await.unwrap();
             let why = status.tables[&bad].blocked.as_ref().unwrap();
             assert!(why.contains("set apart") && why.contains(word), "{why}");
             service.stop().await.unwrap();
         }
         let (service, _) = start_until_it_lives(held.path(), &settings).await;
-        assert!(Service::release_table(&service.commands, &bad).await.unwrap());
+        assert!(service.pipeline.release_table(bad.clone()).await.unwrap());
         assert!(
-            !Service::release_table(&service.commands, &bad).await.unwrap(),
+            !service.pipeline.release_table(bad.clone()).await.unwrap(),
             "it is not apart any more"
         );
-        Service::flush(&service.commands).await.unwrap();
+        service.pipeline.flush().await.unwrap();
         assert_eq!(rows(&folder, &bad), 1);
         service.stop().await.unwrap();
     }
@@ -605,7 +600,7 @@ async fn damaged_bytes_of_the_journal_are_set_aside() {
     std::fs::write(&path, &bytes).unwrap();
     let (service, deaths) = start_until_it_lives(held.path(), &settings).await;
     assert_eq!(deaths, 0);
-    Service::flush(&service.commands).await.unwrap();
+    service.pipeline.flush().await.unwrap();
     assert_eq!(rows(&folder, &table), 2);
     let parked = parked::list(&folder.parked()).unwrap();
     assert_eq!(parked.len(), 1);
@@ -638,7 +633,7 @@ async fn a_lost_epoch_file_is_found_again_from_the_carry() {
     }
     let (service, deaths) = start_until_it_lives(held.path(), &slow).await;
     assert_eq!(deaths, 0);
-    Service::flush(&service.commands).await.unwrap();
+    service.pipeline.flush().await.unwrap();
     assert_eq!(rows(&folder, &table), 3);
     assert!(folder.epoch_file().exists());
     service.stop().await.unwrap();
@@ -667,7 +662,7 @@ async fn a_segment_that_is_gone_is_named() {
             service.stop().await.unwrap();
         }
         let (service, _) = start_until_it_lives(held.path(), &slow).await;
-        Service::flush(&service.commands).await.unwrap();
+        service.pipeline.flush().await.unwrap();
         assert_eq!(rows(&folder, &table), if named { 2 } else { 3 }, "segment {gone}");
         service.stop().await.unwrap();
     }

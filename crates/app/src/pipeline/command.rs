@@ -4,12 +4,11 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use tokio::sync::oneshot;
-use tracelake_intake::FoundTrace;
 use tracelake_lake::{EpochOutcome, Preview};
 use tracelake_model::{TableName, TraceId};
 use tracing::debug;
 
-use super::{Pipeline, PipelineStatus, Scope};
+use super::{Found, Pipeline, PipelineStatus, Scope};
 
 /// What the pipeline is told.
 #[derive(Debug)]
@@ -19,7 +18,7 @@ pub(crate) enum Command {
     /// Answer with the rows of a table that are not committed yet; `None` when there are none.
     Preview(TableName, oneshot::Sender<Result<Option<Preview>, String>>),
     /// Answer with those of these traces that there are, archived or open.
-    Find(Vec<TraceId>, oneshot::Sender<Result<Vec<FoundTrace>, String>>),
+    Find(Vec<TraceId>, oneshot::Sender<Result<Vec<Found>, String>>),
     /// Answer with the traces that are not wholly in their table yet.
     OpenTraces(oneshot::Sender<Vec<TraceId>>),
     /// Have a table that is set apart opened again; answer whether it was.

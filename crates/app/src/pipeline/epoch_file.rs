@@ -4,13 +4,14 @@
 //! one that is proven ([`Times`]), nanoseconds since the Unix epoch. A line of a number alone is of a
 //! version that knew no times; it cannot read ours, and so refuses a folder whose plans it would misread.
 
-use std::io::{self, IoSlice, Read as _};
-use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use tracelake_journal::{JournalFs, SegmentNumber};
+use tracelake_journal::{JournalFs, RealFs, SegmentNumber};
 use tracelake_lake::DataFolder;
-use tracelake_model::Times;
+use tracelake_model::{Clock, SteadyClock, SystemClock, Times};
+
+use crate::durable_file::{read_if_there, write_durably};
 
 /// What stands in the file first.
 const VERSION: &str = "v2";
@@ -39,10 +40,18 @@ pub(super) fn write_epoch(
 /// The last epoch noted, `None` when there never was one.
 pub(crate) fn read_epoch(fs: &dyn JournalFs, folder: &DataFolder) -> anyhow::Result<Option<Done>> {
     let path = folder.epoch_file();
-    let Some(text) = read(fs, &path)? else { return Ok(None) };
+    let Some(text) = read_if_there(fs, &path)? else { return Ok(None) };
     parse(&text).map(Some).with_context(|| {
         format!("read `{}`: not understood\nhint: restore it from a backup", path.display())
     })
+}
+
+/// The clock of a data folder: it goes on from where the service before ended. Where that is not known,
+/// or cannot be read, which the start of a service reports, the system's word stands.
+pub(crate) fn clock_of(folder: &DataFolder) -> Arc<dyn Clock> {
+    let done = read_epoch(&RealFs, folder).ok().flatten();
+    let floor = done.and_then(|done| done.times);
+    Arc::new(SteadyClock::new(Arc::new(SystemClock), floor))
 }
 
 fn parse(text: &str) -> Option<Done> {
@@ -59,57 +68,8 @@ fn parse(text: &str) -> Option<Done> {
     Some(Done { epoch: SegmentNumber::new(epoch), times })
 }
 
-/// Writes text whole or not at all; durable when this returns.
-pub(crate) fn write_durably(fs: &dyn JournalFs, path: &Path, text: &str) -> anyhow::Result<()> {
-    let temporary = path.with_extension("new");
-    (|| -> io::Result<()> {
-        // What a crash left of an earlier attempt.
-        remove(fs, &temporary)?;
-        write_file(fs, &temporary, format!("{text}\n").as_bytes())?;
-        fs.rename(&temporary, path)?;
-        fs.sync_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)
-    })()
-    .with_context(|| format!("write `{}`", path.display()))
-}
-
-fn remove(fs: &dyn JournalFs, path: &Path) -> io::Result<()> {
-    match fs.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Creates a file of these bytes, which are durable when this returns; its name is not yet.
-pub(crate) fn write_file(fs: &dyn JournalFs, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = fs.create(path)?;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let written = file.write_vectored(&[IoSlice::new(rest)])?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    file.sync_data()
-}
-
-/// The text of a file, `None` when there is no such file.
-pub(super) fn read(fs: &dyn JournalFs, path: &Path) -> anyhow::Result<Option<String>> {
-    let mut text = String::new();
-    let read = fs.open_read(path).and_then(|mut file| file.read_to_string(&mut text));
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        read => {
-            read.with_context(|| format!("read `{}`", path.display()))?;
-            Ok(Some(text))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tracelake_journal::RealFs;
-
     use super::*;
 
     /// Scenario: a file of this version, one of the version before, and what is neither.

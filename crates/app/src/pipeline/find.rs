@@ -3,18 +3,24 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use tracelake_decode::Route;
-use tracelake_intake::FoundTrace;
 use tracelake_lake::{TraceDraft, current_trace};
-use tracelake_model::{ExperimentId, TableName, TraceId};
+use tracelake_model::{TableName, TraceId};
 
 use super::Pipeline;
 
-/// Metadata of a trace in an answer: how many of its spans are not in it.
-const LEFT_OUT_KEY: &str = "tracelake.spansLeftOut";
-
 /// Bytes of spans that are read of a trace in several rows: an answer takes several times as much memory.
 const TRACE_BYTES: usize = 32 << 20;
+
+/// A trace as it is: its row with every acknowledged change, or what is not archived yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// The table that changes to it go to.
+    pub table: TableName,
+    /// All that is known of it; of a trace in several rows the spans that come first.
+    pub draft: TraceDraft,
+    /// Why it cannot be changed any more; `None` when it can.
+    pub fixed: Option<String>,
+}
 
 impl Pipeline {
     /// Those of `traces` that there are, each from all its rows and what is open of it. A change
@@ -22,11 +28,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// When a table cannot be read that may have one of them.
-    pub(super) fn find(&mut self, traces: &[TraceId]) -> Result<Vec<FoundTrace>, String> {
+    pub(super) fn find(&mut self, traces: &[TraceId]) -> Result<Vec<Found>, String> {
         self.resolve_doubts(&|_| true);
         let wanted: HashSet<TraceId> = traces.iter().copied().collect();
         let mut pieces = self.assembler.pieces(&wanted);
-        let registry = Arc::clone(&self.archive.registry);
+        let registry = Arc::clone(&self.stores.registry);
         let known = self.handle.block_on(registry.tables()).map_err(|error| error.to_string())?;
         let mut tables: BTreeSet<TableName> = known.into_iter().map(|table| table.name).collect();
         tables.extend(pieces.values().map(|(table, _)| table.clone()));
@@ -82,21 +88,9 @@ impl Pipeline {
             });
             let rows = archived.into_iter().map(|(_, row)| row).collect();
             if let Some(draft) = current_trace(rows, piece) {
-                found.push(FoundTrace { fixed, ..found_trace(table, draft) });
+                found.push(Found { table, draft, fixed });
             }
         }
         Ok(found)
     }
-}
-
-/// The trace as clients see it. One that is not whole says so in its metadata.
-pub(crate) fn found_trace(table: TableName, draft: TraceDraft) -> FoundTrace {
-    let (mut info, spans) = (draft.full_info(), draft.spans_in_order());
-    let left_out = draft.all_spans().saturating_sub(spans.len() as u64);
-    if 0 < left_out {
-        info.trace_metadata.insert(LEFT_OUT_KEY.to_owned(), left_out.to_string());
-    }
-    let experiment_id = draft.experiment_id.unwrap_or_else(ExperimentId::default_experiment);
-    let route = Route { experiment_id, table };
-    FoundTrace { route, info, spans, left_out, fixed: None }
 }

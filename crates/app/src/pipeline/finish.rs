@@ -39,7 +39,7 @@ impl Pipeline {
                     true => epoch <= segment,
                     false => epoch < left,
                 });
-                let journal = self.archive.folder.journal();
+                let journal = self.stores.folder.journal();
                 if !is_forgotten || self.fs.sync_dir(&journal).is_err() {
                     // One that comes back must not be taken for that of an ordinary epoch: the mark goes on
                     // to say what it stands for.
@@ -52,7 +52,7 @@ impl Pipeline {
 
     /// Notes that the epoch is done; durable when this returns.
     pub(super) fn note_done(&self, epoch: SegmentNumber) -> anyhow::Result<()> {
-        epoch_file::write_epoch(self.fs.as_ref(), &self.archive.folder, epoch, self.clock.times())
+        epoch_file::write_epoch(self.fs.as_ref(), &self.stores.folder, epoch, self.clock.times())
     }
 
     /// Returns how many records are open traces, not counting what is not taken in yet.

@@ -100,7 +100,7 @@ impl Pipeline {
         ready: &dyn Fn(&TableName) -> bool,
     ) -> Placed {
         let mut placed = Placed::default();
-        let known = self.handle.block_on(self.archive.registry.tables());
+        let known = self.handle.block_on(self.stores.registry.tables());
         let known = known.map(|tables| tables.into_iter().map(|table| table.name).collect());
         let known: Result<Vec<TableName>, String> = known.map_err(|error| error.to_string());
         let everywhere = self.everywhere(&settled, known.as_deref().unwrap_or_default(), ready);
@@ -138,7 +138,7 @@ impl Pipeline {
 
     fn homes(&self, experiment: Option<&ExperimentId>) -> Result<Option<Homes>, String> {
         let Some(experiment) = experiment else { return Ok(None) };
-        let registry = Arc::clone(&self.archive.registry);
+        let registry = Arc::clone(&self.stores.registry);
         let route = self.handle.block_on(registry.experiment_route(experiment));
         let route = route.map_err(|error| error.to_string())?;
         Ok(route.map(|route| Homes::new(&route, &self.default_table)))

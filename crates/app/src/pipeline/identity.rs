@@ -17,7 +17,7 @@ use tracelake_lake::DataFolder;
 use tracing::error;
 use uuid::Uuid;
 
-use super::epoch_file::{read, write_durably};
+use crate::durable_file::{read_if_there, write_durably};
 
 /// What stands before the third id.
 const OWN: &str = "application ";
@@ -36,8 +36,8 @@ impl Identity {
     pub(crate) fn load(fs: Arc<dyn JournalFs>, folder: &DataFolder) -> anyhow::Result<Self> {
         let path = folder.journal_id_file();
         let folder = folder.clone();
-        let Some(text) = read(fs.as_ref(), &path)? else {
-            if read(fs.as_ref(), &folder.epoch_file())?.is_some() {
+        let Some(text) = read_if_there(fs.as_ref(), &path)? else {
+            if read_if_there(fs.as_ref(), &folder.epoch_file())?.is_some() {
                 // Plans say the name that they were made under, so nothing is doubled.
                 error!(file = %path.display(), "missing: commits have another name from here on");
             }

@@ -72,7 +72,7 @@ impl Pipeline {
     /// Writes what is open of traces as parked records; durable when this returns. The names keep the
     /// order of the records of a trace.
     fn set_aside(&self, epoch: SegmentNumber, traces: &[TraceId], why: &str) -> anyhow::Result<()> {
-        let folder = self.archive.folder.parked();
+        let folder = self.stores.folder.parked();
         // Two tables of one epoch must not share names, nor two journals.
         let file = format!("not-taken-{:020}-{}", epoch.get(), Uuid::new_v4());
         for (number, (header, payload)) in self.assembler.carry_of(traces).enumerate() {

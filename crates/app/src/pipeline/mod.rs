@@ -31,16 +31,21 @@ mod doubts;
 mod epoch_file;
 mod find;
 mod finish;
+mod handle;
 mod healing;
+mod health;
 mod homes;
 mod identity;
 mod kept;
 mod moves;
+mod origin;
 mod plans;
 mod pulse;
 mod recover;
 mod replay_mark;
 mod status;
+#[cfg(all(test, debug_assertions))]
+mod test_service;
 mod writers;
 
 use std::collections::{HashMap, HashSet};
@@ -49,7 +54,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use tracelake_decode::DecodedRecord;
 use tracelake_journal::{Event, Journal, JournalFs, Receiver, Recovered, SegmentNumber};
 use tracelake_lake::assemble::{Assembler, LATE_AT_ONCE_BYTES, SettleRules, Take};
@@ -57,11 +61,11 @@ use tracelake_lake::{LARGE_ROW_BYTES, LakeError, Retry, TraceDraft};
 use tracelake_model::{Clock, TableName, TraceId};
 use tracing::{error, warn};
 
-use crate::archive::Archive;
 use crate::broken::Broken;
-use crate::health::Health;
 use crate::ledger::Ledger;
 use crate::maintenance::MaintenanceState;
+use crate::open_bytes::OpenBytes;
+use crate::stores::Stores;
 use blocked::BlockedTables;
 use careful::Undone;
 use doubts::{Doubt, Doubts};
@@ -73,10 +77,13 @@ use replay_mark::{ReplayMark, Stage};
 use writers::{FailedCommit, Writers};
 
 pub(crate) use absent::check_carry;
-pub(crate) use blocked::OpenBytes;
 pub(crate) use command::{Command, FlushOutcome};
-pub(crate) use epoch_file::{read_epoch, write_durably, write_file};
-pub(crate) use find::found_trace;
+pub(crate) use epoch_file::clock_of;
+#[cfg(all(test, debug_assertions))]
+pub(crate) use epoch_file::read_epoch;
+pub(crate) use find::Found;
+pub(crate) use handle::{Commands, PipelineHandle};
+pub(crate) use health::Health;
 pub(crate) use identity::Identity;
 pub(crate) use replay_mark::Stopper;
 pub(crate) use status::{PipelineStatus, TableStatus};
@@ -111,8 +118,8 @@ pub(crate) struct Pipeline {
     handle: Handle,
     journal: Arc<Journal<DecodedRecord>>,
     events: Receiver<DecodedRecord>,
-    commands: mpsc::UnboundedReceiver<Command>,
-    archive: Archive,
+    commands: Commands,
+    stores: Stores,
     fs: Arc<dyn JournalFs>,
     writers: Writers,
     assembler: Assembler,
@@ -160,8 +167,8 @@ impl std::fmt::Debug for Pipeline {
 pub(crate) struct PipelineParts {
     pub journal: Arc<Journal<DecodedRecord>>,
     pub events: Receiver<DecodedRecord>,
-    pub commands: mpsc::UnboundedReceiver<Command>,
-    pub archive: Archive,
+    pub commands: Commands,
+    pub stores: Stores,
     /// Where the journal is, with the epoch file, the plans and the ledger.
     pub fs: Arc<dyn JournalFs>,
     pub schedule: Schedule,
@@ -193,7 +200,7 @@ impl Pipeline {
             journal,
             events,
             commands,
-            archive,
+            stores,
             fs,
             schedule,
             index_limit,
@@ -206,18 +213,12 @@ impl Pipeline {
             pulse,
             broken,
         } = parts;
-        let mark = ReplayMark::new(Arc::clone(&fs), &archive.folder, pulse.map(Pulse::new));
+        let mark = ReplayMark::new(Arc::clone(&fs), &stores.folder, pulse.map(Pulse::new));
         let journal_id = identity.journal();
-        let ledger = Ledger::new(
-            Arc::clone(&fs),
-            archive.folder.ledger(),
-            archive.folder.ledger_link_file(),
-            journal_id,
-            ledger_retention,
-        );
-        let clock = Arc::clone(&archive.clock);
+        let ledger = Ledger::of(Arc::clone(&fs), &stores.folder, journal_id, ledger_retention);
+        let clock = Arc::clone(&stores.clock);
         let active = journal.active_segment();
-        let writers = Writers::new(&archive, identity, active, index_limit, mark.clone());
+        let writers = Writers::new(&stores, identity, active, index_limit, mark.clone());
         Self {
             handle,
             journal,
@@ -232,7 +233,7 @@ impl Pipeline {
             last_amendment_nano: clock.monotonic_nano(),
             not_before_nano: 0,
             blocked: BlockedTables::default(),
-            plans: EpochPlans::new(Arc::clone(&fs), archive.folder.clone()),
+            plans: EpochPlans::new(Arc::clone(&fs), stores.folder.clone()),
             doubts: Doubts::default(),
             open_bytes,
             maintenance,
@@ -248,7 +249,7 @@ impl Pipeline {
             clock,
             broken,
             stopping: false,
-            archive,
+            stores,
             fs,
         }
     }
@@ -319,7 +320,7 @@ impl Pipeline {
         handle.block_on(async {
             tokio::select! {
                 biased;
-                command = commands.recv() => Wake::Command(command),
+                command = commands.0.recv() => Wake::Command(command),
                 event = events.recv() => Wake::Event(event),
                 () = tokio::time::sleep(patience) => Wake::Tick,
             }

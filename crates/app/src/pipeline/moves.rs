@@ -94,7 +94,7 @@ impl Pipeline {
             let Move { experiment_id, source, target, .. } = &one;
             warn!(%experiment_id, %source, %target, fault, "move of earlier traces waits");
             self.mover.waits.insert(way(&one), now.saturating_add(WAIT_NANO));
-            let registry = Arc::clone(&self.archive.registry);
+            let registry = Arc::clone(&self.stores.registry);
             if let Err(error) = self.handle.block_on(registry.note_move_fault(&one, &fault)) {
                 warn!(%error, "fault of a move not noted");
             }
@@ -104,7 +104,7 @@ impl Pipeline {
 
     /// The move at hand, if it still stands, or the next one.
     fn next_move(&mut self, now: u64) -> anyhow::Result<Option<Running>> {
-        let registry = Arc::clone(&self.archive.registry);
+        let registry = Arc::clone(&self.stores.registry);
         let mut moves = self.handle.block_on(registry.moves(None))?;
         moves.retain(|one| one.state != MoveState::Done);
         self.mover.waits.retain(|_, until| now < *until);
@@ -234,7 +234,7 @@ impl Pipeline {
         let Move { experiment_id, source, target, .. } = one;
         let moved = self.writers.guarded(source, |writer| writer.delete_located(located))?;
         debug!(%experiment_id, %source, %target, moved, "moved earlier traces");
-        let registry = Arc::clone(&self.archive.registry);
+        let registry = Arc::clone(&self.stores.registry);
         self.handle.block_on(registry.note_moved(one, moved as u64))?;
         Ok(())
     }
@@ -260,7 +260,7 @@ impl Pipeline {
     }
 
     fn end_move(&mut self, one: &Move) -> anyhow::Result<()> {
-        let registry = Arc::clone(&self.archive.registry);
+        let registry = Arc::clone(&self.stores.registry);
         self.handle.block_on(registry.end_move(one))?;
         let Move { experiment_id, source, target, .. } = one;
         info!(%experiment_id, %source, %target, "earlier traces moved");

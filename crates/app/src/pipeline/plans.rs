@@ -22,8 +22,8 @@ use tracelake_model::{TableName, Times, TraceId};
 use tracing::{error, warn};
 use uuid::Uuid;
 
-use super::epoch_file::write_durably;
 use super::{FlushOutcome, Pipeline};
+use crate::durable_file::write_durably;
 
 /// Hex digits of a trace id.
 const ID_DIGITS: usize = 32;

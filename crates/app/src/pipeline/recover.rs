@@ -24,8 +24,9 @@ use super::absent::{Noted, find_epoch};
 use super::arrival::Arrival;
 use super::batches::Care;
 use super::careful::Backlog;
+use super::origin::Origin;
 use super::plans::EpochPlans;
-use super::replay_mark::{At, LastWords, Origin, PartDone, Position, Stage};
+use super::replay_mark::{At, LastWords, PartDone, Position, Stage};
 use super::{Pipeline, Scope};
 
 impl Care {
@@ -62,9 +63,9 @@ impl Pipeline {
             warn!(?damage, "journal was damaged");
         }
         let Noted { done, is_rebuilt } =
-            find_epoch(self.fs.as_ref(), &self.archive.folder, recovered)?;
+            find_epoch(self.fs.as_ref(), &self.stores.folder, recovered)?;
         if is_rebuilt {
-            let file = self.archive.folder.epoch_file();
+            let file = self.stores.folder.epoch_file();
             error!(file = %file.display(), "missing: found again from the carries; all that is left of the journal is taken in again");
         }
         match done.map(|done| (done.epoch, done.times)) {
@@ -103,7 +104,7 @@ impl Pipeline {
         done: Option<SegmentNumber>,
         parts: Option<Vec<PartDone>>,
     ) -> anyhow::Result<(Backlog, Vec<PartDone>)> {
-        let (fs, folder) = (Arc::clone(&self.fs), self.archive.folder.clone());
+        let (fs, folder) = (Arc::clone(&self.fs), self.stores.folder.clone());
         let carry = done.filter(|done| recovered.carries.contains(done));
         let mut segments = recovered.segments.clone();
         let Some(parts) = parts else {

@@ -21,8 +21,9 @@ use tracelake_lake::DataFolder;
 use tracelake_model::TableName;
 use tracing::{error, warn};
 
-use super::epoch_file::write_durably;
+use super::origin::Origin;
 use super::pulse::{OwnDeath, Pulse};
+use crate::durable_file::write_durably;
 
 /// Version of the file. Version 2 knew no deaths by a start's own doing.
 const VERSION: u32 = 3;
@@ -59,16 +60,6 @@ pub(super) struct PartDone {
     pub(super) position: Position,
     /// Within a carry, the place of the last record that is done; `None` when all of it is.
     pub(super) carry_through: Option<u64>,
-}
-
-/// A file of the journal, by the number in its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Origin {
-    /// What was unsettled when an epoch ended.
-    Carry(u64),
-    /// What was acknowledged.
-    Segment(u64),
 }
 
 /// What a start is at.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::identity::Identity;
 use super::replay_mark::ReplayMark;
-use crate::archive::Archive;
+use crate::stores::Stores;
 
 /// A commit that failed.
 #[derive(Debug)]
@@ -51,18 +51,18 @@ pub(super) struct Writers {
 
 impl Writers {
     pub(super) fn new(
-        archive: &Archive,
+        stores: &Stores,
         identity: Identity,
         active: SegmentNumber,
         index_limit: usize,
         mark: ReplayMark,
     ) -> Self {
         Self {
-            folder: archive.folder.clone(),
-            lake: archive.lake.clone(),
-            clock: Arc::clone(&archive.clock),
+            folder: stores.folder.clone(),
+            lake: stores.lake.clone(),
+            clock: Arc::clone(&stores.clock),
             identity,
-            archiver_id: archive.registry.archiver_id(),
+            archiver_id: stores.registry.archiver_id(),
             active,
             index_limit,
             open: HashMap::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracelake_decode::{DecodedRecord, RecordHeader, decode_record};
 use tracelake_journal::{Journal, JournalError, JournalOptions, RecordBytes, SimulatedFs};
 use tracelake_lake::assemble::SettleRules;
@@ -16,13 +16,15 @@ use tracelake_testkit::FakeClock;
 use super::faults::{Fault, FaultCounts};
 use super::folder::FolderFiles;
 use super::store::{Objects, SimulatedStore, store_root};
-use crate::archive::Archive;
 use crate::broken::{Broken, Step};
 use crate::faults::broken_fs;
+use crate::open_bytes::OpenBytes;
 use crate::parked::{self, HEADER, PAYLOAD};
 use crate::pipeline::{
-    Command, FlushOutcome, Identity, OpenBytes, Pipeline, PipelineParts, Schedule, Wake, read_epoch,
+    Command, FlushOutcome, Identity, Pipeline, PipelineHandle, PipelineParts, Schedule, Wake,
+    read_epoch,
 };
+use crate::stores::Stores;
 
 /// Of the ledger, which a schedule never outlives.
 const LEDGER_RETENTION: Duration = Duration::from_secs(7 * 86_400);
@@ -31,7 +33,7 @@ const LEDGER_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 #[derive(Debug)]
 pub(super) struct Setting {
     pub(super) handle: Handle,
-    pub(super) archive: Archive,
+    pub(super) stores: Stores,
     pub(super) default_table: TableName,
     pub(super) objects: Arc<Objects>,
     pub(super) clock: Arc<FakeClock>,
@@ -67,7 +69,7 @@ pub(super) type Answer = Result<(), JournalError>;
 impl Archiver {
     pub(super) fn new(setting: Setting, seed: u64) -> Self {
         let machine = SimulatedFs::new(seed);
-        if let Some(above) = setting.archive.folder.root().parent() {
+        if let Some(above) = setting.stores.folder.root().parent() {
             machine.mount(above);
         }
 
@@ -113,7 +115,7 @@ impl Archiver {
         fault: Option<(Fault, u64, u64)>,
         meanwhile: Vec<(RecordBytes, DecodedRecord)>,
     ) -> anyhow::Result<Vec<Answer>> {
-        let Setting { handle, archive, objects, clock, broken, .. } = &self.setting;
+        let Setting { handle, stores, objects, clock, broken, .. } = &self.setting;
         let machine = Some(self.machine.clone());
         let store = SimulatedStore::new(Arc::clone(objects), machine, Arc::clone(clock));
         let store = Arc::new(store);
@@ -131,23 +133,23 @@ impl Archiver {
             }));
         }
         let fs = broken_fs(Arc::new(self.machine.clone()), *broken);
-        let mut options = JournalOptions::new(archive.folder.journal());
+        let mut options = JournalOptions::new(stores.folder.journal());
         options.segment_bytes = self.setting.segment_bytes;
         options.leave_out_sync = broken.leaves_out(Step::Sync);
         let (journal, events, recovered) =
             Journal::<DecodedRecord>::open_on(Arc::clone(&fs), options)?;
         let journal = Arc::new(journal);
-        let floor = read_epoch(fs.as_ref(), &archive.folder)?.and_then(|done| done.times);
+        let floor = read_epoch(fs.as_ref(), &stores.folder)?.and_then(|done| done.times);
         let clock = life_clock(Arc::clone(clock), floor, *broken);
-        let (_, commands) = mpsc::unbounded_channel();
+        let (_, commands) = PipelineHandle::channel();
         let parts = PipelineParts {
             journal: Arc::clone(&journal),
             events,
             commands,
-            archive: Archive { lake, clock, ..archive.clone() },
+            stores: Stores { lake, clock, ..stores.clone() },
             schedule: self.schedule(),
             index_limit: self.setting.index_limit,
-            identity: Identity::load(Arc::clone(&fs), &archive.folder)?,
+            identity: Identity::load(Arc::clone(&fs), &stores.folder)?,
             fs,
             default_table: self.setting.default_table.clone(),
             open_bytes: Arc::new(OpenBytes::new(usize::MAX)),
@@ -298,7 +300,7 @@ impl Archiver {
 
     /// Records that are set aside, with the names of their entries.
     pub(super) fn parked(&self) -> Vec<(String, RecordBytes)> {
-        let folder = self.setting.archive.folder.parked();
+        let folder = self.setting.stores.folder.parked();
         let contents = |name: &str, extension: &str| {
             self.machine.contents(&folder.join(format!("{name}{extension}")))
         };
@@ -315,7 +317,7 @@ impl Archiver {
     /// not back.
     pub(super) fn put_back_parked(&mut self) -> anyhow::Result<usize> {
         let parked = self.parked();
-        let folder = self.setting.archive.folder.parked();
+        let folder = self.setting.stores.folder.parked();
         for (name, record) in &parked {
             let header = RecordHeader::from_bytes(&record.header)?;
             let decoded = decode_record(header, &record.payload)?;

@@ -10,10 +10,13 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tracelake_journal::{RealFs, create_folders};
+use tracelake_lake::{DataFolder, Lake};
 use tracelake_model::{ExperimentId, SystemClock, TableName};
 use tracelake_registry::{EarlierTraces, NewExperiment, Registry};
 
-use crate::archive::Archive;
+use crate::pipeline::clock_of;
+use crate::stores::Stores;
 
 /// Archivers of a schedule at the most.
 pub(super) const MAX_ARCHIVERS: usize = 3;
@@ -26,7 +29,7 @@ const REGISTRY: &str = "registry";
 pub(super) struct Ground {
     pub(super) runtime: Runtime,
     /// One for each archiver, with its registry. Their lakes are replaced.
-    pub(super) archives: Vec<Archive>,
+    pub(super) stores: Vec<Stores>,
     /// The default table, and one that an experiment is bound to.
     pub(super) tables: [TableName; 2],
     pub(super) experiments: [ExperimentId; 2],
@@ -55,26 +58,26 @@ impl Ground {
         let share = folder.path().join("share");
         std::fs::create_dir(&share)?;
         let tables = [TableName::new("c", "s", "default")?, TableName::new("c", "s", "bound")?];
-        let mut archives = Vec::new();
+        let mut stores = Vec::new();
         let mut bound = None;
         for number in 0..MAX_ARCHIVERS {
             let data = folder.path().join(format!("archiver-{number}"));
             let opened = open(&data, &share, &tables);
-            let (archive, experiment) = runtime.block_on(opened)?;
-            archives.push(archive);
+            let (one, experiment) = runtime.block_on(opened)?;
+            stores.push(one);
             bound = Some(experiment);
         }
         let experiments = [ExperimentId::default_experiment(), bound.context("no archiver")?];
         let unbound = runtime.block_on(async {
             let data = folder.path().join("unbound");
-            let (archive, _) = open(&data, &share, &tables).await?;
+            let (stores, _) = open(&data, &share, &tables).await?;
             let new = NewExperiment { name: "unbound".to_owned(), ..Default::default() };
-            let experiment = archive.registry.create_experiment(&new).await?;
+            let experiment = stores.registry.create_experiment(&new).await?;
             // From here on nobody writes to its files.
-            archive.close().await;
+            stores.registry.close().await;
             anyhow::Ok((data, experiment))
         })?;
-        Ok(Self { runtime, archives, tables, experiments, unbound, _folder: folder })
+        Ok(Self { runtime, stores, tables, experiments, unbound, _folder: folder })
     }
 
     /// A registry for one schedule alone.
@@ -97,14 +100,19 @@ async fn open(
     data: &Path,
     share: &Path,
     tables: &[TableName; 2],
-) -> anyhow::Result<(Archive, ExperimentId)> {
-    let archive = Archive::open_with_tables(data, Some(share)).await?;
+) -> anyhow::Result<(Stores, ExperimentId)> {
+    let folder = DataFolder::new(data)?;
+    create_folders(&RealFs, folder.root())?;
+    let folder = folder.with_tables(share)?;
+    let clock = clock_of(&folder);
+    let (registry, _) = Registry::open_or_restore(folder.root(), Arc::clone(&clock)).await?;
+    let stores = Stores { folder, registry: Arc::new(registry), lake: Lake::new()?, clock };
     let [default, bound] = tables;
-    archive.register_default_table(default).await?;
+    stores.register_default_table(default).await?;
     let experiment = NewExperiment { name: "bound".to_owned(), ..Default::default() };
-    let experiment = archive.registry.create_experiment(&experiment).await?;
-    let location = archive.folder.table(bound).url().context("relative folder")?;
-    archive.registry.register_table(bound, location.as_str()).await?;
-    archive.registry.bind(&experiment, bound, 0, EarlierTraces::Stay).await?;
-    Ok((archive, experiment))
+    let experiment = stores.registry.create_experiment(&experiment).await?;
+    let location = stores.folder.table(bound).url().context("relative folder")?;
+    stores.registry.register_table(bound, location.as_str()).await?;
+    stores.registry.bind(&experiment, bound, 0, EarlierTraces::Stay).await?;
+    Ok((stores, experiment))
 }

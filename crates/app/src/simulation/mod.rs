@@ -12,6 +12,7 @@ mod archiver;
 mod clients;
 mod faults;
 mod folder;
+mod folders;
 mod ground;
 mod history;
 mod runner;

@@ -50,10 +50,10 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(ground: &'a Ground, segment_bytes: u64) -> Self {
         let (clock, objects) = (Arc::new(FakeClock::default()), Arc::new(Objects::default()));
-        let archivers = ground.archives.iter().take(2).zip(1..).map(|(archive, seed)| {
+        let archivers = ground.stores.iter().take(2).zip(1..).map(|(stores, seed)| {
             let setting = Setting {
                 handle: ground.runtime.handle().clone(),
-                archive: archive.clone(),
+                stores: stores.clone(),
                 default_table: ground.tables[DEFAULT].clone(),
                 objects: Arc::clone(&objects),
                 clock: Arc::clone(&clock),
@@ -103,7 +103,7 @@ impl<'a> Bench<'a> {
         let store = SimulatedStore::new(Arc::clone(&self.objects), None, Arc::clone(&self.clock));
         let runtime = self.ground.runtime.handle();
         let lake = Lake::over(Arc::new(store), store_root().unwrap(), runtime);
-        let folder = self.ground.archives[0].folder.table(&self.ground.tables[table]);
+        let folder = self.ground.stores[0].folder.table(&self.ground.tables[table]);
         let snapshot = Table::at(&lake, folder).unwrap().snapshot(None).unwrap();
         let mut rows = Vec::new();
         let mut add = |row: TraceDraft| {

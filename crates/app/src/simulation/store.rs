@@ -1,5 +1,5 @@
 //! An object store in memory that refuses, forgets to answer, answers late and lies, by order; or
-//! folders of the archivers' machine, as [`super::folder`] has them.
+//! folders of the archivers' machine, as [`super::folders`] has them.
 //!
 //! All archivers of a schedule share its objects. Each has a [`SimulatedStore`] of its own, whose
 //! faults hit that archiver alone, and which is dead once the archiver is.
@@ -24,7 +24,7 @@ use tracelake_journal::SimulatedFs;
 use tracelake_testkit::FakeClock;
 
 use super::faults::{Fault, FaultCounts};
-use super::folder::Folders;
+use super::folders::Folders;
 
 /// Operations, of any archiver, after which a late PUT takes effect at the latest.
 const LATE_BY: u64 = 30;

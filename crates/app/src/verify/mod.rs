@@ -141,7 +141,7 @@ impl Side {
                 let asked = tokio::task::spawn_blocking(move || request_flush(&server)).await?;
                 asked.map(|_| ()).map_err(|error| format!("{error:#}"))
             }
-            Self::Own(service) => Service::flush(&service.commands).await.map(|_| ()),
+            Self::Own(service) => service.pipeline.flush().await.map(|_| ()),
         };
         Ok(flushed.err().map(|reason| format!("not everything could be committed: {reason}")))
     }
@@ -153,7 +153,7 @@ impl Side {
                 tokio::task::spawn_blocking(move || request_open_traces(&server)).await??
             }
             Self::Own(service) => {
-                Service::open_traces(&service.commands).await.map_err(anyhow::Error::msg)?
+                service.pipeline.open_traces().await.map_err(anyhow::Error::msg)?
             }
         };
         Ok(open.into_iter().collect())

@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use tracelake_model::Overload;
 
 use crate::error::IntakeError;
 
@@ -18,22 +19,6 @@ use crate::error::IntakeError;
 /// listens after gets the answer instead of a reset connection.
 const MAX_DRAINED_BYTES: u64 = 64 << 20;
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(10);
-
-/// Says whether more may come in. Asked before a body is read.
-pub trait Admission: std::fmt::Debug + Send + Sync {
-    /// Whether a request of `bytes` (0 when unknown) may come in now.
-    ///
-    /// # Errors
-    /// [`Overload`] when it may not, with the time after which to ask again.
-    fn admit(&self, bytes: u64) -> Result<(), Overload>;
-}
-
-/// Too much is in work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overload {
-    /// When to come back.
-    pub retry_after: Duration,
-}
 
 /// Counts the bytes of all requests in work against one limit.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use tracelake_decode::otlp::fields::rpc_status;
 use tracelake_decode::{ContentEncoding, RecordKind};
-use tracelake_intake::{Admission, IntakeSettings, Overload};
-use tracelake_model::Limits;
+use tracelake_intake::IntakeSettings;
+use tracelake_model::{Admission, Limits, Overload};
 
 use crate::support::{
     Group, Harness, Setup, field, gzip, one_span, otlp, partial_success, request, table, zlib, zstd,

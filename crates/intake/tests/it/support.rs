@@ -21,11 +21,11 @@ use tracelake_decode::otlp::fields::{
 use tracelake_decode::wire::Fields;
 use tracelake_decode::writer::MessageWriter;
 use tracelake_decode::{DecodedRecord, RecordContent, RecordHeader};
-use tracelake_intake::{Admission, Intake, IntakeParts, IntakeSettings, http_router};
+use tracelake_intake::{Intake, IntakeParts, IntakeSettings, http_router};
 use tracelake_journal::{
     Journal, JournalFile, JournalFs, JournalOptions, JournalRead, ListedFile, LockOutcome, RealFs,
 };
-use tracelake_model::{Limits, SystemClock, TableName};
+use tracelake_model::{Admission, Limits, SystemClock, TableName};
 use tracelake_registry::{EarlierTraces, NewExperiment, Registry};
 
 use crate::memory_store::{Applied, MemoryStore};

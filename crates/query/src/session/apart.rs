@@ -116,8 +116,7 @@ fn watch(limits: &QueryLimits, running: &Receiver<()>) -> Option<QueryError> {
 }
 
 /// Bytes of memory that this process has, where the system tells.
-#[must_use]
-pub fn resident_bytes() -> Option<usize> {
+fn resident_bytes() -> Option<usize> {
     const KIB: usize = 1 << 10;
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

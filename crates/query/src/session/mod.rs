@@ -44,7 +44,6 @@ use apart::run_apart;
 use catalog::Catalog;
 use lambda_indices::LiftLambdaIndices;
 
-pub use apart::resident_bytes;
 pub use metrics::ScanMetrics;
 
 /// What one engine may use.

@@ -22,9 +22,19 @@ pub(super) fn oom_kills() -> Option<u64> {
     counters.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }
 
+/// Memory that this process has; 0 where the system does not tell.
+pub(super) fn resident_bytes() -> u64 {
+    told_bytes("/proc/self/status", "VmRSS:").unwrap_or(0)
+}
+
 fn machine_bytes() -> Option<u64> {
-    let told = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = told.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    told_bytes("/proc/meminfo", "MemTotal:")
+}
+
+/// What the kernel tells in a file that has a line for each number.
+fn told_bytes(file: &str, key: &str) -> Option<u64> {
+    let told = std::fs::read_to_string(file).ok()?;
+    let line = told.lines().find_map(|line| line.strip_prefix(key))?;
     let kilobytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1 << 10)
 }

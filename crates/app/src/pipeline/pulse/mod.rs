@@ -33,8 +33,8 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::replay_mark::Origin;
-use memory::{memory_bound_bytes, oom_kills};
+use super::origin::Origin;
+use memory::{memory_bound_bytes, oom_kills, resident_bytes};
 
 const MAGIC: &[u8; 8] = b"TLPULSE\x01";
 const LEN: usize = 59;
@@ -251,10 +251,6 @@ fn watch_memory(pulse: &Weak<Mutex<State>>) {
             state.write(RESIDENT, &sealed(&resident.to_le_bytes())).ok();
         }
     }
-}
-
-fn resident_bytes() -> u64 {
-    tracelake_query::resident_bytes().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)
 }
 
 /// Whether a death was the process's own doing.

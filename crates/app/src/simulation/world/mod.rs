@@ -23,8 +23,8 @@ use super::faults::{Fault, FaultCounts};
 use super::ground::{Ground, MAX_ARCHIVERS};
 use super::history::History;
 use super::store::{Objects, SimulatedStore, store_root};
-use crate::archive::Archive;
 use crate::broken::Broken;
+use crate::stores::Stores;
 use moving::Moving;
 use trouble::{MENU, MENU_OF_FOLDERS};
 
@@ -91,7 +91,7 @@ impl<'a> World<'a> {
         // In folders, all archivers are processes of one machine; with an object store each has its own.
         let in_folders = random.chance(45);
         let seed = random.bits();
-        let tables = ground.archives.first().map(|archive| archive.folder.tables_folder());
+        let tables = ground.stores.first().map(|stores| stores.folder.tables_folder());
         let objects = match tables.filter(|_| in_folders) {
             Some(tables) => Objects::in_folder(&tables, seed),
             None => Objects::default(),
@@ -106,13 +106,13 @@ impl<'a> World<'a> {
         let moves = archiver_count == 1 && table_count == 1 && random.chance(40);
         let moving = if moves { Moving::new(ground) } else { None };
         let archivers = (0..archiver_count)
-            .zip(&ground.archives)
-            .map(|(_, archive)| {
-                let shared = Arc::clone(&archive.registry);
+            .zip(&ground.stores)
+            .map(|(_, stores)| {
+                let shared = Arc::clone(&stores.registry);
                 let registry = moving.as_ref().map_or(shared, Moving::registry);
                 let setting = Setting {
                     handle: ground.runtime.handle().clone(),
-                    archive: Archive { registry, ..archive.clone() },
+                    stores: Stores { registry, ..stores.clone() },
                     default_table: ground.tables[0].clone(),
                     objects: Arc::clone(&objects),
                     clock: Arc::clone(&clock),
@@ -307,12 +307,12 @@ impl<'a> World<'a> {
     fn read(&self, table: usize) -> anyhow::Result<Option<(TableSnapshot, Vec<TraceDraft>)>> {
         let store = SimulatedStore::new(Arc::clone(&self.objects), None, Arc::clone(&self.clock));
         let lake = Lake::over(Arc::new(store), store_root()?, self.ground.runtime.handle());
-        let (Some(name), Some(archive)) =
-            (self.ground.tables.get(table), self.ground.archives.first())
+        let (Some(name), Some(stores)) =
+            (self.ground.tables.get(table), self.ground.stores.first())
         else {
             return Ok(None);
         };
-        let table = Table::at(&lake, archive.folder.table(name))?;
+        let table = Table::at(&lake, stores.folder.table(name))?;
         if !table.exists()? {
             return Ok(None);
         }

@@ -214,8 +214,8 @@ impl World<'_> {
     }
 
     pub(super) fn log_path(&self, table: usize) -> Option<Path> {
-        let (name, archive) = (self.ground.tables.get(table)?, self.ground.archives.first()?);
-        let url = archive.folder.table(name).url()?.join("_delta_log").ok()?;
+        let (name, stores) = (self.ground.tables.get(table)?, self.ground.stores.first()?);
+        let url = stores.folder.table(name).url()?.join("_delta_log").ok()?;
         Path::from_url_path(url.path()).ok()
     }
 

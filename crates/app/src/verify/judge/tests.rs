@@ -1,29 +1,31 @@
 use tracelake_decode::{DecodedRecord, Fingerprinter, RecordContent, RecordKind};
-use tracelake_journal::SegmentNumber;
-
-use tracelake_lake::TraceDraft;
+use tracelake_journal::{RealFs, SegmentNumber};
+use tracelake_lake::{DataFolder, TraceDraft};
+use tracelake_testkit::records::{change, deletion, id, set_tag, spans, start};
+use uuid::Uuid;
 
 use super::*;
-use crate::ledger::newest_mark;
-use crate::ledger::tests::{chain, change, deletion, id, ledger, set_tag, spans, start};
-use crate::ledger::text_hash;
+use crate::ledger::{Ledger, chain_check, newest_mark, text_hash};
 
 const DAY: u64 = 86_400_000_000_000;
 
 /// What was acknowledged when these records came, each in an epoch of its own; epochs named in
 /// `again` are replayed right after.
 fn acknowledged(records: &[DecodedRecord], again: &[usize]) -> Acknowledged {
-    let folder = tempfile::tempdir().unwrap();
-    let mut writer = ledger(folder.path());
+    let held = tempfile::tempdir().unwrap();
+    let folder = DataFolder::new(held.path()).unwrap();
+    std::fs::create_dir(folder.journal()).unwrap();
+    let (fs, retention) = (std::sync::Arc::new(RealFs), std::time::Duration::from_nanos(2 * DAY));
+    let mut writer = Ledger::of(fs, &folder, Uuid::from_u128(7), retention);
     for (epoch, record) in records.iter().enumerate() {
         for _ in 0..=usize::from(again.contains(&epoch)) {
             writer.note(record);
             writer.write(SegmentNumber::new(epoch as u64 + 1), DAY, DAY).unwrap();
         }
     }
-    let files = folder.path().join("ledger");
-    let until = newest_mark(&files).unwrap();
-    Acknowledged::read(&files, until, chain(folder.path()), &mut |_| Ok(true)).unwrap()
+    let until = newest_mark(&folder.ledger()).unwrap();
+    let chain = chain_check(&folder).unwrap();
+    Acknowledged::read(&folder.ledger(), until, chain, &mut |_| Ok(true)).unwrap()
 }
 
 fn fingerprints(record: &DecodedRecord) -> Vec<u64> {
