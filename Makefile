@@ -126,7 +126,7 @@ power-cuts: package ## Cut the power of a file system under load, as root: make 
 .PHONY: simulate
 simulate: ## Simulated crashes and faults of disk and store: make simulate [SCHEDULES=10000] [SEED=1]
 	@$(call step,$(SCHEDULES) schedules from seed $(SEED)$(,) then the broken builds)
-	SCHEDULES=$(SCHEDULES) SEED=$(SEED) cargo test --locked -p tracelake-app --lib -- \
+	SCHEDULES=$(SCHEDULES) SEED=$(SEED) cargo test --locked -p tracelake-pipeline --lib -- \
 	  simulation:: --nocapture --test-threads 1
 
 .PHONY: histories

@@ -13,6 +13,7 @@ use tracelake_lake::{
 };
 use tracelake_model::names::printable;
 use tracelake_model::{Clock, ExperimentId, SystemClock, TableName};
+use tracelake_pipeline::{Stores, clock_of};
 use tracelake_registry::{
     EarlierTraces, Experiment, LifecycleStage, NewExperiment, REGISTRY_FILE, Registry,
     RegistryError, RegistryErrorKind,
@@ -21,9 +22,7 @@ use tracing::error;
 
 use crate::control::ServerFile;
 use crate::fault::{Fault, FaultKind};
-use crate::pipeline::clock_of;
 use crate::restored::open_registry_or_restore;
-use crate::stores::Stores;
 
 /// The folder, its registry and the lake over its tables.
 #[derive(Clone, Debug)]

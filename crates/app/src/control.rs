@@ -18,8 +18,7 @@ use serde_json::json;
 use tracelake_lake::Preview;
 use tracelake_model::names::printable;
 use tracelake_model::{TableName, TraceId};
-
-use crate::pipeline::{PipelineHandle, PipelineStatus};
+use tracelake_pipeline::{PipelineHandle, PipelineStatus};
 
 /// How long a flush may take before the caller stops waiting for it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(300);

@@ -20,9 +20,8 @@ use serde_json::json;
 use tracelake_decode::DecodedRecord;
 use tracelake_journal::Journal;
 use tracelake_model::names::printable_lines;
+use tracelake_pipeline::{Health, PipelineHandle};
 use tracelake_registry::Registry;
-
-use crate::pipeline::{Health, PipelineHandle};
 
 /// How long the registry may take to answer.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(2);

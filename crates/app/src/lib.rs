@@ -8,36 +8,23 @@
 mod api;
 mod archive;
 mod arrow_stream;
-mod broken;
 mod catalog;
 mod check;
 mod cli;
 pub mod client;
 mod config;
 mod control;
-mod device;
 mod doors;
-mod durable_file;
 mod engine;
 mod fault;
-#[cfg(debug_assertions)]
-mod faults;
 mod health;
 mod import;
-mod ledger;
 mod lookup;
-mod maintenance;
 mod moves;
-mod open_bytes;
-mod parked;
-mod pipeline;
 mod relocation;
 mod restored;
 mod service;
 mod serving;
-#[cfg(all(test, debug_assertions))]
-mod simulation;
-mod stores;
 mod tasks;
 mod trace_store;
 mod uncommitted;
@@ -92,7 +79,7 @@ pub fn run_command_line() -> ExitCode {
 /// `level` says, or what `TRACELAKE_LOG` says. Does nothing where a log is set up already.
 pub(crate) fn log_to_stderr(level: tracing::Level) {
     let filter = EnvFilter::try_from_env("TRACELAKE_LOG").unwrap_or_else(|_| {
-        EnvFilter::new(format!("warn,tracelake_app={level},tracelake_intake={level},tracelake_catalog={level},tracelake_journal={level},tracelake_lake={level}"))
+        EnvFilter::new(format!("warn,tracelake_app={level},tracelake_intake={level},tracelake_catalog={level},tracelake_journal={level},tracelake_lake={level},tracelake_pipeline={level}"))
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use tracelake_lake::{DataFolder, Lake, Table};
 use tracelake_model::{Clock, ExperimentId, TableName};
+use tracelake_pipeline::ledger::{Mark, read_blocks};
 use tracelake_registry::{Registry, RegistryErrorKind, Restored};
 use tracing::{error, info};
-
-use crate::ledger::{Mark, read_blocks};
 
 /// Opens the registry of the data folder that this process owns; a damaged one is restored from its
 /// backup, and what that lacks is found again or logged.
@@ -114,7 +113,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::ledger::Ledger;
+    use tracelake_pipeline::ledger::Ledger;
 
     /// Scenario: the ledger has traces of experiment 0 for a table; the registry binds it elsewhere,
     /// or nowhere, or there, or has that table for its default.

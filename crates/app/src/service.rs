@@ -10,20 +10,20 @@ use tracelake_intake::{Intake, IntakeParts, IntakeSettings};
 use tracelake_journal::{Journal, JournalError, JournalOptions};
 use tracelake_lake::DataFolder;
 use tracelake_model::{Admission, Limits};
+use tracelake_pipeline::maintenance::{
+    Ground, MaintenanceParts, MaintenanceState, MaintenanceThread,
+};
+use tracelake_pipeline::{
+    Health, Identity, OpenBytes, Pipeline, PipelineHandle, PipelineParts, Schedule, Stopper,
+    check_carry, journal_device, ledger, table_device,
+};
 use tracelake_registry::Registry;
 use tracing::error;
 
 use crate::archive::Archive;
 use crate::config::Settings;
-use crate::device::{journal_device, table_device};
 use crate::fault::{Fault, FaultKind};
 use crate::health::HealthParts;
-use crate::ledger;
-use crate::maintenance::{Ground, MaintenanceParts, MaintenanceState, MaintenanceThread};
-use crate::open_bytes::OpenBytes;
-use crate::pipeline::{
-    Health, Identity, Pipeline, PipelineHandle, PipelineParts, Schedule, Stopper, check_carry,
-};
 use crate::tasks;
 use crate::trace_store::ServiceTraces;
 

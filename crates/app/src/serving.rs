@@ -22,7 +22,6 @@ use crate::config::Settings;
 use crate::control::{self, ServerFile};
 use crate::doors;
 use crate::health;
-use crate::parked;
 use crate::service::Service;
 use crate::tasks;
 
@@ -57,7 +56,7 @@ impl Serving {
         let stop = CancellationToken::new();
         let own = control::router(service.pipeline.clone())
             .merge(api::router(&service, data_dir, settings)?)
-            .merge(parked::routes::router(&service))
+            .merge(api::parked::router(&service))
             .layer(from_fn(refuse_foreign_names));
         let router = http_router(Arc::clone(&service.intake))
             .merge(own)

@@ -8,12 +8,12 @@ use tracelake_decode::Route;
 use tracelake_intake::{FoundTrace, TraceStore, TraceStoreError};
 use tracelake_lake::{DataFolder, Lake, TraceDraft};
 use tracelake_model::{ExperimentId, TableName, TraceId};
+use tracelake_pipeline::{Found, PipelineHandle};
 use tracelake_query::{
     LakeTables, QueryEngine, QueryLimits, QueryOptions, TableResolver, analyses,
 };
 use tracelake_registry::Registry;
 
-use crate::pipeline::{Found, PipelineHandle};
 use crate::uncommitted::OwnPipeline;
 
 /// Metadata of a trace in an answer: how many of its spans are not in it.

@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use tracelake_model::TableName;
+use tracelake_pipeline::PipelineHandle;
 use tracelake_query::{PendingRows, PendingSource, SourceError};
 
 use crate::arrow_stream::ArrowStream;
 use crate::control::{REPLACED_KEY, ServerFile, VERSION_KEY, agent};
-use crate::pipeline::PipelineHandle;
 
 /// How long a service may take to answer: it may be in the middle of a commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

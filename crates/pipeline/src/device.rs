@@ -6,20 +6,20 @@ use std::sync::Arc;
 use tracelake_journal::{JournalFs, JournalOptions, RealFs};
 use tracelake_lake::Lake;
 
-use crate::broken::Broken;
+use crate::mutations::Broken;
 
 /// The file system of the journal, and what the test build leaves out.
 ///
 /// # Errors
 /// When the environment asks for what there is not.
 #[cfg(debug_assertions)]
-pub(crate) fn journal_device(
+pub fn journal_device(
     options: &mut JournalOptions,
 ) -> anyhow::Result<(Arc<dyn JournalFs>, Broken)> {
-    use crate::faults::{broken_fs, journal_fs};
+    use crate::failpoints::{broken_fs, journal_fs};
 
     let broken = Broken::from_environment()?;
-    options.leave_out_sync = broken.leaves_out(crate::broken::Step::Sync);
+    options.leave_out_sync = broken.leaves_out(crate::mutations::Step::Sync);
     Ok((broken_fs(journal_fs(Arc::new(RealFs))?, broken), broken))
 }
 
@@ -28,20 +28,20 @@ pub(crate) fn journal_device(
 /// # Errors
 /// Never: in other builds it may.
 #[cfg(not(debug_assertions))]
-pub(crate) fn journal_device(
-    _: &mut JournalOptions,
-) -> anyhow::Result<(Arc<dyn JournalFs>, Broken)> {
+pub fn journal_device(_: &mut JournalOptions) -> anyhow::Result<(Arc<dyn JournalFs>, Broken)> {
     Ok((Arc::new(RealFs), Broken::default()))
 }
 
 /// The tables, with failpoints around their files.
 #[cfg(debug_assertions)]
-pub(crate) fn table_device(lake: Lake) -> Lake {
-    lake.with_files(Arc::new(crate::faults::table_files))
+#[must_use]
+pub fn table_device(lake: Lake) -> Lake {
+    lake.with_files(Arc::new(crate::failpoints::table_files))
 }
 
 /// The tables as they are.
 #[cfg(not(debug_assertions))]
-pub(crate) const fn table_device(lake: Lake) -> Lake {
+#[must_use]
+pub const fn table_device(lake: Lake) -> Lake {
     lake
 }

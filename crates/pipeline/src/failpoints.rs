@@ -17,7 +17,7 @@ use tracelake_journal::{JournalFile, JournalFs, JournalRead, ListedFile, LockOut
 use tracelake_lake::{Fill, LakeError, OpenedFile, PutOutcome, TableFiles};
 use url::Url;
 
-use crate::broken::{Broken, Step};
+use crate::mutations::{Broken, Step};
 
 /// A record whose bytes contain `TRACELAKE_POISON` ends whoever takes it in, as one does that makes the
 /// process run out of memory; one with `TRACELAKE_PANIC` ends the thread alone, as a defect does. For the

@@ -5,7 +5,7 @@
 
 /// Which step is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Broken {
+pub struct Broken {
     #[cfg(debug_assertions)]
     step: Option<Step>,
 }

@@ -13,14 +13,16 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// is committing counts for nobody's refusal: it is bounded by what was open, and records that come
 /// meanwhile by the journal's queue. Requests and commits so run side by side.
 #[derive(Debug)]
-pub(crate) struct OpenBytes {
+pub struct OpenBytes {
     open: AtomicUsize,
     in_commit: AtomicUsize,
     limit: usize,
 }
 
 impl OpenBytes {
-    pub(crate) const fn new(limit: usize) -> Self {
+    /// Nothing to do yet; past `limit` bytes of open traces requests are refused.
+    #[must_use]
+    pub const fn new(limit: usize) -> Self {
         Self { open: AtomicUsize::new(0), in_commit: AtomicUsize::new(0), limit }
     }
 

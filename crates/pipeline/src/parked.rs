@@ -14,8 +14,6 @@
 //! after a crash is the same entry. A journal that was made anew has the same places for other records:
 //! these get the name with a number behind it.
 
-pub(crate) mod routes;
-
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -73,7 +71,8 @@ impl Reason {
 
 /// Something in the folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub struct Entry {
+    /// Its name in the folder.
     pub name: String,
     /// Whether it is a record, which can be put back.
     pub is_record: bool,
@@ -158,7 +157,10 @@ fn read_if_there(fs: &dyn JournalFs, path: &Path) -> io::Result<Option<Vec<u8>>>
 }
 
 /// All entries by name; none when there is no folder.
-pub(crate) fn list(folder: &Path) -> io::Result<Vec<Entry>> {
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn list(folder: &Path) -> io::Result<Vec<Entry>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -239,7 +241,7 @@ pub(crate) fn holds(
 
 /// Why a record is not put back, or not wholly.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PutBackError {
+pub enum PutBackError {
     /// No record has that name.
     #[error("no record `{}` is parked", printable(.name))]
     Unknown {
@@ -272,7 +274,10 @@ pub(crate) enum PutBackError {
 
 /// Appends the record of an entry to the journal, as if it came now, and deletes the entry once it is
 /// durable there. A death between the two leaves both: taken in twice it adds nothing.
-pub(crate) async fn put_back(
+///
+/// # Errors
+/// [`PutBackError`] says what is left.
+pub async fn put_back(
     fs: &dyn JournalFs,
     folder: &Path,
     name: &str,

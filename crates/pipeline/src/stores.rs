@@ -8,7 +8,7 @@ use tracelake_registry::Registry;
 
 /// A data folder, its registry, the tables and the time.
 #[derive(Clone, Debug)]
-pub(crate) struct Stores {
+pub struct Stores {
     /// The data folder.
     pub folder: DataFolder,
     /// Experiments, bindings, tables, moves.
@@ -25,7 +25,7 @@ impl Stores {
     ///
     /// # Errors
     /// When the registry cannot be written.
-    pub(crate) async fn register_default_table(&self, name: &TableName) -> anyhow::Result<()> {
+    pub async fn register_default_table(&self, name: &TableName) -> anyhow::Result<()> {
         let table = Table::at(&self.lake, self.folder.table(name))?;
         self.registry.register_table(name, table.url().as_str()).await?;
         Ok(self.registry.note_default_table(name).await?)

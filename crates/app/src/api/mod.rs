@@ -4,6 +4,7 @@
 
 pub(crate) mod archival;
 pub(crate) mod guard;
+pub(crate) mod parked;
 mod questions;
 pub(crate) mod wire;
 

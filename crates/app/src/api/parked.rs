@@ -12,11 +12,11 @@ use tracelake_decode::DecodedRecord;
 use tracelake_journal::{Journal, RealFs};
 use tracelake_lake::DataFolder;
 use tracelake_model::TableName;
+use tracelake_pipeline::PipelineHandle;
+use tracelake_pipeline::parked::{self, PutBackError};
 use tracing::info;
 
 use crate::fault::{Fault, FaultKind};
-use crate::parked::{self, PutBackError};
-use crate::pipeline::PipelineHandle;
 use crate::service::Service;
 
 /// What the calls need of the service.

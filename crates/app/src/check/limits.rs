@@ -49,7 +49,7 @@ impl Checker<'_> {
                  or raise `journal_budget`",
             );
         }
-        match crate::parked::list(&self.folder.parked()) {
+        match tracelake_pipeline::parked::list(&self.folder.parked()) {
             Ok(parked) if parked.is_empty() => {}
             Ok(parked) => {
                 let names: Vec<&str> = parked.iter().map(|entry| entry.name.as_str()).collect();

@@ -9,13 +9,13 @@ use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
 use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
 use tracelake_model::{Clock as _, ExperimentId, SystemClock, TableName};
+use tracelake_pipeline::TableStatus;
+use tracelake_pipeline::maintenance::MaintenanceStatus;
 use tracelake_registry::{LifecycleStage, MoveState, Registry};
 
 use super::{ServiceState, journal_use, look_for_service};
 use crate::archive::{data_folder, moved_aside, open_registry};
 use crate::config::Settings;
-use crate::maintenance::MaintenanceStatus;
-use crate::pipeline::TableStatus;
 
 /// All that `status` shows.
 #[derive(Clone, Debug, Serialize)]
@@ -61,7 +61,7 @@ pub(crate) struct JournalOverview {
     /// Files of what is set aside.
     pub parked_files: usize,
     /// What is set aside: records that were acknowledged and are in no table, damage of the journal.
-    pub parked: Vec<crate::parked::Entry>,
+    pub parked: Vec<tracelake_pipeline::parked::Entry>,
 }
 
 /// Room on the disk, and what takes it.
@@ -150,7 +150,7 @@ pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Re
         bytes: 0,
         budget_bytes: settings.journal_budget_bytes,
         parked_files: std::fs::read_dir(folder.parked()).map_or(0, Iterator::count),
-        parked: crate::parked::list(&folder.parked())?,
+        parked: tracelake_pipeline::parked::list(&folder.parked())?,
     };
     let (mut service, mut service_fault, mut maintenance) = (None, None, None);
     match &state {

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use tracelake_lake::DataFolder;
 use tracelake_model::{Clock as _, SystemClock, TableName};
+use tracelake_pipeline::PipelineStatus;
 
 use super::{Finding, units};
 use crate::control::{Asked, ServerFile};
-use crate::pipeline::PipelineStatus;
 
 /// How long the service may take to answer: it may be in the middle of a commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);

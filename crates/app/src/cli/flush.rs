@@ -56,7 +56,7 @@ fn report(outcome: &serde_json::Value, out: &mut impl Write) -> std::io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::FlushOutcome;
+    use tracelake_pipeline::FlushOutcome;
 
     /// Scenario: a flush that took rows in and out of a table, and one with nothing to do.
     /// Guarantees: every kind of change is counted, and written tables are named.

@@ -14,6 +14,8 @@ use tracelake_lake::maintain::compact::{CompactionReport, CompactionRules};
 use tracelake_lake::maintain::vacuum::{VacuumReport, VacuumRules};
 use tracelake_lake::table::DeletionVector;
 use tracelake_model::TableName;
+use tracelake_pipeline::clock_of;
+use tracelake_pipeline::maintenance::{Ground, TableRound};
 
 use super::import::wait_for_interrupt;
 use super::output::{OutputArgs, print};
@@ -21,8 +23,6 @@ use crate::archive::data_folder;
 use crate::check::units;
 use crate::config::{Overrides, Settings, Span};
 use crate::fault::{Fault, FaultKind};
-use crate::maintenance::{Ground, TableRound};
-use crate::pipeline::clock_of;
 use crate::tasks;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(250);

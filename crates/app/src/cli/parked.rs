@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use tracelake_lake::DataFolder;
 use tracelake_model::TableName;
 use tracelake_model::names::{printable, printable_lines};
+use tracelake_pipeline::parked;
 
 use crate::control::{ServerFile, agent};
 use crate::engine::existing_folder;
 use crate::fault::Fault;
-use crate::parked;
 
 /// How long the service may take: it may be in the middle of a commit.
 const TIMEOUT: Duration = Duration::from_secs(120);

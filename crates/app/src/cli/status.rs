@@ -12,13 +12,13 @@ use arrow::array::{
 use arrow::datatypes::{Field, Schema};
 use tracelake_model::names::{printable, printable_lines};
 use tracelake_model::{Clock as _, SystemClock, TableName};
+use tracelake_pipeline::maintenance::{MaintenanceStatus, TableMaintenance};
 use tracelake_present::{OutputFormat, RenderOptions, render};
 
 use super::output::{Format, OutputArgs, print, print_text};
 use crate::check::overview::{Overview, ServiceOverview, TableOverview, overview};
 use crate::check::units;
 use crate::config::{Overrides, Settings};
-use crate::maintenance::{MaintenanceStatus, TableMaintenance};
 
 /// Shows how the archive stands: service, journal, disk, tables, bindings, what waits.
 ///

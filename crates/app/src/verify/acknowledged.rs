@@ -6,12 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use tracelake_model::TraceId;
-use uuid::Uuid;
-
-use crate::ledger::{
+use tracelake_pipeline::ledger::{
     Block, Cell, ChainCheck, ChainFindings, Link, Mark, Said, Seen, Subject, read_blocks,
     read_ledger,
 };
+use uuid::Uuid;
 
 /// Spans that are held in memory at the most, about 17 bytes each.
 const MAX_SPANS: usize = 100_000_000;

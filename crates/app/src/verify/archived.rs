@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use tracelake_decode::Fingerprinter;
 use tracelake_lake::{LakeError, LiveFile, TableSnapshot, TraceDraft};
 use tracelake_model::TraceId;
+use tracelake_pipeline::ledger::Subject;
 
 use super::acknowledged::Acknowledged;
 use super::changes::unmet;
 use super::report::Figures;
-use crate::ledger::Subject;
 
 const MICROS_PER_HOUR: i64 = 3_600_000_000;
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use tracelake_lake::TraceDraft;
+use tracelake_pipeline::ledger::{Subject, assessment_hash, text_hash};
 
 use super::acknowledged::KnownChange;
-use crate::ledger::{Subject, assessment_hash, text_hash};
 
 /// Those of `changes` that the row does not show. What a call says of a tag stands over spans and
 /// `start_trace`, whichever came first.

@@ -36,6 +36,8 @@ use tokio::runtime::Handle;
 use tracelake_journal::RealFs;
 use tracelake_lake::{DataFolder, Lake, Table, TableSnapshot};
 use tracelake_model::{Clock as _, ExperimentId, SystemClock, TableName, TraceId};
+use tracelake_pipeline::Identity;
+use tracelake_pipeline::ledger::{Cell, chain_check, newest_mark, read_blocks};
 use tracelake_registry::{ExperimentRoute, Registry};
 
 use crate::archive::open_registry;
@@ -43,9 +45,7 @@ use crate::config::Settings;
 use crate::control::{ServerFile, request_flush, request_open_traces};
 use crate::engine::existing_folder;
 use crate::fault::{Fault, FaultKind};
-use crate::ledger::{Cell, chain_check, newest_mark, read_blocks};
 use crate::lookup::known_tables;
-use crate::pipeline::Identity;
 use crate::service::Service;
 use acknowledged::Acknowledged;
 use archived::{Archived, Reading};
@@ -372,8 +372,8 @@ fn look_elsewhere(
 
 /// What was acknowledged and set aside: it is in no table.
 fn parked(folder: &DataFolder) -> anyhow::Result<Vec<String>> {
-    let entries = crate::parked::list(&folder.parked())?;
-    let said = |entry: &crate::parked::Entry| {
+    let entries = tracelake_pipeline::parked::list(&folder.parked())?;
+    let said = |entry: &tracelake_pipeline::parked::Entry| {
         let what = if entry.is_record { "a record" } else { "a damaged part of the journal" };
         format!("{what} that was acknowledged is set aside as `parked/{}`", entry.name)
     };

@@ -73,7 +73,7 @@ pub(super) fn find_epoch(
      a backup; `tracelake serve --accept-lost-carry {epoch}` goes on without what it held",
     .file.display()
 )]
-pub(crate) struct LostCarry {
+pub struct LostCarry {
     /// The file.
     pub file: PathBuf,
     /// Its epoch.
@@ -82,7 +82,10 @@ pub(crate) struct LostCarry {
 
 /// Refuses to start when the carry that the epoch file relies on is not there as a whole: it holds
 /// acknowledged traces that are in no table. `accepted` is the carry that the operator gave up.
-pub(crate) fn check_carry(
+///
+/// # Errors
+/// [`LostCarry`], or when the epoch file cannot be read.
+pub fn check_carry(
     fs: &dyn JournalFs,
     folder: &DataFolder,
     recovered: &Recovered,

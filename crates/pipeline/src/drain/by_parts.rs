@@ -40,7 +40,7 @@
 //! when that start dies, and a record that is set aside by then is known by its entry.
 //!
 //! A table that cannot be asked what it has does not hold up the replay: its epochs are in doubt
-//! ([`super::doubts`]), it gets no other one, and no epoch is noted until it answers.
+//! ([`super::in_doubt`]), it gets no other one, and no epoch is noted until it answers.
 //!
 //! Epochs of the time before have plans too. A trace that settled in such an epoch settled with all
 //! that segments up to its number say of it; so what of it is taken in from there is taken out at

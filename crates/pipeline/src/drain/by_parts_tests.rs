@@ -26,7 +26,7 @@ use super::origin::Origin;
 use super::pulse::Pulse;
 use super::replay_mark::{At, Deaths, LastWords, PartDone, Position, Records, ReplayMark, Stage};
 use super::test_service::{Service, Settings};
-use crate::faults::poison_of_tests;
+use crate::failpoints::poison_of_tests;
 use crate::parked;
 
 /// A request of one trace that has one span of this name.

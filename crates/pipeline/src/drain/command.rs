@@ -31,7 +31,7 @@ pub(crate) enum Command {
 
 /// What a flush did.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct FlushOutcome {
+pub struct FlushOutcome {
     /// Traces that got a row.
     pub appended: usize,
     /// Traces whose row was replaced.
@@ -49,7 +49,7 @@ pub(crate) struct FlushOutcome {
     pub failed: HashMap<TableName, String>,
     /// Late pieces that memory had no room for: the next epoch takes them.
     #[serde(skip)]
-    pub(crate) deferred: usize,
+    pub deferred: usize,
 }
 
 impl FlushOutcome {

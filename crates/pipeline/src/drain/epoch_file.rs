@@ -48,7 +48,8 @@ pub(crate) fn read_epoch(fs: &dyn JournalFs, folder: &DataFolder) -> anyhow::Res
 
 /// The clock of a data folder: it goes on from where the service before ended. Where that is not known,
 /// or cannot be read, which the start of a service reports, the system's word stands.
-pub(crate) fn clock_of(folder: &DataFolder) -> Arc<dyn Clock> {
+#[must_use]
+pub fn clock_of(folder: &DataFolder) -> Arc<dyn Clock> {
     let done = read_epoch(&RealFs, folder).ok().flatten();
     let floor = done.and_then(|done| done.times);
     Arc::new(SteadyClock::new(Arc::new(SystemClock), floor))

@@ -13,7 +13,7 @@ const TRACE_BYTES: usize = 32 << 20;
 
 /// A trace as it is: its row with every acknowledged change, or what is not archived yet.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub struct Found {
     /// The table that changes to it go to.
     pub table: TableName,
     /// All that is known of it; of a trace in several rows the spans that come first.

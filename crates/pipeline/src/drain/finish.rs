@@ -3,7 +3,7 @@
 
 use tracelake_journal::{JournalError, RecordBytes, SegmentNumber};
 
-use super::careful::Undone;
+use super::by_parts::Undone;
 use super::{FlushOutcome, Pipeline, epoch_file};
 
 impl Pipeline {

@@ -9,15 +9,16 @@ use super::{Command, FlushOutcome, Found, PipelineStatus};
 
 /// The way to a pipeline that runs. Clones lead to the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct PipelineHandle(mpsc::UnboundedSender<Command>);
+pub struct PipelineHandle(mpsc::UnboundedSender<Command>);
 
 /// What a pipeline is told, on its side.
 #[derive(Debug)]
-pub(crate) struct Commands(pub(super) mpsc::UnboundedReceiver<Command>);
+pub struct Commands(pub(super) mpsc::UnboundedReceiver<Command>);
 
 impl PipelineHandle {
     /// A handle, and what a pipeline is made of that answers it.
-    pub(crate) fn channel() -> (Self, Commands) {
+    #[must_use]
+    pub fn channel() -> (Self, Commands) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(sender), Commands(receiver))
     }
@@ -26,7 +27,7 @@ impl PipelineHandle {
     ///
     /// # Errors
     /// When the pipeline has ended or a table cannot be written. What is not in waits in the journal.
-    pub(crate) async fn flush(&self) -> Result<FlushOutcome, String> {
+    pub async fn flush(&self) -> Result<FlushOutcome, String> {
         self.ask(Command::Flush).await?
     }
 
@@ -34,7 +35,7 @@ impl PipelineHandle {
     ///
     /// # Errors
     /// When the pipeline has ended or the table cannot be read.
-    pub(crate) async fn uncommitted(&self, table: TableName) -> Result<Option<Preview>, String> {
+    pub async fn uncommitted(&self, table: TableName) -> Result<Option<Preview>, String> {
         self.ask(|reply| Command::Preview(table, reply)).await?
     }
 
@@ -42,7 +43,7 @@ impl PipelineHandle {
     ///
     /// # Errors
     /// When the pipeline has ended, or a table cannot be read that may have one of them.
-    pub(crate) async fn find(&self, traces: Vec<TraceId>) -> Result<Vec<Found>, String> {
+    pub async fn find(&self, traces: Vec<TraceId>) -> Result<Vec<Found>, String> {
         self.ask(|reply| Command::Find(traces, reply)).await?
     }
 
@@ -50,7 +51,7 @@ impl PipelineHandle {
     ///
     /// # Errors
     /// When the pipeline has ended.
-    pub(crate) async fn open_traces(&self) -> Result<Vec<TraceId>, String> {
+    pub async fn open_traces(&self) -> Result<Vec<TraceId>, String> {
         self.ask(Command::OpenTraces).await
     }
 
@@ -58,7 +59,7 @@ impl PipelineHandle {
     ///
     /// # Errors
     /// When the pipeline has ended, or that cannot be noted.
-    pub(crate) async fn release_table(&self, table: TableName) -> Result<bool, String> {
+    pub async fn release_table(&self, table: TableName) -> Result<bool, String> {
         self.ask(|reply| Command::ReleaseTable(table, reply)).await?
     }
 
@@ -66,17 +67,18 @@ impl PipelineHandle {
     ///
     /// # Errors
     /// When the pipeline has ended.
-    pub(crate) async fn status(&self) -> Result<PipelineStatus, String> {
+    pub async fn status(&self) -> Result<PipelineStatus, String> {
         self.ask(Command::Status).await
     }
 
     /// Whether there is no pipeline any more.
-    pub(crate) fn has_ended(&self) -> bool {
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
         self.0.is_closed()
     }
 
     /// Tells the pipeline to commit what has settled and to end. One that has ended already needs no word.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.0.send(Command::Stop).ok();
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What is wrong now: what is told last holds.
 #[derive(Debug, Default)]
-pub(crate) struct Health {
+pub struct Health {
     told: Mutex<Told>,
 }
 
@@ -34,7 +34,8 @@ impl Health {
     }
 
     /// Each part and each table that something is wrong with, and what.
-    pub(crate) fn reasons(&self) -> Vec<(String, String)> {
+    #[must_use]
+    pub fn reasons(&self) -> Vec<(String, String)> {
         let told = self.told();
         let parts = told.parts.iter().map(|(part, reason)| ((*part).to_owned(), reason));
         let tables = told.tables.iter().map(|(table, reason)| (format!("table {table}"), reason));

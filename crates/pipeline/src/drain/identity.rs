@@ -24,7 +24,7 @@ const OWN: &str = "application ";
 
 /// The ids of a data folder.
 #[derive(Debug)]
-pub(crate) struct Identity {
+pub struct Identity {
     fs: Arc<dyn JournalFs>,
     folder: DataFolder,
     journal: Uuid,
@@ -33,7 +33,10 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// The identity of `folder`, which gets one when it has none.
-    pub(crate) fn load(fs: Arc<dyn JournalFs>, folder: &DataFolder) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or says what this version does not know.
+    pub fn load(fs: Arc<dyn JournalFs>, folder: &DataFolder) -> anyhow::Result<Self> {
         let path = folder.journal_id_file();
         let folder = folder.clone();
         let Some(text) = read_if_there(fs.as_ref(), &path)? else {
@@ -67,7 +70,8 @@ impl Identity {
     }
 
     /// What the names of this folder's commits contain, and those of others do not.
-    pub(crate) fn mark(&self, archiver: Uuid) -> String {
+    #[must_use]
+    pub fn mark(&self, archiver: Uuid) -> String {
         self.own.unwrap_or(archiver).to_string()
     }
 

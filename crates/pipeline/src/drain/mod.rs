@@ -15,33 +15,33 @@
 //!
 //! A table that cannot be written keeps its traces among the open ones, and so in carry `k`: one
 //! broken table holds up no other. Which table a trace belongs to is decided when it settles
-//! ([`homes`]); until then its pieces are one, whatever they came for.
+//! ([`placement`]); until then its pieces are one, whatever they came for.
 //!
-//! Replay is in [`recover`]; why a commit happens once is in `tracelake_lake::commit`.
+//! Replay is in [`replay`]; why a commit happens once is in `tracelake_lake::commit`.
 
 mod absent;
 mod arrival;
 mod batches;
 mod blocked;
-mod careful;
+mod by_parts;
 #[cfg(all(test, debug_assertions))]
-mod careful_tests;
+mod by_parts_tests;
 mod command;
-mod doubts;
 mod epoch_file;
 mod find;
 mod finish;
 mod handle;
 mod healing;
 mod health;
-mod homes;
 mod identity;
-mod kept;
+mod in_doubt;
 mod moves;
 mod origin;
+mod placement;
 mod plans;
 mod pulse;
-mod recover;
+mod refused;
+mod replay;
 mod replay_mark;
 mod status;
 #[cfg(all(test, debug_assertions))]
@@ -61,32 +61,33 @@ use tracelake_lake::{LARGE_ROW_BYTES, LakeError, Retry, TraceDraft};
 use tracelake_model::{Clock, TableName, TraceId};
 use tracing::{error, warn};
 
-use crate::broken::Broken;
 use crate::ledger::Ledger;
 use crate::maintenance::MaintenanceState;
+use crate::mutations::Broken;
 use crate::open_bytes::OpenBytes;
 use crate::stores::Stores;
 use blocked::BlockedTables;
-use careful::Undone;
-use doubts::{Doubt, Doubts};
+use by_parts::Undone;
 use healing::Healing;
+use in_doubt::{Doubt, Doubts};
 use moves::Mover;
 use plans::EpochPlans;
 use pulse::Pulse;
 use replay_mark::{ReplayMark, Stage};
 use writers::{FailedCommit, Writers};
 
-pub(crate) use absent::check_carry;
-pub(crate) use command::{Command, FlushOutcome};
-pub(crate) use epoch_file::clock_of;
+pub use absent::{LostCarry, check_carry};
+pub(crate) use command::Command;
+pub use command::FlushOutcome;
+pub use epoch_file::clock_of;
 #[cfg(all(test, debug_assertions))]
 pub(crate) use epoch_file::read_epoch;
-pub(crate) use find::Found;
-pub(crate) use handle::{Commands, PipelineHandle};
-pub(crate) use health::Health;
-pub(crate) use identity::Identity;
-pub(crate) use replay_mark::Stopper;
-pub(crate) use status::{PipelineStatus, TableStatus};
+pub use find::Found;
+pub use handle::{Commands, PipelineHandle};
+pub use health::Health;
+pub use identity::Identity;
+pub use replay_mark::Stopper;
+pub use status::{PipelineStatus, TableStatus};
 
 /// How often the pipeline looks whether something has settled.
 const TICK_NANO: u64 = 100_000_000;
@@ -97,10 +98,14 @@ const RETRY_AFTER_NANO: u64 = 1_000_000_000;
 
 /// When the pipeline commits.
 #[derive(Clone, Debug)]
-pub(crate) struct Schedule {
+pub struct Schedule {
+    /// When a trace settles.
     pub settle: SettleRules,
+    /// Time between commits.
     pub commit_every: Duration,
+    /// Bytes of spans after which a commit does not wait.
     pub commit_bytes: usize,
+    /// Time between rounds of late pieces.
     pub amend_every: Duration,
 }
 
@@ -114,7 +119,7 @@ enum Scope {
 }
 
 /// Drains a journal into the tables of an archive.
-pub(crate) struct Pipeline {
+pub struct Pipeline {
     handle: Handle,
     journal: Arc<Journal<DecodedRecord>>,
     events: Receiver<DecodedRecord>,
@@ -164,19 +169,29 @@ impl std::fmt::Debug for Pipeline {
 }
 
 /// What a [`Pipeline`] is made of.
-pub(crate) struct PipelineParts {
+#[derive(Debug)]
+pub struct PipelineParts {
+    /// What was acknowledged.
     pub journal: Arc<Journal<DecodedRecord>>,
+    /// Its records, as they are acknowledged.
     pub events: Receiver<DecodedRecord>,
+    /// What it is told.
     pub commands: Commands,
+    /// What it works on.
     pub stores: Stores,
     /// Where the journal is, with the epoch file, the plans and the ledger.
     pub fs: Arc<dyn JournalFs>,
+    /// When it commits.
     pub schedule: Schedule,
+    /// Traces of each table that are held to tell late pieces from new traces.
     pub index_limit: usize,
+    /// Under which name it commits.
     pub identity: Identity,
     /// Table of experiments without a binding.
     pub default_table: TableName,
+    /// Told how much there is to do.
     pub open_bytes: Arc<OpenBytes>,
+    /// Asked how maintenance goes, for the status.
     pub maintenance: Arc<MaintenanceState>,
     /// Told what is wrong.
     pub health: Arc<Health>,
@@ -184,6 +199,7 @@ pub(crate) struct PipelineParts {
     pub ledger_retention: Duration,
     /// Where it is noted what a death is of; none where deaths are simulated.
     pub pulse: Option<PathBuf>,
+    /// What the test build leaves out.
     pub broken: Broken,
 }
 
@@ -195,7 +211,9 @@ pub(crate) enum Wake {
 }
 
 impl Pipeline {
-    pub(crate) fn new(handle: Handle, parts: PipelineParts) -> Self {
+    /// A pipeline that runs on the threads of `handle` where it waits for others.
+    #[must_use]
+    pub fn new(handle: Handle, parts: PipelineParts) -> Self {
         let PipelineParts {
             journal,
             events,
@@ -258,7 +276,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the journal fails for good; what was acknowledged is in it.
-    pub(crate) fn run(mut self, recovered: &Recovered) -> anyhow::Result<()> {
+    pub fn run(mut self, recovered: &Recovered) -> anyhow::Result<()> {
         let _note = self.mark.panic_note();
         self.recover(recovered)?;
         let mut patience = TICK;
@@ -270,7 +288,8 @@ impl Pipeline {
     }
 
     /// For who is told to stop this process.
-    pub(crate) fn stopper(&self) -> Stopper {
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
         Stopper::new(self.mark.clone())
     }
 
@@ -331,7 +350,7 @@ impl Pipeline {
         match event {
             Event::Appended { attachment, record, .. } => {
                 #[cfg(debug_assertions)]
-                crate::faults::die_of_poison(&record.payload);
+                crate::failpoints::die_of_poison(&record.payload);
                 // Its memory is the attachment's, or nobody's.
                 drop(record);
                 self.ledger.note(&attachment);
@@ -412,7 +431,7 @@ impl Pipeline {
         let take = Take { everything, late: amend, ready: &ready };
         let open_before = self.assembler.open_bytes();
         let settled = self.assembler.settle(&self.schedule.settle, silent_until_nano, &take);
-        let homes::Placed { traces: mut settled, mut failed } = self.place(settled, &ready);
+        let placement::Placed { traces: mut settled, mut failed } = self.place(settled, &ready);
         self.hold_back(&mut settled, &mut failed);
         let created_at_micros = self.clock.now_unix_micro();
         for trace in settled.values_mut().flatten() {

@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use super::absent::{Noted, find_epoch};
 use super::arrival::Arrival;
 use super::batches::Care;
-use super::careful::Backlog;
+use super::by_parts::Backlog;
 use super::origin::Origin;
 use super::plans::EpochPlans;
 use super::replay_mark::{At, LastWords, PartDone, Position, Stage};
@@ -250,7 +250,7 @@ impl Pipeline {
     ) -> anyhow::Result<()> {
         self.mark.note_record(Some((origin, place)));
         #[cfg(debug_assertions)]
-        crate::faults::die_of_poison(&record.payload);
+        crate::failpoints::die_of_poison(&record.payload);
         let decoded = RecordHeader::from_bytes(&record.header)
             .and_then(|header| decode_record(header, &record.payload));
         match decoded {

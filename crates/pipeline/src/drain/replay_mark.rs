@@ -5,7 +5,7 @@
 //! gone as soon as what was replayed is committed, and after a stop that was asked for. Whether a death was the
 //! process's own doing says its pulse ([`super::pulse`]).
 //!
-//! It also says what a replay by parts has done ([`super::careful`]): an epoch of such a replay
+//! It also says what a replay by parts has done ([`super::by_parts`]): an epoch of such a replay
 //! stands for what precedes a position, not for the segments below its number. That holds for the
 //! epoch that the file `EPOCH` names, so both change at once.
 
@@ -234,7 +234,7 @@ impl Drop for PanicNote {
 
 /// Tells a mark that the process was asked to stop.
 #[derive(Clone, Debug)]
-pub(crate) struct Stopper(ReplayMark);
+pub struct Stopper(ReplayMark);
 
 impl Stopper {
     pub(super) const fn new(mark: ReplayMark) -> Self {
@@ -242,7 +242,7 @@ impl Stopper {
     }
 
     /// A kill from now on says nothing of what the process is at.
-    pub(crate) fn expect_stop(&self) {
+    pub fn expect_stop(&self) {
         if let Err(error) = self.0.stop() {
             warn!(error = format!("{error:#}"), "mark of the replay not taken back");
         }

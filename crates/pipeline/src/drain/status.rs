@@ -10,7 +10,7 @@ use crate::maintenance::MaintenanceStatus;
 
 /// What waits, and since when.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct PipelineStatus {
+pub struct PipelineStatus {
     /// The process: tells a service from another one that has its port meanwhile.
     #[serde(default)]
     pub pid: u32,
@@ -41,7 +41,7 @@ pub(crate) struct PipelineStatus {
 
 /// What waits for one table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct TableStatus {
+pub struct TableStatus {
     /// Traces that are not committed.
     pub open_traces: usize,
     /// Of these, late pieces that wait for the next amendment round.

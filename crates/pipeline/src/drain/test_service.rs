@@ -16,7 +16,7 @@ use tracelake_registry::Registry;
 use super::{
     Identity, Pipeline, PipelineHandle, PipelineParts, Schedule, Stopper, check_carry, clock_of,
 };
-use crate::broken::Broken;
+use crate::mutations::Broken;
 use crate::open_bytes::OpenBytes;
 use crate::parked::{self, PutBackError};
 use crate::stores::Stores;

@@ -34,7 +34,7 @@ struct Unreadable {
 
 /// Takes the parts of a ledger in order.
 #[derive(Debug)]
-pub(crate) struct ChainCheck {
+pub struct ChainCheck {
     noted: LinkFile,
     link_path: PathBuf,
     newest: Option<Link>,
@@ -49,7 +49,7 @@ pub(crate) struct ChainCheck {
 
 /// What following the chain found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ChainFindings {
+pub struct ChainFindings {
     /// What is damaged or missing.
     pub faults: Vec<String>,
     /// What is worth knowing.
@@ -80,12 +80,12 @@ impl ChainCheck {
     }
 
     /// A file whose header is not one.
-    pub(crate) fn damaged_header(&mut self, path: &Path) {
+    pub fn damaged_header(&mut self, path: &Path) {
         self.faults.push(format!("ledger file `{}`: its header is damaged", path.display()));
     }
 
     /// Bytes of a file that are no block.
-    pub(crate) fn unreadable(&mut self, path: &Path, seen: &UnreadableBytes) {
+    pub fn unreadable(&mut self, path: &Path, seen: &UnreadableBytes) {
         let UnreadableBytes { bytes, is_end, is_chained } = seen;
         self.unreadable.push(Unreadable {
             path: path.to_owned(),
@@ -97,7 +97,7 @@ impl ChainCheck {
     }
 
     /// The next block, at `offset` of a file.
-    pub(crate) fn block(&mut self, path: &Path, offset: u64, block: &Block) {
+    pub fn block(&mut self, path: &Path, offset: u64, block: &Block) {
         let Some(linked) = block.linked else {
             self.unchained(path, offset);
             return;
@@ -187,7 +187,8 @@ impl ChainCheck {
     }
 
     /// Judges the end of the ledger.
-    pub(crate) fn finish(mut self) -> ChainFindings {
+    #[must_use]
+    pub fn finish(mut self) -> ChainFindings {
         let link_path = self.link_path.display().to_string();
         let newest = self.newest.unwrap_or_default();
         match self.noted {

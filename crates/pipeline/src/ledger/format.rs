@@ -65,7 +65,7 @@ const BLOCK_BYTES: usize = 4 << 20;
 
 /// How spans or facts came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Way {
+pub enum Way {
     /// OTLP as protobuf, over HTTP, gRPC or from a file.
     OtlpProtobuf,
     /// OTLP as JSON.
@@ -94,7 +94,8 @@ impl Way {
     }
 
     /// The word for it in every report.
-    pub(crate) const fn as_str(self) -> &'static str {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::OtlpProtobuf => "otlp_protobuf",
             Self::OtlpJson => "otlp_json",
@@ -124,7 +125,7 @@ impl Way {
 
 /// Where and when something came in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Cell {
+pub struct Cell {
     /// Table that it came for.
     pub table: TableName,
     /// Experiment that it came for.
@@ -137,7 +138,7 @@ pub(crate) struct Cell {
 
 /// What was said of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub enum Said {
     /// Spans came.
     Spans {
         /// Index of the cell.
@@ -170,7 +171,7 @@ pub(crate) enum Said {
 
 /// What of a trace a client changed beside its spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Subject {
+pub enum Subject {
     /// A tag, by the hash of its key.
     Tag(u64),
     /// An assessment, by the hash of its id.
@@ -200,15 +201,16 @@ impl Subject {
 
 /// Place in the chain and hash of a block; the default is that before the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Link {
+pub struct Link {
     /// From 1.
     pub ordinal: u64,
+    /// Of all its bytes.
     pub hash: [u8; 16],
 }
 
 /// How a block stands in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Linked {
+pub struct Linked {
     /// Its own.
     pub link: Link,
     /// That of the block that was the newest when it was written.
@@ -219,7 +221,8 @@ pub(crate) struct Linked {
 
 /// A part of an entry.
 #[derive(Clone, Debug)]
-pub(crate) struct Block {
+pub struct Block {
+    /// The journal whose records it tells of.
     pub journal: Uuid,
     /// Last segment that it tells of.
     pub through: u64,
@@ -227,6 +230,7 @@ pub(crate) struct Block {
     pub is_first: bool,
     /// `None` in format 1.
     pub linked: Option<Linked>,
+    /// Where what it says belongs: its sayings name their places here.
     pub cells: Vec<Cell>,
     /// By trace, in the order in which it was said.
     pub traces: Vec<(TraceId, Vec<Said>)>,

@@ -3,12 +3,14 @@
 use tracelake_model::Assessment;
 
 /// The hash of a key, an id or a value: the first 8 bytes of its BLAKE3 hash.
-pub(crate) fn text_hash(text: &str) -> u64 {
+#[must_use]
+pub fn text_hash(text: &str) -> u64 {
     first_bytes(&blake3::hash(text.as_bytes()))
 }
 
 /// The hash of what an assessment says, its id left out.
-pub(crate) fn assessment_hash(assessment: &Assessment) -> u64 {
+#[must_use]
+pub fn assessment_hash(assessment: &Assessment) -> u64 {
     let Assessment {
         assessment_id: _,
         assessment_name,

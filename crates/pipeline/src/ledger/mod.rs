@@ -70,10 +70,10 @@ use read::LedgerFile;
 use scan::{Part, Scan, read_format};
 use told::Told;
 
-pub(crate) use chain::{ChainCheck, ChainFindings};
-pub(crate) use format::{Block, Cell, Link, Said, Subject, Way};
-pub(crate) use hashes::{assessment_hash, text_hash};
-pub(crate) use read::{Mark, Seen, newest_mark, read_blocks, read_ledger};
+pub use chain::{ChainCheck, ChainFindings};
+pub use format::{Block, Cell, Link, Linked, Said, Subject, Way};
+pub use hashes::{assessment_hash, text_hash};
+pub use read::{Mark, Seen, UnreadableBytes, newest_mark, read_blocks, read_ledger};
 
 /// Bytes after which a file is ended.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -83,7 +83,7 @@ const NANOS_PER_DAY: u64 = 24 * NANOS_PER_HOUR;
 
 /// What was told and is not written yet, and the file at hand.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     fs: Arc<dyn JournalFs>,
     folder: PathBuf,
     link_path: PathBuf,
@@ -126,7 +126,8 @@ impl Ledger {
     }
 
     /// The ledger of a data folder, of the journal with this id.
-    pub(crate) fn of(
+    #[must_use]
+    pub fn of(
         fs: Arc<dyn JournalFs>,
         folder: &DataFolder,
         journal: Uuid,
@@ -136,7 +137,7 @@ impl Ledger {
     }
 
     /// Takes down what a record acknowledges.
-    pub(crate) fn note(&mut self, record: &DecodedRecord) {
+    pub fn note(&mut self, record: &DecodedRecord) {
         self.told.note(record);
     }
 
@@ -146,7 +147,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When it cannot be written. What was told goes with the next call.
-    pub(crate) fn write(
+    pub fn write(
         &mut self,
         segment: SegmentNumber,
         now_unix_nano: u64,
@@ -324,7 +325,7 @@ impl Ledger {
 ///
 /// # Errors
 /// When one is there, or when the ledger cannot be looked at.
-pub(crate) fn refuse_newer(folder: &DataFolder) -> anyhow::Result<()> {
+pub fn refuse_newer(folder: &DataFolder) -> anyhow::Result<()> {
     LinkFile::read(&RealFs, &folder.ledger_link_file())?;
     for file in files(&RealFs, &folder.ledger())? {
         if let FileFormat::Newer(version) = format_of(&RealFs, &file.path)? {
@@ -339,7 +340,7 @@ pub(crate) fn refuse_newer(folder: &DataFolder) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the noted link cannot be read.
-pub(crate) fn chain_check(folder: &DataFolder) -> anyhow::Result<ChainCheck> {
+pub fn chain_check(folder: &DataFolder) -> anyhow::Result<ChainCheck> {
     let path = folder.ledger_link_file();
     Ok(ChainCheck::new(LinkFile::read(&RealFs, &path)?, &path))
 }

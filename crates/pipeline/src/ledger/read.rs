@@ -32,14 +32,14 @@ impl LedgerFile {
 
 /// How far the ledger was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Mark {
+pub struct Mark {
     file: u64,
     offset: u64,
 }
 
 /// What is found in a ledger, in order.
 #[derive(Debug)]
-pub(crate) enum Seen {
+pub enum Seen {
     /// A block, and where it begins.
     Block(u64, Box<Block>),
     /// The header of a file is not one.
@@ -50,7 +50,8 @@ pub(crate) enum Seen {
 
 /// Bytes of a file that are no block.
 #[derive(Debug)]
-pub(crate) struct UnreadableBytes {
+pub struct UnreadableBytes {
+    /// Where they are in the file.
     pub bytes: Range<u64>,
     /// Nothing of the file is behind them.
     pub is_end: bool,
@@ -83,7 +84,10 @@ pub(super) fn files(folder: &Path) -> io::Result<Vec<LedgerFile>> {
 }
 
 /// The end of the ledger as it is.
-pub(crate) fn newest_mark(folder: &Path) -> io::Result<Mark> {
+///
+/// # Errors
+/// When its folder cannot be read.
+pub fn newest_mark(folder: &Path) -> io::Result<Mark> {
     let Some(last) = files(folder)?.pop() else { return Ok(Mark::default()) };
     Ok(Mark { file: last.number, offset: std::fs::metadata(&last.path)?.len() })
 }
@@ -94,7 +98,7 @@ pub(crate) fn newest_mark(folder: &Path) -> io::Result<Mark> {
 ///
 /// # Errors
 /// When a file cannot be read or is a newer program's, or what `visit` returns.
-pub(crate) fn read_ledger(
+pub fn read_ledger(
     folder: &Path,
     from: Mark,
     until: Option<Mark>,
@@ -123,7 +127,7 @@ pub(crate) fn read_ledger(
 ///
 /// # Errors
 /// As [`read_ledger`].
-pub(crate) fn read_blocks(
+pub fn read_blocks(
     folder: &Path,
     from: Mark,
     until: Option<Mark>,

@@ -14,26 +14,33 @@ use tracelake_lake::maintain::vacuum::{ExpiredFile, VacuumReport, VacuumRules, e
 use tracelake_lake::{DataFolder, Lake, LakeError, Table};
 use tracelake_model::{Clock, TableName};
 
-pub(crate) use schedule::{MaintenanceParts, MaintenanceThread};
-pub(crate) use state::{MaintenanceState, MaintenanceStatus, TableMaintenance};
+pub use schedule::{MaintenanceParts, MaintenanceThread};
+pub use state::{MaintenanceState, MaintenanceStatus, TableMaintenance};
 
 /// The tables to keep healthy, and what they are reached with.
 #[derive(Clone, Debug)]
-pub(crate) struct Ground {
+pub struct Ground {
+    /// The data folder.
     pub folder: DataFolder,
+    /// The way to its tables.
     pub lake: Lake,
+    /// What time it is there.
     pub clock: std::sync::Arc<dyn Clock>,
 }
 
 impl Ground {
     /// The moment before which files are old enough, milliseconds since the Unix epoch.
-    pub(crate) fn older_than(&self, age: Duration) -> i64 {
+    #[must_use]
+    pub fn older_than(&self, age: Duration) -> i64 {
         let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         (self.clock.now_unix_micro() / 1_000).saturating_sub(age)
     }
 
     /// What compaction of a table would do; `None` when there is no such table.
-    pub(crate) fn plan(
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn plan(
         &self,
         name: &TableName,
         rules: &CompactionRules,
@@ -46,7 +53,7 @@ impl Ground {
     }
 
     /// One round over a table: compaction, then vacuum unless it is left out.
-    pub(crate) fn maintain(
+    pub fn maintain(
         &self,
         name: &TableName,
         rules: &CompactionRules,
@@ -64,7 +71,10 @@ impl Ground {
     }
 
     /// What vacuum of a table would delete.
-    pub(crate) fn expired(
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn expired(
         &self,
         name: &TableName,
         rules: &VacuumRules,
@@ -99,7 +109,8 @@ impl Ground {
 
 /// What came of a round over one table: of each job its report, or why it failed.
 #[derive(Debug)]
-pub(crate) struct TableRound {
+pub struct TableRound {
+    /// What compaction did.
     pub compaction: Result<CompactionReport, String>,
     /// `None` when it was not its turn.
     pub vacuum: Option<Result<VacuumReport, String>>,
@@ -117,7 +128,8 @@ impl TableRound {
     }
 
     /// Why it failed.
-    pub(crate) fn fault(&self) -> Option<String> {
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
         let compaction = self.compaction.as_ref().err();
         let vacuum = self.vacuum.as_ref().and_then(|done| done.as_ref().err());
         match (compaction, vacuum) {

@@ -34,7 +34,8 @@ const VACUUMS: u32 = 64;
 
 /// What the thread is made of.
 #[derive(Debug)]
-pub(crate) struct MaintenanceParts {
+pub struct MaintenanceParts {
+    /// The tables.
     pub ground: Ground,
     /// Time between rounds; zero switches maintenance off.
     pub every: Duration,
@@ -44,12 +45,13 @@ pub(crate) struct MaintenanceParts {
     pub vacuum: Option<VacuumRules>,
     /// Bytes that the pipeline has to do.
     pub open_bytes: Arc<OpenBytes>,
+    /// Told how it goes.
     pub state: Arc<MaintenanceState>,
 }
 
 /// A thread that runs rounds until it is stopped.
 #[derive(Debug)]
-pub(crate) struct MaintenanceThread {
+pub struct MaintenanceThread {
     /// The thread ends when this goes.
     stop: Sender<()>,
     thread: JoinHandle<()>,
@@ -60,7 +62,7 @@ impl MaintenanceThread {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub(crate) fn start(parts: MaintenanceParts) -> std::io::Result<Option<Self>> {
+    pub fn start(parts: MaintenanceParts) -> std::io::Result<Option<Self>> {
         parts.state.change(|status| status.every_seconds = parts.every.as_secs());
         if parts.every.is_zero() {
             return Ok(None);
@@ -73,7 +75,7 @@ impl MaintenanceThread {
     }
 
     /// Breaks off what is under way, which leaves tables as they are, and waits for the end.
-    pub(crate) fn stop(self) {
+    pub fn stop(self) {
         let Self { stop, thread } = self;
         drop(stop);
         if thread.join().is_err() {

@@ -10,7 +10,7 @@ use super::TableRound;
 
 /// What maintenance did since the service began.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct MaintenanceStatus {
+pub struct MaintenanceStatus {
     /// Time between rounds in seconds; zero when it is switched off.
     pub every_seconds: u64,
     /// End of the last round, nanoseconds since the Unix epoch.
@@ -24,19 +24,24 @@ pub(crate) struct MaintenanceStatus {
 /// What maintenance did to one table.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct TableMaintenance {
+pub struct TableMaintenance {
     /// When it was last compacted, nanoseconds since the Unix epoch.
     pub compacted_unix_nano: Option<u64>,
-    /// Sums over all rounds.
+    /// Files that were rewritten, over all rounds.
     pub files_before: u64,
+    /// Files that took their place.
     pub files_after: u64,
+    /// Bytes of the files that were rewritten.
     pub bytes_before: u64,
+    /// Bytes of those that took their place.
     pub bytes_after: u64,
+    /// Deleted rows that are gone from the files.
     pub purged_rows: u64,
     /// When files of it were last deleted, nanoseconds since the Unix epoch.
     pub vacuumed_unix_nano: Option<u64>,
     /// Files that were deleted, over all rounds.
     pub vacuumed_files: u64,
+    /// Their bytes.
     pub vacuumed_bytes: u64,
     /// Why the last round failed.
     pub fault: Option<String>,
@@ -44,7 +49,7 @@ pub(crate) struct TableMaintenance {
 
 /// The same, shared between the thread that works and those who ask.
 #[derive(Debug, Default)]
-pub(crate) struct MaintenanceState(Mutex<MaintenanceStatus>);
+pub struct MaintenanceState(Mutex<MaintenanceStatus>);
 
 impl MaintenanceState {
     pub(crate) fn status(&self) -> MaintenanceStatus {

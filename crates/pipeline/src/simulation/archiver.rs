@@ -13,17 +13,17 @@ use tracelake_lake::{Lake, TableFiles};
 use tracelake_model::{Clock, SteadyClock, TableName, Times};
 use tracelake_testkit::FakeClock;
 
-use super::faults::{Fault, FaultCounts};
+use super::fault_kinds::{Fault, FaultCounts};
 use super::folder::FolderFiles;
 use super::store::{Objects, SimulatedStore, store_root};
-use crate::broken::{Broken, Step};
-use crate::faults::broken_fs;
-use crate::open_bytes::OpenBytes;
-use crate::parked::{self, HEADER, PAYLOAD};
-use crate::pipeline::{
+use crate::drain::{
     Command, FlushOutcome, Identity, Pipeline, PipelineHandle, PipelineParts, Schedule, Wake,
     read_epoch,
 };
+use crate::failpoints::broken_fs;
+use crate::mutations::{Broken, Step};
+use crate::open_bytes::OpenBytes;
+use crate::parked::{self, HEADER, PAYLOAD};
 use crate::stores::Stores;
 
 /// Of the ledger, which a schedule never outlives.

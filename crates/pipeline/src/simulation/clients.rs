@@ -13,7 +13,7 @@ use tracelake_model::{Assessment, Limits, SpanId, TraceChange, TraceChanges, Tra
 use tracelake_testkit::Random;
 
 use super::history::{History, Said, SpanKey};
-use crate::broken::{Broken, Step};
+use crate::mutations::{Broken, Step};
 
 /// Spans of a trace that any archiver is told of: so few that many come twice.
 const SPANS: usize = 4;

@@ -14,10 +14,10 @@ use object_store::path::Path;
 use tracelake_lake::{Fill, LakeError, OpenedFile, PutOutcome, TableFiles};
 use url::Url;
 
-use super::faults::Fault;
+use super::fault_kinds::Fault;
 use super::folders::{Folders, is_checkpoint, parent};
 use super::store::{Request, SimulatedStore, failed};
-use crate::broken::{Broken, Step};
+use crate::mutations::{Broken, Step};
 
 /// Folders that the service itself makes above a table, as `TableFiles::create` syncs them.
 const FOLDERS_ABOVE: usize = 4;

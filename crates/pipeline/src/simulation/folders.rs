@@ -14,7 +14,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
 use tracelake_testkit::Random;
 
-use super::faults::{Fault, FaultCounts};
+use super::fault_kinds::{Fault, FaultCounts};
 
 /// What the device does not have yet.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use tracelake_lake::{DataFolder, Lake};
 use tracelake_model::{ExperimentId, SystemClock, TableName};
 use tracelake_registry::{EarlierTraces, NewExperiment, Registry};
 
-use crate::pipeline::clock_of;
+use crate::drain::clock_of;
 use crate::stores::Stores;
 
 /// Archivers of a schedule at the most.

@@ -10,7 +10,7 @@
 
 mod archiver;
 mod clients;
-mod faults;
+mod fault_kinds;
 mod folder;
 mod folders;
 mod ground;

@@ -15,11 +15,11 @@ use tracelake_testkit::FakeClock;
 
 use super::archiver::{Archiver, Setting};
 use super::clients::{Request, record};
-use super::faults::Fault;
+use super::fault_kinds::Fault;
 use super::ground::Ground;
 use super::history::{Said, SpanKey};
 use super::store::{Objects, SimulatedStore, store_root};
-use crate::broken::Broken;
+use crate::mutations::Broken;
 
 /// Lets a process die at a PUT before it takes effect; the power stays on.
 const ALONE: u64 = 2;

@@ -6,10 +6,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::faults::{Fault, FaultCounts};
+use super::fault_kinds::{Fault, FaultCounts};
 use super::ground::Ground;
 use super::world::{Outcome, run_schedule};
-use crate::broken::Broken;
+use crate::mutations::Broken;
 
 /// What the schedules came to.
 #[derive(Debug, Default)]

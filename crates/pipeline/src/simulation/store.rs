@@ -23,7 +23,7 @@ use object_store::{
 use tracelake_journal::SimulatedFs;
 use tracelake_testkit::FakeClock;
 
-use super::faults::{Fault, FaultCounts};
+use super::fault_kinds::{Fault, FaultCounts};
 use super::folders::Folders;
 
 /// Operations, of any archiver, after which a late PUT takes effect at the latest.

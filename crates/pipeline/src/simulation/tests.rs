@@ -3,7 +3,7 @@
 use super::ground::Ground;
 use super::runner::run;
 use super::world::run_schedule;
-use crate::broken::{Broken, Step};
+use crate::mutations::{Broken, Step};
 
 /// Schedules of a run of all tests.
 const SCHEDULES: u64 = 60;

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracelake_decode::Fingerprint;
 use tracelake_model::TraceId;
+use tracelake_pipeline::ledger::{Subject, Way};
 
 use super::acknowledged::{Acknowledged, AcknowledgedSpan};
 use super::archived::Archived;
 use super::changes::result_of;
 use super::report::{HourLine, TraceLine, hour_text};
-use crate::ledger::{Subject, Way};
 
 /// What of a trace is not in its own table and yet not missing.
 #[derive(Debug, Default)]

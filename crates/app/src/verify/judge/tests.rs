@@ -1,11 +1,11 @@
 use tracelake_decode::{DecodedRecord, Fingerprinter, RecordContent, RecordKind};
 use tracelake_journal::{RealFs, SegmentNumber};
 use tracelake_lake::{DataFolder, TraceDraft};
+use tracelake_pipeline::ledger::{Ledger, chain_check, newest_mark, text_hash};
 use tracelake_testkit::records::{change, deletion, id, set_tag, spans, start};
 use uuid::Uuid;
 
 use super::*;
-use crate::ledger::{Ledger, chain_check, newest_mark, text_hash};
 
 const DAY: u64 = 86_400_000_000_000;
 

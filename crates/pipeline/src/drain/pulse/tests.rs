@@ -146,7 +146,7 @@ const CHILD: &str = "TRACELAKE_TEST_PULSE";
 #[cfg(target_os = "linux")]
 #[test]
 fn a_signal_of_its_own_is_told_from_one_that_was_sent() {
-    const NAME: &str = "pipeline::pulse::tests::a_signal_of_its_own_is_told_from_one_that_was_sent";
+    const NAME: &str = "drain::pulse::tests::a_signal_of_its_own_is_told_from_one_that_was_sent";
     if let Ok(order) = std::env::var(CHILD) {
         let (how, path) = order.split_once(' ').unwrap();
         let pulse = Pulse::new(path.into());

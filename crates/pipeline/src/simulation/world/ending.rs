@@ -11,7 +11,7 @@ use tracelake_lake::TableSnapshot;
 
 use super::{Outcome, World, rows};
 use crate::simulation::archiver::Archiver;
-use crate::simulation::faults::Fault;
+use crate::simulation::fault_kinds::Fault;
 use crate::simulation::store::SimulatedStore;
 
 /// Starts, and flushes, that may fail once nothing goes wrong any more.

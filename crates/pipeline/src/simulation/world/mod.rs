@@ -19,11 +19,11 @@ use tracelake_testkit::Random;
 
 use super::archiver::{Answer, Archiver, Setting};
 use super::clients::{Request, Trace, compose, record, traces};
-use super::faults::{Fault, FaultCounts};
+use super::fault_kinds::{Fault, FaultCounts};
 use super::ground::{Ground, MAX_ARCHIVERS};
 use super::history::History;
 use super::store::{Objects, SimulatedStore, store_root};
-use crate::broken::Broken;
+use crate::mutations::Broken;
 use crate::stores::Stores;
 use moving::Moving;
 use trouble::{MENU, MENU_OF_FOLDERS};

@@ -7,7 +7,7 @@
 use super::World;
 use crate::simulation::archiver::Archiver;
 use crate::simulation::clients::{Request, Trace, change};
-use crate::simulation::faults::Fault;
+use crate::simulation::fault_kinds::Fault;
 use crate::simulation::history::Said;
 
 /// Operations of the file system of one epoch, about.

@@ -10,7 +10,7 @@ use tracelake_model::TraceId;
 use super::World;
 use crate::simulation::archiver::Archiver;
 use crate::simulation::clients::Request;
-use crate::simulation::faults::Fault;
+use crate::simulation::fault_kinds::Fault;
 use crate::simulation::history::Said;
 
 /// Kinds of fault that are met by choice; torn writes and lost names follow from kills.
