@@ -1,34 +1,23 @@
-//! The composition root: configuration, the service, the command line.
+//! The archive room: one library for shell, Python and HTTP.
 //!
-//! Comes in: arguments, environment, a settings file. Goes out: an exit code. This is the one
-//! place that knows all rooms; it decides nothing about spans, rows or commits.
+//! Comes in: a data folder or a service's address, settings, calls. Goes out: a service that runs, answers,
+//! reports, typed faults. This is the one place that knows all rooms; it decides nothing about spans, rows or
+//! commits.
 //!
 //! The binary is [`run_command_line`] and nothing else. Programs use [`client`].
 
-mod api;
-mod archive;
-mod arrow_stream;
-mod catalog;
-mod check;
+mod ask;
 mod cli;
 pub mod client;
-mod config;
-mod control;
-mod doors;
-mod engine;
+mod discovery;
 mod fault;
-mod health;
-mod import;
-mod lookup;
-mod moves;
-mod relocation;
-mod restored;
+mod folder;
+mod http;
+mod operate;
 mod service;
 mod serving;
+mod settings;
 mod tasks;
-mod trace_store;
-mod uncommitted;
-mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -37,8 +26,8 @@ use clap::Parser as _;
 use tracelake_model::names::printable_lines;
 use tracing_subscriber::EnvFilter;
 
-pub use archive::TableOutcome;
 pub use fault::{Fault, FaultKind};
+pub use folder::TableOutcome;
 
 /// Parses the arguments of this process, runs the command, and maps the outcome to an exit code: 0
 /// done, 1 failed, 2 wrong arguments, 70 a service ended by itself, 130 broken off by the user.
@@ -51,7 +40,7 @@ pub fn run_command_line() -> ExitCode {
     log_to_stderr(cli.log_level());
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().on_thread_start(|| {
-        doors::know_date();
+        http::connections::know_date();
     });
     let runtime = match runtime.build() {
         Ok(runtime) => runtime,
@@ -79,7 +68,7 @@ pub fn run_command_line() -> ExitCode {
 /// `level` says, or what `TRACELAKE_LOG` says. Does nothing where a log is set up already.
 pub(crate) fn log_to_stderr(level: tracing::Level) {
     let filter = EnvFilter::try_from_env("TRACELAKE_LOG").unwrap_or_else(|_| {
-        EnvFilter::new(format!("warn,tracelake_app={level},tracelake_intake={level},tracelake_catalog={level},tracelake_journal={level},tracelake_lake={level},tracelake_pipeline={level}"))
+        EnvFilter::new(format!("warn,tracelake_archive={level},tracelake_intake={level},tracelake_catalog={level},tracelake_journal={level},tracelake_lake={level},tracelake_pipeline={level}"))
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)

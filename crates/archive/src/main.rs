@@ -40,5 +40,5 @@ const fn bound_system_allocator() {}
 
 fn main() -> ExitCode {
     bound_system_allocator();
-    tracelake_app::run_command_line()
+    tracelake_archive::run_command_line()
 }

@@ -16,13 +16,11 @@ use tracelake_intake::{grpc_service, http_router};
 use tracelake_model::{Clock as _, SystemClock};
 use tracing::{error, info};
 
-use crate::api;
-use crate::api::guard::{refuse_foreign_names, refuse_foreign_pages};
-use crate::config::Settings;
-use crate::control::{self, ServerFile};
-use crate::doors;
-use crate::health;
+use crate::discovery::ServerFile;
+use crate::http::guard::{refuse_foreign_names, refuse_foreign_pages};
+use crate::http::{self, connections, control, health};
 use crate::service::Service;
+use crate::settings::Settings;
 use crate::tasks;
 
 /// How long connections may take to end after a stop was asked for.
@@ -55,24 +53,24 @@ impl Serving {
         };
         let stop = CancellationToken::new();
         let own = control::router(service.pipeline.clone())
-            .merge(api::router(&service, data_dir, settings)?)
-            .merge(api::parked::router(&service))
+            .merge(http::router(&service, data_dir, settings)?)
+            .merge(http::parked::router(&service))
             .layer(from_fn(refuse_foreign_names));
         let router = http_router(Arc::clone(&service.intake))
             .merge(own)
-            .merge(health::router(service.health_parts()))
+            .merge(health::router(&service))
             .merge(Arc::clone(&service.archive.catalog).router())
             .layer(from_fn(refuse_foreign_pages));
         let clock = || Arc::clone(&service.archive.clock);
-        let router = doors::dated(router, clock());
+        let router = connections::dated(router, clock());
         let http_stop = stop.clone();
         let http = tasks::spawn(async move {
-            doors::serve(http, router, http_stop).await;
+            connections::serve(http, router, http_stop).await;
             anyhow::Ok(())
         });
         let grpc_stop = stop.clone();
         let grpc_routes = grpc_service(Arc::clone(&service.intake));
-        let grpc_routes = Routes::from(doors::dated(grpc_routes.into_axum_router(), clock()));
+        let grpc_routes = Routes::from(connections::dated(grpc_routes.into_axum_router(), clock()));
         let grpc = tasks::spawn(async move {
             tonic::transport::Server::builder()
                 .add_routes(grpc_routes)

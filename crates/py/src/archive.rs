@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use tracelake_app::Fault;
-use tracelake_app::client::{
+use tracelake_archive::Fault;
+use tracelake_archive::client::{
     Answer, Client, ImportRequest, Place, QueryLimits, Question, TableRef, TimeRange, local_sql,
     spark_sql,
 };
@@ -186,7 +186,7 @@ impl Archive {
         let lines = run(py, self.ending(), move |_| async move {
             client.check(table.as_ref(), experiment.as_deref(), write).await
         })?;
-        let item = |line: tracelake_app::client::CheckLine| {
+        let item = |line: tracelake_archive::client::CheckLine| {
             (line.item, line.result, line.found, line.hint)
         };
         Ok(lines.into_iter().map(item).collect())
@@ -293,6 +293,6 @@ fn table_ref(py: Python<'_>, text: Option<OsString>) -> PyResult<Option<TableRef
 }
 
 /// A table that is to be written goes by its name.
-fn table_name(py: Python<'_>, text: &str) -> PyResult<tracelake_app::client::TableName> {
+fn table_name(py: Python<'_>, text: &str) -> PyResult<tracelake_archive::client::TableName> {
     checked(py, TableRef::parse_name(text))
 }

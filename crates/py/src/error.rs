@@ -1,7 +1,7 @@
 //! Faults as exceptions of `tracelake.errors`.
 
 use pyo3::prelude::*;
-use tracelake_app::{Fault, FaultKind};
+use tracelake_archive::{Fault, FaultKind};
 
 /// The exception class of each kind of fault.
 const fn class_of(kind: FaultKind) -> &'static str {

@@ -1,7 +1,7 @@
 //! The Python package's native part: the module `tracelake._tracelake`.
 //!
 //! Comes in: calls from Python. Goes out: values and exceptions of Python, rows as Arrow streams.
-//! This room decides nothing; it turns arguments into those of `tracelake_app::client` and answers
+//! This room decides nothing; it turns arguments into those of `tracelake_archive::client` and answers
 //! into Python objects. Every call gives up the GIL while it works, and looks for `Ctrl-C`.
 
 mod archive;

@@ -9,7 +9,7 @@ use arrow::ffi_stream::FFI_ArrowArrayStream;
 use pyo3::exceptions::{PyImportError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
-use tracelake_app::client::{Answer, TableRef, mlflow_traces};
+use tracelake_archive::client::{Answer, TableRef, mlflow_traces};
 
 use crate::error::{exception, missing_package};
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
-use tracelake_app::Fault;
-use tracelake_app::client::CancellationToken;
+use tracelake_archive::Fault;
+use tracelake_archive::client::CancellationToken;
 
 use crate::error::exception;
 

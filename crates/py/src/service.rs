@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use tokio::runtime::Runtime;
-use tracelake_app::client::{EmbeddedService as Service, ServeOptions};
-use tracelake_app::{Fault, FaultKind};
+use tracelake_archive::client::{EmbeddedService as Service, ServeOptions};
+use tracelake_archive::{Fault, FaultKind};
 
 use crate::error::exception;
 use crate::runtime::{Ending, run_on, runtime};

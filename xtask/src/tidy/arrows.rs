@@ -18,13 +18,13 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("query", &["model", "lake"]),
     ("present", &["model", "query"]),
     (
-        "app",
+        "archive",
         &[
             "model", "decode", "intake", "journal", "registry", "catalog", "lake", "pipeline",
             "query", "present",
         ],
     ),
-    ("py", &["app", "model", "query"]),
+    ("py", &["archive", "model", "query"]),
     ("testkit", &["model", "decode"]),
     ("loadgen", &[]),
     ("xtask", &[]),
@@ -126,7 +126,7 @@ mod tests {
         let house = [
             package("model", &[]),
             package("lake", &[("model", false), ("decode", false), ("testkit", true)]),
-            package("app", &[("query", false), ("lake", false)]),
+            package("archive", &[("query", false), ("lake", false)]),
         ];
         assert_eq!(check(&house), Vec::<String>::new());
     }

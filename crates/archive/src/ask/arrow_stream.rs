@@ -15,6 +15,9 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::{MessageHeader, RecordBatch as BatchHeader, root_as_message};
 
+/// Media type of an Arrow IPC stream, as registered with IANA.
+pub(crate) const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+
 /// What a message begins with.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 /// Bytes before the metadata of a message: that, and the length of the metadata.

@@ -7,11 +7,11 @@ use tracelake_lake::{DataFolder, Lake, Table, TableLocation};
 use tracelake_model::TableName;
 use tracelake_query::{LakeTables, QueryEngine, QueryError, QueryLimits};
 
-use crate::archive::{check_tables, data_folder};
-use crate::config::{Overrides, Settings};
-use crate::control::ServerFile;
+use crate::ask::uncommitted::RunningService;
+use crate::discovery::ServerFile;
 use crate::fault::{Fault, FaultKind};
-use crate::uncommitted::RunningService;
+use crate::folder::{check_tables, data_folder};
+use crate::settings::{Overrides, Settings};
 
 /// The table named, or the one that the settings name for experiments without a binding.
 pub(crate) fn default_table(named: Option<&TableName>) -> anyhow::Result<TableName> {

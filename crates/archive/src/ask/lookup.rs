@@ -15,7 +15,7 @@ use tracelake_query::{
 };
 use tracelake_registry::Registry;
 
-use crate::engine::with_hint;
+use crate::ask::engine::with_hint;
 use crate::fault::{Fault, FaultKind};
 
 /// A trace and where it was found.

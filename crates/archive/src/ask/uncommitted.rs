@@ -11,8 +11,12 @@ use tracelake_model::TableName;
 use tracelake_pipeline::PipelineHandle;
 use tracelake_query::{PendingRows, PendingSource, SourceError};
 
-use crate::arrow_stream::ArrowStream;
-use crate::control::{REPLACED_KEY, ServerFile, VERSION_KEY, agent};
+use crate::ask::arrow_stream::ArrowStream;
+use crate::discovery::{ServerFile, agent};
+
+/// Schema metadata of an uncommitted stream: table version, and replaced rows by data file.
+pub(crate) const VERSION_KEY: &str = "tracelake.version";
+pub(crate) const REPLACED_KEY: &str = "tracelake.replaced";
 
 /// How long a service may take to answer: it may be in the middle of a commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

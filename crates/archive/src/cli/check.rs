@@ -9,8 +9,8 @@ use tracelake_model::TableName;
 use tracelake_model::names::printable_lines;
 
 use super::output::{Format, OutputArgs, print, print_text};
-use crate::check::{CheckRequest, Line, Verdict, check_table, units};
-use crate::config::{Overrides, Settings};
+use crate::operate::check::{CheckRequest, Line, Verdict, check_table, units};
+use crate::settings::{Overrides, Settings};
 
 /// Checks a table and the way to it, item by item, and says how to mend what is broken.
 ///

@@ -10,9 +10,9 @@ use tracelake_model::names::printable;
 use tracelake_model::{ExperimentId, TableName};
 use tracelake_registry::EarlierTraces;
 
-use crate::archive::Archive;
-use crate::config::{Overrides, Settings};
-use crate::moves::{self, Watch};
+use crate::folder::Archive;
+use crate::operate::moves::{self, Watch};
+use crate::settings::{Overrides, Settings};
 use crate::tasks;
 
 /// Sends an experiment's traces to a table.

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::archive::data_folder;
-use crate::config::{Overrides, Settings};
-use crate::control::{ServerFile, request_flush};
+use crate::discovery::{ServerFile, request_flush};
+use crate::folder::data_folder;
 use crate::service::Service;
+use crate::settings::{Overrides, Settings};
 
 /// Settles and commits everything that was acknowledged; returns when it is in the tables.
 ///

@@ -8,11 +8,11 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array
 use tokio_util::sync::CancellationToken;
 
 use super::output::{OutputArgs, print};
-use crate::config::{Overrides, Settings};
 use crate::fault::{Fault, FaultKind};
-use crate::import::{
+use crate::operate::import::{
     ImportOptions, ImportReport, PlannedFile, experiment, plan, run as run_import,
 };
+use crate::settings::{Overrides, Settings};
 use crate::tasks;
 
 /// Files that are named one by one on standard error.

@@ -19,10 +19,10 @@ use tracelake_pipeline::maintenance::{Ground, TableRound};
 
 use super::import::wait_for_interrupt;
 use super::output::{OutputArgs, print};
-use crate::archive::data_folder;
-use crate::check::units;
-use crate::config::{Overrides, Settings, Span};
 use crate::fault::{Fault, FaultKind};
+use crate::folder::data_folder;
+use crate::operate::check::units;
+use crate::settings::{Overrides, Settings, Span};
 use crate::tasks;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(250);

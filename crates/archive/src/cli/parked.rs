@@ -10,8 +10,8 @@ use tracelake_model::TableName;
 use tracelake_model::names::{printable, printable_lines};
 use tracelake_pipeline::parked;
 
-use crate::control::{ServerFile, agent};
-use crate::engine::existing_folder;
+use crate::ask::engine::existing_folder;
+use crate::discovery::{ServerFile, agent};
 use crate::fault::Fault;
 
 /// How long the service may take: it may be in the middle of a commit.

@@ -8,7 +8,7 @@ use tracelake_query::analyses::{Grouping, Question, TimeRange};
 
 use super::output::{OutputArgs, print, print_text};
 use super::time::Instant;
-use crate::engine::{default_table, engine, with_hint};
+use crate::ask::engine::{default_table, engine, with_hint};
 
 /// Shows archived traces, newest first.
 #[derive(Debug, clap::Args)]

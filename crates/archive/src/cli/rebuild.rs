@@ -9,8 +9,8 @@ use tracelake_decode::request::encode_request;
 use tracelake_lake::{Lake, Table, TraceDraft};
 use tracelake_model::{TableName, TraceId};
 
-use crate::archive::data_folder;
-use crate::engine::default_table;
+use crate::ask::engine::default_table;
+use crate::folder::data_folder;
 
 /// Writes archived traces as OTLP protobuf, span for span as they were sent.
 ///

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Overrides, Settings};
 use crate::service::EndedByItself;
 use crate::serving::Serving;
+use crate::settings::{Overrides, Settings};
 
 /// Runs the archive service until Ctrl-C or SIGTERM.
 ///

@@ -6,7 +6,7 @@ use std::path::Path;
 use tracelake_model::TableName;
 
 use super::enable::{MovingArgs, finish_moves};
-use crate::archive::Archive;
+use crate::folder::Archive;
 
 /// Creates a table and sends an experiment's traces to it.
 ///

@@ -8,9 +8,9 @@ use tracelake_present::{TraceContext, needed_span_fields, needed_trace_columns, 
 use tracelake_registry::Registry;
 
 use super::output::{Format, OutputArgs, print, print_text};
-use crate::archive::{data_folder, open_registry};
-use crate::engine::{default_table, engine};
-use crate::lookup::{Found, find_trace, known_tables, parse_trace_id};
+use crate::ask::engine::{default_table, engine};
+use crate::ask::lookup::{Found, find_trace, known_tables, parse_trace_id};
+use crate::folder::{data_folder, open_registry};
 
 /// Shows one trace: what it is, and its spans as a tree with bars of time.
 ///

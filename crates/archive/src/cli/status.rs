@@ -16,9 +16,9 @@ use tracelake_pipeline::maintenance::{MaintenanceStatus, TableMaintenance};
 use tracelake_present::{OutputFormat, RenderOptions, render};
 
 use super::output::{Format, OutputArgs, print, print_text};
-use crate::check::overview::{Overview, ServiceOverview, TableOverview, overview};
-use crate::check::units;
-use crate::config::{Overrides, Settings};
+use crate::operate::check::units;
+use crate::operate::status::{Overview, ServiceOverview, TableOverview, overview};
+use crate::settings::{Overrides, Settings};
 
 /// Shows how the archive stands: service, journal, disk, tables, bindings, what waits.
 ///

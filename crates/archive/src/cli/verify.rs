@@ -9,9 +9,11 @@ use tracelake_model::{Clock as _, SystemClock, TableName};
 
 use super::output::{Format, OutputArgs, Replacement, print, print_text};
 use super::time::Instant;
-use crate::check::units;
-use crate::config::{Overrides, Settings};
-use crate::verify::{HourLine, TraceLine, VerifyReport, VerifyRequest, rows_of, verify_table};
+use crate::operate::check::units;
+use crate::operate::verify::{
+    HourLine, TraceLine, VerifyReport, VerifyRequest, rows_of, verify_table,
+};
+use crate::settings::{Overrides, Settings};
 
 /// Traces that a person is shown.
 const SHOWN_TRACES: usize = 100;

@@ -8,7 +8,7 @@ use tracelake_query::analyses::TimeRange;
 
 use super::place::TableRef;
 use crate::fault::{Fault, FaultKind};
-use crate::verify::{VerifyReport, rows_of};
+use crate::operate::verify::{VerifyReport, rows_of};
 
 /// Rows, and what they are rows of.
 #[derive(Clone, Debug)]

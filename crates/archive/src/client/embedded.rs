@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::place::checked_text;
-use crate::archive::data_folder;
-use crate::config::{Overrides, Settings};
-use crate::control::ServerFile;
+use crate::discovery::ServerFile;
 use crate::fault::{Fault, FaultKind};
+use crate::folder::data_folder;
 use crate::serving::Serving;
+use crate::settings::{Overrides, Settings};
 
 /// How to serve. What is not given is as in the settings.
 #[derive(Clone, Debug, Default)]

@@ -8,21 +8,21 @@ use tracelake_query::analyses::Question;
 use tracelake_query::{QueryEngine, QueryLimits, QueryOptions};
 
 use super::answer::Answer;
-use crate::api::archival::{check_in, disable_in, enable_in, verify_in};
-use crate::api::wire::{
+use crate::ask::engine::{engine_of_table, engine_with, existing_folder};
+use crate::ask::lookup::{find_trace, known_tables, parse_trace_id};
+use crate::discovery::{ServerFile, request_flush};
+use crate::fault::Fault;
+use crate::folder::{Archive, TableOutcome, data_folder, open_registry};
+use crate::http::archival::{check_in, disable_in, enable_in, verify_in};
+use crate::http::wire::{
     CheckLine, CheckRequest, DisableOutcome, DisableRequest, EnableOutcome, EnableRequest,
     ExperimentOutcome, ExperimentRequest, QuestionRequest, SqlRequest, VerifyTableRequest,
 };
-use crate::archive::{Archive, TableOutcome, data_folder, open_registry};
-use crate::config::{Overrides, Settings};
-use crate::control::{ServerFile, request_flush};
-use crate::engine::{engine_of_table, engine_with, existing_folder};
-use crate::fault::Fault;
-use crate::import::{self, ImportOptions, ImportReport};
-use crate::lookup::{find_trace, known_tables, parse_trace_id};
-use crate::moves::{Watch, finish_moves};
+use crate::operate::import::{self, ImportOptions, ImportReport};
+use crate::operate::moves::{Watch, finish_moves};
+use crate::operate::verify::VerifyReport;
 use crate::service::Service;
-use crate::verify::VerifyReport;
+use crate::settings::{Overrides, Settings};
 
 /// What to import.
 #[derive(Clone, Debug, Default)]

@@ -6,7 +6,7 @@ use tracelake_model::TableName;
 
 use super::answer::Answer;
 use crate::fault::{Fault, FaultKind};
-use crate::trace_store::found_trace;
+use crate::service::trace_store::found_trace;
 
 /// Columns without which rows tell of no trace. Tables of other writers may have no more.
 const NEEDED: [&str; 4] = ["trace_id", "experiment_id", "trace_info", "spans"];

@@ -24,15 +24,15 @@ pub use tokio_util::sync::CancellationToken;
 pub use tracelake_query::QueryLimits;
 pub use tracelake_query::analyses::{Question, TimeRange};
 
-pub use crate::api::wire::{CheckLine, DisableOutcome, EnableOutcome, ExperimentOutcome};
-pub use crate::archive::TableOutcome;
 pub use crate::fault::{Fault, FaultKind};
-pub use crate::import::ImportReport;
-pub use crate::verify::{
+pub use crate::folder::TableOutcome;
+pub use crate::http::wire::{CheckLine, DisableOutcome, EnableOutcome, ExperimentOutcome};
+pub use crate::operate::import::ImportReport;
+pub use crate::operate::verify::{
     ArchivedLine, Figures, HourLine, MANIFEST_FORMAT, TraceLine, VerifyReport,
 };
 
-use crate::api::wire::{
+use crate::http::wire::{
     CheckRequest, DisableRequest, EnableRequest, ExperimentRequest, QuestionRequest, SqlRequest,
     VerifyTableRequest,
 };

@@ -17,18 +17,18 @@ use url::Url;
 use super::answer::Answer;
 use super::folder::Folder;
 use super::place::ServiceUrl;
-use crate::api::archival::PRODUCT;
-use crate::api::wire::{
+use crate::ask::arrow_stream::{ARROW_STREAM, ArrowStream};
+use crate::discovery::ServerFile;
+use crate::fault::{Fault, FaultKind};
+use crate::folder::{TableOutcome, data_folder};
+use crate::http::archival::PRODUCT;
+use crate::http::wire::{
     About, CheckLine, CheckRequest, DisableOutcome, DisableRequest, EnableOutcome, EnableRequest,
     ExperimentOutcome, ExperimentRequest, QuestionRequest, SqlRequest, TableRequest,
     VerifyTableRequest,
 };
-use crate::archive::{TableOutcome, data_folder};
-use crate::arrow_stream::ArrowStream;
-use crate::control::{ARROW_STREAM, ServerFile};
-use crate::fault::{Fault, FaultKind};
-use crate::moves::{MoveProgress, Watch, watch_moves};
-use crate::verify::VerifyReport;
+use crate::operate::moves::{MoveProgress, Watch, watch_moves};
+use crate::operate::verify::VerifyReport;
 
 /// How long the service may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,8 +4,8 @@ use tracelake_model::TableName;
 use tracelake_query::analyses::{Question, SparkTable, TimeRange};
 
 use super::place::TableRef;
-use crate::config::{Overrides, Settings};
 use crate::fault::{Fault, FaultKind};
+use crate::settings::{Overrides, Settings};
 
 /// The Spark SQL of a question. The table is one of the session's catalog, a view, or a path.
 ///

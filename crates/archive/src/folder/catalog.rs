@@ -11,7 +11,7 @@ use tracelake_lake::{Table, TableSnapshot, create_or_accept};
 use tracelake_model::TableName;
 use tracing::{info, warn};
 
-use crate::archive::Archive;
+use crate::folder::Archive;
 
 impl Archive {
     /// Makes sure that the catalog has the table as it is at `snapshot`.

@@ -1,5 +1,9 @@
 //! A data folder, opened: what every command needs of it.
 
+pub(crate) mod catalog;
+mod relocation;
+pub(crate) mod restored;
+
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,9 +24,9 @@ use tracelake_registry::{
 };
 use tracing::error;
 
-use crate::control::ServerFile;
+use crate::discovery::ServerFile;
 use crate::fault::{Fault, FaultKind};
-use crate::restored::open_registry_or_restore;
+use crate::folder::restored::open_registry_or_restore;
 
 /// The folder, its registry and the lake over its tables.
 #[derive(Clone, Debug)]

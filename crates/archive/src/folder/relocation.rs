@@ -13,7 +13,7 @@ use tracelake_model::TableName;
 use tracing::info;
 use url::Url;
 
-use crate::archive::Archive;
+use crate::folder::Archive;
 
 impl Archive {
     /// Notes where the tables lie by now.

@@ -10,12 +10,12 @@ use super::wire::{
     ExperimentOutcome, ExperimentRequest, TableRequest, VerifyTableRequest,
 };
 use super::{Api, RequestBody, parse};
-use crate::archive::{Archive, TableOutcome};
-use crate::check::{self, check_table};
-use crate::config::Settings;
 use crate::fault::Fault;
-use crate::moves::MoveProgress;
-use crate::verify::{VerifyReport, VerifyRequest, verify_table};
+use crate::folder::{Archive, TableOutcome};
+use crate::operate::check::{self, check_table};
+use crate::operate::moves::MoveProgress;
+use crate::operate::verify::{VerifyReport, VerifyRequest, verify_table};
+use crate::settings::Settings;
 use tracelake_registry::EarlierTraces;
 
 /// What [`About::product`] says.

@@ -23,6 +23,8 @@ use tracelake_model::names::printable_lines;
 use tracelake_pipeline::{Health, PipelineHandle};
 use tracelake_registry::Registry;
 
+use crate::service::Service;
+
 /// How long the registry may take to answer.
 const REGISTRY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,11 +40,11 @@ struct Reason {
 
 /// Whom the answers are asked of.
 #[derive(Clone, Debug)]
-pub(crate) struct HealthParts {
-    pub health: Arc<Health>,
-    pub journal: Arc<Journal<DecodedRecord>>,
-    pub pipeline: PipelineHandle,
-    pub registry: Arc<Registry>,
+struct HealthParts {
+    health: Arc<Health>,
+    journal: Arc<Journal<DecodedRecord>>,
+    pipeline: PipelineHandle,
+    registry: Arc<Registry>,
 }
 
 impl HealthParts {
@@ -84,7 +86,13 @@ impl HealthParts {
 }
 
 /// The routes.
-pub(crate) fn router(parts: HealthParts) -> Router {
+pub(crate) fn router(service: &Service) -> Router {
+    let parts = HealthParts {
+        health: Arc::clone(&service.health),
+        journal: Arc::clone(&service.journal),
+        pipeline: service.pipeline.clone(),
+        registry: Arc::clone(&service.archive.registry),
+    };
     Router::new().route("/health", get(health)).route("/readyz", get(ready)).with_state(parts)
 }
 

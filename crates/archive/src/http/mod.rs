@@ -3,7 +3,10 @@
 //! Requests and answers are JSON, rows an Arrow IPC stream. What fails answers a [`Fault`].
 
 pub(crate) mod archival;
+pub(crate) mod connections;
+pub(crate) mod control;
 pub(crate) mod guard;
+pub(crate) mod health;
 pub(crate) mod parked;
 mod questions;
 pub(crate) mod wire;
@@ -22,12 +25,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tracelake_query::{LakeTables, QueryEngine, QueryLimits};
 
-use crate::archive::Archive;
-use crate::config::Settings;
-use crate::engine::with_hint;
+use crate::ask::engine::with_hint;
+use crate::ask::uncommitted::OwnPipeline;
 use crate::fault::{Fault, FaultKind};
+use crate::folder::Archive;
 use crate::service::Service;
-use crate::uncommitted::OwnPipeline;
+use crate::settings::Settings;
 
 /// Questions that are answered at once; the others wait. They share the memory of the engine.
 const MAX_QUESTIONS: usize = 4;

@@ -22,9 +22,9 @@ use tracelake_query::{QueryOptions, QueryOutput};
 
 use super::wire::{QuestionRequest, SqlRequest};
 use super::{Api, RequestBody, parse};
-use crate::control::ARROW_STREAM;
+use crate::ask::arrow_stream::ARROW_STREAM;
+use crate::ask::lookup::{find_trace, known_tables, parse_trace_id};
 use crate::fault::{Fault, FaultKind};
-use crate::lookup::{find_trace, known_tables, parse_trace_id};
 
 /// Encoded batches that wait for a slow reader.
 const QUEUED_BATCHES: usize = 2;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tracelake_model::{ExperimentId, TableName};
 use tracelake_query::analyses::TimeRange;
 
-use crate::verify::VerifyReport;
+use crate::operate::verify::VerifyReport;
 
 /// `POST /api/v1/questions/{question}`: one of the ready-made questions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tracelake_model::ExperimentId;
 use tracelake_registry::{MoveState, Registry};
 
-use crate::archive::{Archive, data_folder};
-use crate::config::Settings;
-use crate::control::ServerFile;
+use crate::discovery::ServerFile;
 use crate::fault::{Fault, FaultKind};
+use crate::folder::{Archive, data_folder};
 use crate::service::Service;
+use crate::settings::Settings;
 
 /// How often the progress of a move is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -13,9 +13,9 @@ use tracelake_pipeline::TableStatus;
 use tracelake_pipeline::maintenance::MaintenanceStatus;
 use tracelake_registry::{LifecycleStage, MoveState, Registry};
 
-use super::{ServiceState, journal_use, look_for_service};
-use crate::archive::{data_folder, moved_aside, open_registry};
-use crate::config::Settings;
+use super::check::{ServiceState, journal_use, look_for_service};
+use crate::folder::{data_folder, moved_aside, open_registry};
+use crate::settings::Settings;
 
 /// All that `status` shows.
 #[derive(Clone, Debug, Serialize)]

@@ -1,5 +1,7 @@
 //! A running service: journal, intake and pipeline put together.
 
+pub(crate) mod trace_store;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,12 +22,11 @@ use tracelake_pipeline::{
 use tracelake_registry::Registry;
 use tracing::error;
 
-use crate::archive::Archive;
-use crate::config::Settings;
 use crate::fault::{Fault, FaultKind};
-use crate::health::HealthParts;
+use crate::folder::Archive;
+use crate::settings::Settings;
 use crate::tasks;
-use crate::trace_store::ServiceTraces;
+use trace_store::ServiceTraces;
 
 /// Bytes beyond the body that a journal record may need.
 const RECORD_OVERHEAD_BYTES: u64 = 1 << 20;
@@ -45,7 +46,7 @@ pub(crate) struct Service {
     pub intake: Arc<Intake>,
     pub pipeline: PipelineHandle,
     pub journal: Arc<Journal<DecodedRecord>>,
-    health: Arc<Health>,
+    pub health: Arc<Health>,
     stopper: Stopper,
     thread: JoinHandle<anyhow::Result<()>>,
     maintenance: Option<MaintenanceThread>,
@@ -133,16 +134,6 @@ impl Service {
             maintenance,
             backups,
         })
-    }
-
-    /// Whom the health of the service is asked of.
-    pub(crate) fn health_parts(&self) -> HealthParts {
-        HealthParts {
-            health: Arc::clone(&self.health),
-            journal: Arc::clone(&self.journal),
-            pipeline: self.pipeline.clone(),
-            registry: Arc::clone(&self.archive.registry),
-        }
     }
 
     /// Notes that the process was asked to stop, so that a kill from now on says nothing of what it is

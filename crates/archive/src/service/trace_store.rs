@@ -14,7 +14,7 @@ use tracelake_query::{
 };
 use tracelake_registry::Registry;
 
-use crate::uncommitted::OwnPipeline;
+use crate::ask::uncommitted::OwnPipeline;
 
 /// Metadata of a trace in an answer: how many of its spans are not in it.
 const LEFT_OUT_KEY: &str = "tracelake.spansLeftOut";

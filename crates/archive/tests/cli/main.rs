@@ -73,7 +73,8 @@ fn show_reads_what_it_shows() {
         if full {
             arguments.push("--full");
         }
-        let ran = archive.run(&arguments, &[("TRACELAKE_LOG", "tracelake_app::lookup=debug")]);
+        let ran =
+            archive.run(&arguments, &[("TRACELAKE_LOG", "tracelake_archive::ask::lookup=debug")]);
         let (_, after) = ran.stderr.split_once("bytes_scanned=").unwrap();
         let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
         digits.parse::<u64>().unwrap()

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Checker, Finding};
-use crate::archive::moved_aside;
-use crate::restored::lost_routes;
+use crate::folder::moved_aside;
+use crate::folder::restored::lost_routes;
 
 /// Of what others are told, by the begin of their names: what took the place of each.
 const IN_THEIR_PLACE: [(&str, &str); 3] = [

@@ -8,7 +8,7 @@ use tracelake_model::TableName;
 use tracelake_model::names::printable;
 
 use super::{Checker, Finding, Line};
-use crate::catalog::table_spec;
+use crate::folder::catalog::table_spec;
 
 /// The entry, if there is one.
 pub(super) struct Entry {

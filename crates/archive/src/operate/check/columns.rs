@@ -7,7 +7,7 @@ use tracelake_model::schema::{
 };
 
 use super::{Finding, units};
-use crate::catalog::column_type;
+use crate::folder::catalog::column_type;
 
 const CONTRACT_HINT: &str = "the contract's columns never change: bring the table's log back to \
                              the version before, or set up another table";

@@ -12,7 +12,6 @@ mod columns;
 mod features;
 mod files;
 mod limits;
-pub(crate) mod overview;
 mod queries;
 mod service;
 mod trace;
@@ -27,8 +26,8 @@ use tracelake_model::TableName;
 use tracelake_model::names::printable;
 use tracelake_registry::Registry;
 
-use crate::archive::{data_folder, open_registry};
-use crate::config::Settings;
+use crate::folder::{data_folder, open_registry};
+use crate::settings::Settings;
 
 pub(crate) use service::{ServiceState, journal_use, look_for_service};
 

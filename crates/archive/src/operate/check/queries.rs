@@ -9,7 +9,7 @@ use tracelake_query::analyses::{self, TimeRange};
 use tracelake_query::{LakeTables, QueryEngine, QueryError, QueryLimits, QueryOptions};
 
 use super::{Checker, Finding, Judged, READABLE, ServiceState, units};
-use crate::uncommitted::RunningService;
+use crate::ask::uncommitted::RunningService;
 
 /// How long one pattern may take.
 const TIME_LIMIT: Duration = Duration::from_secs(30);

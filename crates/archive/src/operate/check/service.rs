@@ -9,7 +9,7 @@ use tracelake_model::{Clock as _, SystemClock, TableName};
 use tracelake_pipeline::PipelineStatus;
 
 use super::{Finding, units};
-use crate::control::{Asked, ServerFile};
+use crate::discovery::{Asked, ServerFile};
 
 /// How long the service may take to answer: it may be in the middle of a commit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);

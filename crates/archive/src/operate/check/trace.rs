@@ -19,7 +19,7 @@ use tracelake_query::{LakeTables, QueryEngine, QueryLimits, QueryOptions};
 use uuid::Uuid;
 
 use super::{Checker, Finding, ServiceState, units};
-use crate::control::{ServerFile, agent, request_flush};
+use crate::discovery::{ServerFile, agent, request_flush};
 use crate::service::Service;
 
 /// Name of the span.

@@ -6,8 +6,8 @@ use tracelake_model::ExperimentId;
 use tracelake_model::names::printable;
 use tracelake_registry::{LifecycleStage, NewExperiment, Registry, RegistryErrorKind};
 
-use crate::archive::Archive;
 use crate::fault::{Fault, FaultKind};
+use crate::folder::Archive;
 
 /// The experiment that the user means; made if there is none of that name, unless `look` only.
 pub(crate) async fn experiment(

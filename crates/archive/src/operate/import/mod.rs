@@ -32,10 +32,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracelake_model::ExperimentId;
 
-use crate::archive::data_folder;
-use crate::config::Settings;
-use crate::control::ServerFile;
+use crate::discovery::ServerFile;
+use crate::folder::data_folder;
 use crate::service::Service;
+use crate::settings::Settings;
 use crate::tasks;
 use content::LANES;
 use ledger::Ledger;

@@ -9,7 +9,7 @@ use super::inputs::{Input, find};
 use super::ledger;
 use super::reading::{Known, known};
 use super::stream::{Kind, Stream};
-use crate::archive::data_folder;
+use crate::folder::data_folder;
 
 /// One file, as it would be imported.
 #[derive(Clone, Debug)]

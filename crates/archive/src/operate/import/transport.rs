@@ -17,7 +17,7 @@ use tracelake_intake::{IntakeError, Submission};
 use tracelake_model::names::printable;
 
 use super::content::{Payload, Piece};
-use crate::control::{ServerFile, agent, request_flush};
+use crate::discovery::{ServerFile, agent, request_flush};
 use crate::service::Service;
 
 /// How long one request may take.

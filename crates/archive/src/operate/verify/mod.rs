@@ -40,13 +40,13 @@ use tracelake_pipeline::Identity;
 use tracelake_pipeline::ledger::{Cell, chain_check, newest_mark, read_blocks};
 use tracelake_registry::{ExperimentRoute, Registry};
 
-use crate::archive::open_registry;
-use crate::config::Settings;
-use crate::control::{ServerFile, request_flush, request_open_traces};
-use crate::engine::existing_folder;
+use crate::ask::engine::existing_folder;
+use crate::ask::lookup::known_tables;
+use crate::discovery::{ServerFile, request_flush, request_open_traces};
 use crate::fault::{Fault, FaultKind};
-use crate::lookup::known_tables;
+use crate::folder::open_registry;
 use crate::service::Service;
+use crate::settings::Settings;
 use acknowledged::Acknowledged;
 use archived::{Archived, Reading};
 use history::{excuse_others, excuse_unknown};
