@@ -141,7 +141,7 @@ fuzz: ## Coverage-guided fuzzing of everything that reads bytes: make fuzz [MINU
 
 .PHONY: build
 build: ## Build the binary (dev profile: the one that demo and tests use)
-	cargo build --locked -p tracelake-archive
+	cargo build --locked -p tracelake-cli
 
 .PHONY: wheel
 wheel: venv ## Build the Python package into target/wheels/PROFILE: make wheel [PROFILE=dev], default release
@@ -158,7 +158,7 @@ wheel: venv ## Build the Python package into target/wheels/PROFILE: make wheel [
 # share a cache folder overwrite one another's build.
 .PHONY: package
 package: venv
-	@$(if $(GIVEN_WHEEL),,cargo build --locked -p tracelake-archive -p tracelake-py)
+	@$(if $(GIVEN_WHEEL),,cargo build --locked -p tracelake-cli -p tracelake-py)
 	@hash="$$({ $(PACKAGE_INPUTS); } | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)"; \
 	if ! test -e "$(PACKAGE_DIR)/.complete-$$hash" || ! test -e $(WHEEL); then \
 	  $(if $(GIVEN_WHEEL),,$(MAKE) wheel PROFILE=dev ARGS=;) \
@@ -170,7 +170,7 @@ package: venv
 
 .PHONY: run
 run: ## Start the service here: make run ARGS='--listen 127.0.0.1:5000'
-	cargo run --locked -p tracelake-archive -- serve $(ARGS)
+	cargo run --locked -p tracelake-cli -- serve $(ARGS)
 
 .PHONY: bench
 bench: bench-rust bench-python bench-scale-out bench-amend bench-ingest bench-peers ## All benchmarks, in release (25 minutes of building, once)
@@ -201,7 +201,7 @@ BENCH_ENV = TRACELAKE_BIN='$(RELEASE_BIN)' PYTHONDONTWRITEBYTECODE=1
 .PHONY: bench-build
 bench-build: venv
 	@$(call step,release build: about $(if $(COLD_RELEASE),25 minutes,3 minutes when something changed) on two cores)
-	$(if $(filter $(RELEASE_BIN),$(CARGO_TARGET_DIR)/release/tracelake),cargo build --locked --release -p tracelake-archive)
+	$(if $(filter $(RELEASE_BIN),$(CARGO_TARGET_DIR)/release/tracelake),cargo build --locked --release -p tracelake-cli)
 	cargo build --locked --release -p tracelake-loadgen
 
 .PHONY: bench-ingest

@@ -33,9 +33,12 @@ pub(crate) const UNAVAILABLE: &str = "TEMPORARILY_UNAVAILABLE";
 
 /// How to reach a running service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ServerFile {
+pub struct ServerFile {
+    /// Its process.
     pub pid: u32,
+    /// Where it answers HTTP.
     pub http: SocketAddr,
+    /// Where it takes OTLP over gRPC.
     pub grpc: SocketAddr,
 }
 
@@ -52,7 +55,8 @@ impl ServerFile {
     /// The service that runs on a data folder, `None` when none does. A service that was killed
     /// leaves its file behind, and another program may have its port: it is asked who it is. One
     /// that takes the connection but is late with its answer is busy, in a commit perhaps. Blocks.
-    pub(crate) fn running(path: &std::path::Path) -> Option<Self> {
+    #[must_use]
+    pub fn running(path: &std::path::Path) -> Option<Self> {
         let server: Self = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
         std::net::TcpStream::connect_timeout(&server.http, CONNECT_TIMEOUT).ok()?;
         match server.ask(IDENTITY_TIMEOUT) {
@@ -128,7 +132,8 @@ pub(crate) fn request_open_traces(server: &ServerFile) -> anyhow::Result<Vec<Tra
 }
 
 /// A client for the service on this machine: no proxy, no redirects, bounded in time.
-pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
+#[must_use]
+pub fn agent(timeout: Duration) -> ureq::Agent {
     ureq::Agent::config_builder()
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
@@ -139,7 +144,10 @@ pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
 }
 
 /// Asks a running service to flush. Blocks.
-pub(crate) fn request_flush(server: &ServerFile) -> anyhow::Result<serde_json::Value> {
+///
+/// # Errors
+/// When nobody answers, or a table could not be written.
+pub fn request_flush(server: &ServerFile) -> anyhow::Result<serde_json::Value> {
     let url = format!("http://{}/api/v1/flush", server.http);
     let mut answer = agent(FLUSH_TIMEOUT).post(&url).send_empty().with_context(|| {
         format!("ask the service at {}\nhint: is process {} still there?", server.http, server.pid)

@@ -31,7 +31,8 @@ const LOOK_AT_DATE: Duration = Duration::from_secs(1);
 
 /// A service that answers on its addresses.
 #[derive(Debug)]
-pub(crate) struct Serving {
+pub struct Serving {
+    /// Where it answers.
     pub server: ServerFile,
     service: Service,
     stop: CancellationToken,
@@ -42,7 +43,10 @@ pub(crate) struct Serving {
 
 impl Serving {
     /// Takes the data folder, opens the doors, and writes the file by which others find it.
-    pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// As [`Service::start`]; when an address is taken.
+    pub async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
         let http = bind("listen", settings.listen).await?;
         let grpc = bind("otlp-grpc", settings.otlp_grpc).await?;
         let service = Service::start(data_dir, settings).await?;
@@ -100,12 +104,16 @@ impl Serving {
     }
 
     /// True when the pipeline or a door has ended by itself.
-    pub(crate) fn has_ended(&self) -> bool {
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
         self.service.has_ended() || self.http.is_finished() || self.grpc.is_finished()
     }
 
     /// Closes the doors, commits what has settled, and gives the folder back.
-    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the pipeline had ended by itself.
+    pub async fn stop(self) -> anyhow::Result<()> {
         info!("stopping: no more requests, committing what has settled");
         let file = self.service.archive.folder.server_file();
         self.service.expect_stop();

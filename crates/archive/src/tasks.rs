@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 /// Spawns a task whose handle the caller awaits at shutdown.
 #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-pub(crate) fn spawn<F>(task: F) -> JoinHandle<F::Output>
+pub fn spawn<F>(task: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,

@@ -1,46 +1,37 @@
-//! The archive room: one library for shell, Python and HTTP.
+//! The command line room: arguments in, text out.
 //!
-//! Comes in: a data folder or a service's address, settings, calls. Goes out: a service that runs, answers,
-//! reports, typed faults. This is the one place that knows all rooms; it decides nothing about spans, rows or
-//! commits.
+//! Comes in: arguments and environment. Goes out: an exit code, and what is printed. What a command does is
+//! the business of `tracelake_archive`; this room knows what it is called, what it takes, and what its answer
+//! looks like to a person or a program.
 //!
-//! The binary is [`run_command_line`] and nothing else. Programs use [`client`].
+//! The binary is [`run_command_line`] and nothing else.
 
-mod ask;
-mod cli;
-pub mod client;
-mod discovery;
-mod fault;
-mod folder;
-mod http;
-mod operate;
-mod service;
-mod serving;
-mod settings;
-mod tasks;
+mod commands;
+mod flags;
+mod output;
+mod time;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tracelake_archive::service::EndedByItself;
+use tracelake_archive::{Fault, FaultKind};
 use tracelake_model::names::printable_lines;
 use tracing_subscriber::EnvFilter;
-
-pub use fault::{Fault, FaultKind};
-pub use folder::TableOutcome;
 
 /// Parses the arguments of this process, runs the command, and maps the outcome to an exit code: 0
 /// done, 1 failed, 2 wrong arguments, 70 a service ended by itself, 130 broken off by the user.
 #[must_use]
 pub fn run_command_line() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let cli = match commands::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
     log_to_stderr(cli.log_level());
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().on_thread_start(|| {
-        http::connections::know_date();
+        tracelake_archive::know_date();
     });
     let runtime = match runtime.build() {
         Ok(runtime) => runtime,
@@ -56,7 +47,7 @@ pub fn run_command_line() -> ExitCode {
             fail(&error);
             ExitCode::from(130)
         }
-        Err(error) if error.is::<service::EndedByItself>() => {
+        Err(error) if error.is::<EndedByItself>() => {
             fail(&error);
             ExitCode::from(70)
         }
@@ -66,16 +57,21 @@ pub fn run_command_line() -> ExitCode {
 
 /// Sends the log of this process to standard error: warnings of libraries, of tracelake what
 /// `level` says, or what `TRACELAKE_LOG` says. Does nothing where a log is set up already.
-pub(crate) fn log_to_stderr(level: tracing::Level) {
+fn log_to_stderr(level: tracing::Level) {
     let filter = EnvFilter::try_from_env("TRACELAKE_LOG").unwrap_or_else(|_| {
-        EnvFilter::new(format!("warn,tracelake_archive={level},tracelake_intake={level},tracelake_catalog={level},tracelake_journal={level},tracelake_lake={level},tracelake_pipeline={level}"))
+        EnvFilter::new(format!("warn,tracelake_archive={level},tracelake_cli={level},tracelake_intake={level},tracelake_catalog={level},tracelake_journal={level},tracelake_lake={level},tracelake_pipeline={level}"))
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(cli::color_on_stderr())
+        .with_ansi(output::color_on_stderr())
         .try_init()
         .ok();
+}
+
+/// The log of a process that is not ours, such as Python's: warnings.
+pub fn log_warnings() {
+    log_to_stderr(tracing::Level::WARN);
 }
 
 /// Help and version as they are; of wrong arguments only what is safe to show, since the message

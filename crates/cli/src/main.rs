@@ -40,5 +40,5 @@ const fn bound_system_allocator() {}
 
 fn main() -> ExitCode {
     bound_system_allocator();
-    tracelake_archive::run_command_line()
+    tracelake_cli::run_command_line()
 }

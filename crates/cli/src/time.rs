@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::settings::Span;
+use tracelake_archive::settings::Span;
 
 /// A point in time, absolute or counted back from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,6 +41,7 @@ impl EmbeddedService {
             otlp_grpc: Some(address(py, otlp_grpc)?),
             settings,
         };
+        tracelake_cli::log_warnings();
         let runtime = runtime()?;
         let started = py.detach(|| runtime.block_on(Service::start(&data_dir, options)));
         let service = started.map_err(|fault| exception(py, &fault))?;

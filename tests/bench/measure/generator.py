@@ -28,7 +28,7 @@ def release_binary() -> Path:
     """The release build of the service, unless TRACELAKE_BIN names one of another profile by hand."""
     path = Path(os.environ.get("TRACELAKE_BIN") or target() / "release" / "tracelake")
     if not path.is_file():
-        raise SystemExit(f"no binary at {path}\nhint: cargo build --release -p tracelake-archive")
+        raise SystemExit(f"no binary at {path}\nhint: cargo build --release -p tracelake-cli")
     os.environ["TRACELAKE_BIN"] = str(path)
     return path
 

@@ -14,7 +14,10 @@ use crate::folder::{check_tables, data_folder};
 use crate::settings::{Overrides, Settings};
 
 /// The table named, or the one that the settings name for experiments without a binding.
-pub(crate) fn default_table(named: Option<&TableName>) -> anyhow::Result<TableName> {
+///
+/// # Errors
+/// When the settings cannot be read that name it.
+pub fn default_table(named: Option<&TableName>) -> anyhow::Result<TableName> {
     match named {
         Some(table) => Ok(table.clone()),
         None => Ok(Settings::load(None, Overrides::default())?.default_table),
@@ -22,7 +25,10 @@ pub(crate) fn default_table(named: Option<&TableName>) -> anyhow::Result<TableNa
 }
 
 /// The engine with the limits of a command or service.
-pub(crate) fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {
+///
+/// # Errors
+/// When there is no data folder, or its tables are out of reach.
+pub fn engine(data_dir: &Path) -> anyhow::Result<QueryEngine> {
     engine_with(data_dir, QueryLimits::default())
 }
 
@@ -37,7 +43,10 @@ pub(crate) fn engine_with(data_dir: &Path, limits: QueryLimits) -> anyhow::Resul
 }
 
 /// The data folder at a path, which must be there: a question must not make one.
-pub(crate) fn existing_folder(data_dir: &Path) -> anyhow::Result<DataFolder> {
+///
+/// # Errors
+/// [`FaultKind::InvalidParameterValue`] when there is none.
+pub fn existing_folder(data_dir: &Path) -> anyhow::Result<DataFolder> {
     let folder = data_folder(data_dir)?;
     if !folder.root().try_exists()? {
         let fault = Fault::new(
@@ -68,6 +77,7 @@ pub(crate) fn engine_of_table(
 }
 
 /// The error with its hint, still of its kind.
-pub(crate) fn with_hint(error: QueryError) -> anyhow::Error {
+#[must_use]
+pub fn with_hint(error: QueryError) -> anyhow::Error {
     Fault::from(error).into()
 }

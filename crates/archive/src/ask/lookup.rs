@@ -20,13 +20,18 @@ use crate::fault::{Fault, FaultKind};
 
 /// A trace and where it was found.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub struct Found {
+    /// The table that has it.
     pub table: TableName,
+    /// Its row.
     pub output: QueryOutput,
 }
 
 /// The id in any of the ways in which people copy it.
-pub(crate) fn parse_trace_id(text: &str) -> Result<TraceId, Fault> {
+///
+/// # Errors
+/// [`FaultKind::InvalidParameterValue`] for what is no id.
+pub fn parse_trace_id(text: &str) -> Result<TraceId, Fault> {
     let lower = text.trim().to_ascii_lowercase();
     TraceId::parse(&lower).ok_or_else(|| {
         let message = format!("`{}` is not a trace id", printable(text));
@@ -45,7 +50,10 @@ fn trace_sql(columns: &str, table: &TableName, trace_id: TraceId, parts: &str) -
 }
 
 /// Every table that there is or that traces are on their way to, the default one first.
-pub(crate) async fn known_tables(
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn known_tables(
     folder: &DataFolder,
     default_table: TableName,
     registry: Option<&Registry>,
@@ -72,7 +80,10 @@ pub(crate) async fn known_tables(
 ///
 /// `columns` are select lists in the order of preference: a table of another writer may lack what
 /// an earlier one names.
-pub(crate) async fn find_trace(
+///
+/// # Errors
+/// [`FaultKind::TraceNotFound`], or why a table could not be asked.
+pub async fn find_trace(
     engine: &QueryEngine,
     trace_id: TraceId,
     tables: &[TableName],

@@ -2,6 +2,6 @@
 //! committed yet.
 
 pub(crate) mod arrow_stream;
-pub(crate) mod engine;
-pub(crate) mod lookup;
+pub mod engine;
+pub mod lookup;
 pub(crate) mod uncommitted;

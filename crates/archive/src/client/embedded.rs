@@ -37,7 +37,6 @@ impl EmbeddedService {
     /// [`FaultKind::InvalidParameterValue`] for settings that make no sense or a taken port.
     pub async fn start(data_dir: &Path, options: ServeOptions) -> Result<Self, Fault> {
         checked_text(data_dir.as_os_str())?;
-        crate::log_to_stderr(tracing::Level::WARN);
         let mut overrides = Overrides::from_toml(&options.settings)?;
         overrides.listen = options.listen.or(overrides.listen);
         overrides.otlp_grpc = options.otlp_grpc.or(overrides.otlp_grpc);

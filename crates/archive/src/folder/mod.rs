@@ -30,22 +30,33 @@ use crate::folder::restored::open_registry_or_restore;
 
 /// The folder, its registry and the lake over its tables.
 #[derive(Clone, Debug)]
-pub(crate) struct Archive {
+pub struct Archive {
+    /// The folder.
     pub folder: DataFolder,
+    /// Experiments, bindings, moves.
     pub registry: Arc<Registry>,
+    /// The Unity Catalog.
     pub catalog: Arc<EmbeddedCatalog>,
+    /// The way to the tables.
     pub lake: Lake,
+    /// What time it is there.
     pub clock: Arc<dyn Clock>,
 }
 
 impl Archive {
     /// Opens the folder, creating it when it is not there.
-    pub(crate) async fn open(data_dir: &Path) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be made, or a file in it cannot be opened.
+    pub async fn open(data_dir: &Path) -> anyhow::Result<Self> {
         Self::open_with_tables(data_dir, None).await
     }
 
     /// Opens the folder with its tables in `tables_dir`, which it leads to from then on.
-    pub(crate) async fn open_with_tables(
+    ///
+    /// # Errors
+    /// As [`Self::open`]; when the tables are elsewhere already, or cannot be there.
+    pub async fn open_with_tables(
         data_dir: &Path,
         tables_dir: Option<&Path>,
     ) -> anyhow::Result<Self> {
@@ -100,14 +111,17 @@ impl Archive {
     }
 
     /// Closes the files of registry and catalog.
-    pub(crate) async fn close(&self) {
+    pub async fn close(&self) {
         self.registry.close().await;
         self.catalog.close().await;
     }
 
     /// Creates or accepts the table, creates the experiment when there is none of that name, and
     /// sends its traces to the table.
-    pub(crate) async fn setup(
+    ///
+    /// # Errors
+    /// [`FaultKind::Conflict`] when what is there cannot hold traces.
+    pub async fn setup(
         &self,
         name: &TableName,
         experiment: &str,
@@ -119,7 +133,10 @@ impl Archive {
     }
 
     /// Creates or accepts the table and sends the experiment's traces to it.
-    pub(crate) async fn enable(
+    ///
+    /// # Errors
+    /// As [`Self::setup`]; when there is no such experiment.
+    pub async fn enable(
         &self,
         name: &TableName,
         experiment_id: &ExperimentId,
@@ -156,7 +173,10 @@ impl Archive {
 
     /// Sends the experiment's traces to the default table again. Returns the experiment and the
     /// table that it was archived to, which must be `expected` if that is given.
-    pub(crate) async fn disable(
+    ///
+    /// # Errors
+    /// [`FaultKind::ExperimentNotFound`]; [`FaultKind::Conflict`] when it goes to another table.
+    pub async fn disable(
         &self,
         experiment: &str,
         expected: Option<&TableName>,
@@ -182,12 +202,18 @@ impl Archive {
 
     /// Notes the table of experiments without a binding, so that their traces are found there
     /// when another table takes its place or an experiment is bound.
-    pub(crate) async fn register_default_table(&self, name: &TableName) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the registry cannot be written.
+    pub async fn register_default_table(&self, name: &TableName) -> anyhow::Result<()> {
         self.stores().register_default_table(name).await
     }
 
     /// The experiment of that name or, where there is no such name, of that id.
-    pub(crate) async fn existing_experiment(&self, text: &str) -> anyhow::Result<Experiment> {
+    ///
+    /// # Errors
+    /// [`FaultKind::ExperimentNotFound`].
+    pub async fn existing_experiment(&self, text: &str) -> anyhow::Result<Experiment> {
         let found = match self.registry.experiment_by_name(text).await {
             Err(error) if error.kind() == RegistryErrorKind::NotFound => {
                 match text.parse::<ExperimentId>() {
@@ -284,12 +310,18 @@ pub(crate) fn moved_aside(folder: &DataFolder) -> std::io::Result<Vec<String>> {
 }
 
 /// The data folder at a path, without touching it.
-pub(crate) fn data_folder(path: &Path) -> anyhow::Result<DataFolder> {
+///
+/// # Errors
+/// When the path cannot be one.
+pub fn data_folder(path: &Path) -> anyhow::Result<DataFolder> {
     DataFolder::new(path).with_context(|| format!("data folder `{}`", path.display()))
 }
 
 /// The registry, if the folder has one: looking must not make one.
-pub(crate) async fn open_registry(folder: &DataFolder) -> anyhow::Result<Option<Registry>> {
+///
+/// # Errors
+/// When it is there and cannot be opened.
+pub async fn open_registry(folder: &DataFolder) -> anyhow::Result<Option<Registry>> {
     if !folder.root().join(REGISTRY_FILE).try_exists()? {
         return Ok(None);
     }
@@ -346,10 +378,15 @@ fn no_such_tables(error: &LakeError) -> anyhow::Error {
 
 /// What `setup` did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct SetupOutcome {
+pub struct SetupOutcome {
+    /// The table.
     pub table: TableName,
+    /// URL of its folder.
     pub location: String,
+    /// Its Delta version.
     pub version: u64,
+    /// The experiment's MLflow id.
     pub experiment_id: ExperimentId,
+    /// Whether this call made the experiment.
     pub experiment_created: bool,
 }

@@ -40,7 +40,7 @@ thread_local! {
 }
 
 /// True once hyper has a date on this thread: from then on it needs no other one to go on.
-pub(crate) fn know_date() -> bool {
+pub fn know_date() -> bool {
     if KNOWS_DATE.get() {
         return true;
     }

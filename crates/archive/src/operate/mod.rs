@@ -1,7 +1,7 @@
 //! What is done to an archive, over the service that runs on it or without one: each operation once.
 
-pub(crate) mod check;
-pub(crate) mod import;
-pub(crate) mod moves;
-pub(crate) mod status;
-pub(crate) mod verify;
+pub mod check;
+pub mod import;
+pub mod moves;
+pub mod status;
+pub mod verify;

@@ -43,8 +43,9 @@ impl MoveProgress {
 }
 
 /// Who waits, and for how long.
+#[expect(missing_debug_implementations, reason = "it holds a function")]
 #[derive(Clone, Copy)]
-pub(crate) struct Watch<'a> {
+pub struct Watch<'a> {
     /// Ends the waiting. What is left is moved by the next service.
     pub cancel: &'a CancellationToken,
     /// Told how many traces are moved.
@@ -53,7 +54,10 @@ pub(crate) struct Watch<'a> {
 
 /// Waits until the earlier traces of the experiment are moved, and does it here when no service
 /// runs. Returns how many were moved.
-pub(crate) async fn finish_moves(
+///
+/// # Errors
+/// [`FaultKind::Interrupted`] when cancelled; why traces cannot be moved.
+pub async fn finish_moves(
     data_dir: &Path,
     experiment_id: &ExperimentId,
     settings: &Settings,

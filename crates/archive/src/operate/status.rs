@@ -19,7 +19,8 @@ use crate::settings::Settings;
 
 /// All that `status` shows.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Overview {
+pub struct Overview {
+    /// The data folder.
     pub data_dir: String,
     /// Folder of the tables.
     pub tables_dir: String,
@@ -29,23 +30,32 @@ pub(crate) struct Overview {
     pub service_fault: Option<String>,
     /// Table of experiments without a binding.
     pub default_table: TableName,
+    /// What is acknowledged and not committed.
     pub journal: JournalOverview,
     /// What the service did to keep its tables small; null without a service.
     pub maintenance: Option<MaintenanceStatus>,
+    /// Room on the disk.
     pub disk: DiskOverview,
     /// Files of the data folder that were damaged: another one took their place.
     pub moved_aside: Vec<String>,
+    /// Every table.
     pub tables: Vec<TableOverview>,
+    /// Experiments with a table of their own.
     pub bindings: Vec<BindingOverview>,
+    /// Earlier traces on their way.
     pub moves: Vec<MoveOverview>,
 }
 
 /// The service that runs on the folder.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ServiceOverview {
+pub struct ServiceOverview {
+    /// Its process.
     pub pid: u32,
+    /// Where it answers HTTP.
     pub http: String,
+    /// Where it takes OTLP over gRPC.
     pub grpc: String,
+    /// How long it has been running.
     pub uptime_seconds: u64,
     /// Another data folder commits under the name that this one had.
     pub has_copy: bool,
@@ -55,8 +65,10 @@ pub(crate) struct ServiceOverview {
 
 /// What is acknowledged and not committed.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct JournalOverview {
+pub struct JournalOverview {
+    /// Bytes that it takes.
     pub bytes: u64,
+    /// Bytes that the journal may take.
     pub budget_bytes: u64,
     /// Files of what is set aside.
     pub parked_files: usize,
@@ -66,35 +78,48 @@ pub(crate) struct JournalOverview {
 
 /// Room on the disk, and what takes it.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct DiskOverview {
+pub struct DiskOverview {
+    /// Null where the system does not say.
     pub free_bytes: Option<u64>,
+    /// Of the data folder and its tables.
     pub total_bytes: u64,
+    /// Of these, the tables.
     pub tables_bytes: u64,
+    /// Of these, the journal.
     pub journal_bytes: u64,
 }
 
 /// One table. Numbers of what waits are null without a service.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct TableOverview {
+pub struct TableOverview {
+    /// Its name.
     pub table: String,
+    /// Whether experiments without a binding go there.
     pub is_default: bool,
+    /// Its Delta version.
     pub version: Option<u64>,
+    /// When that was written, in RFC 3339.
     pub last_commit_at: Option<String>,
+    /// The same, milliseconds since the Unix epoch.
     #[serde(skip)]
     pub last_commit_unix_milli: Option<i64>,
     /// Null when a file's statistics do not say.
     pub rows: Option<u64>,
+    /// Live data files.
     pub files: Option<u64>,
     /// Bytes of the live data files.
     pub bytes: Option<u64>,
     /// Live files with a deletion vector, and the rows that these delete.
     pub deletion_vectors: Option<u64>,
+    /// Rows that deletion vectors hide.
     pub deleted_rows: Option<u64>,
     /// Bytes of the table's folder, with its log and with files that are no longer live.
     pub disk_bytes: u64,
+    /// Traces that are not committed.
     pub open_traces: Option<u64>,
     /// Of these, late pieces of archived traces.
     pub late_traces: Option<u64>,
+    /// Bytes that they hold.
     pub open_bytes: Option<u64>,
     /// Age of the oldest acknowledged trace that is not committed; null when nothing waits, or when
     /// all that waits was put back after a commit that failed.
@@ -107,20 +132,29 @@ pub(crate) struct TableOverview {
 
 /// An experiment with a table of its own.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct BindingOverview {
+pub struct BindingOverview {
+    /// The experiment's name.
     pub experiment: String,
+    /// Its MLflow id.
     pub experiment_id: ExperimentId,
+    /// `active` or `deleted`.
     pub lifecycle_stage: &'static str,
+    /// The table.
     pub table: TableName,
+    /// When it was bound, in RFC 3339.
     pub since: Option<String>,
 }
 
 /// Earlier traces on their way from one table to another.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct MoveOverview {
+pub struct MoveOverview {
+    /// Its MLflow id.
     pub experiment_id: ExperimentId,
+    /// Where they are.
     pub source: TableName,
+    /// Where they go.
     pub target: TableName,
+    /// How many are there.
     pub moved_traces: u64,
 }
 
@@ -128,7 +162,7 @@ pub(crate) struct MoveOverview {
 ///
 /// # Errors
 /// When there is no data folder, or its registry cannot be read.
-pub(crate) async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Result<Overview> {
+pub async fn overview(data_dir: &Path, settings: &Settings) -> anyhow::Result<Overview> {
     let folder = data_folder(data_dir)?;
     anyhow::ensure!(
         folder.root().try_exists()?,

@@ -34,18 +34,23 @@ const RECORD_OVERHEAD_BYTES: u64 = 1 << 20;
 /// A service that ended without being asked to. Start it again.
 #[derive(Debug, thiserror::Error)]
 #[error("the service ended by itself; what was acknowledged is in the journal: {reason}")]
-pub(crate) struct EndedByItself {
+pub struct EndedByItself {
     /// What its pipeline said.
     pub reason: String,
 }
 
 /// The parts of a service that run without a network.
 #[derive(Debug)]
-pub(crate) struct Service {
+pub struct Service {
+    /// The data folder that it has.
     pub archive: Archive,
+    /// Where requests come in.
     pub intake: Arc<Intake>,
+    /// What takes them into the tables.
     pub pipeline: PipelineHandle,
+    /// Where they are durable.
     pub journal: Arc<Journal<DecodedRecord>>,
+    /// What is wrong.
     pub health: Arc<Health>,
     stopper: Stopper,
     thread: JoinHandle<anyhow::Result<()>>,
@@ -56,7 +61,10 @@ pub(crate) struct Service {
 impl Service {
     /// Takes the data folder and starts the pipeline; requests may come in when this returns,
     /// the replay of an earlier process's journal goes on behind.
-    pub(crate) async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// [`FaultKind::Conflict`] when another process has the folder; when a file in it cannot be read.
+    pub async fn start(data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
         let archive = Archive::open_with_tables(data_dir, settings.tables_dir.as_deref()).await?;
         let archive = Archive { lake: table_device(archive.lake), ..archive };
         if let Err(error) = archive.folder.check_tables() {
@@ -152,7 +160,10 @@ impl Service {
     }
 
     /// Ends the pipeline: what has settled is committed, the rest stays in the journal.
-    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the pipeline had ended by itself.
+    pub async fn stop(self) -> anyhow::Result<()> {
         self.expect_stop();
         let Self { archive, intake, pipeline, journal, thread, maintenance, backups, .. } = self;
         drop((intake, journal));

@@ -15,7 +15,7 @@ use tracelake_lake::maintain::vacuum::VacuumRules;
 use tracelake_model::limits::MAX_NESTING_DEPTH;
 use tracelake_model::{ExperimentId, Limits, TableName};
 
-pub(crate) use units::{ByteSize, Span};
+pub use units::{ByteSize, Span};
 
 use crate::fault::{Fault, FaultKind};
 
@@ -25,93 +25,57 @@ const CONFIG_FILE: &str = "tracelake.toml";
 /// How long the ledger is kept, unless set otherwise.
 const LEDGER_RETENTION: Duration = Duration::from_secs(90 * 86_400);
 
-/// What may be set, in the file by these names, in the environment as `TRACELAKE_<NAME>`, or as a
-/// flag.
-#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+/// What may be set, in the file by these names, and by whoever calls this library.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Overrides {
-    /// Address for OTLP/HTTP, MLflow REST and the read API; loopback only [default: 127.0.0.1:5000]
-    #[arg(long, env = "TRACELAKE_LISTEN", value_name = "HOST:PORT")]
+pub struct Overrides {
+    /// The key `listen`; `docs/settings.md` says what it means.
     pub listen: Option<SocketAddr>,
-    /// Address for OTLP/gRPC; loopback only [default: 127.0.0.1:4317]
-    #[arg(long, env = "TRACELAKE_OTLP_GRPC", value_name = "HOST:PORT")]
+    /// The key `otlp_grpc`; `docs/settings.md` says what it means.
     pub otlp_grpc: Option<SocketAddr>,
-    /// Table of experiments without a binding [default: tracelake.default.traces]
-    #[arg(long, env = "TRACELAKE_DEFAULT_TABLE", value_name = "CATALOG.SCHEMA.TABLE")]
+    /// The key `default_table`; `docs/settings.md` says what it means.
     pub default_table: Option<TableName>,
-    /// Folder of the tables, such as a mounted share; noted in the data folder for every other
-    /// command [default: tables in the data folder]
-    #[arg(long, env = "TRACELAKE_TABLES_DIR", value_name = "FOLDER")]
+    /// The key `tables_dir`; `docs/settings.md` says what it means.
     pub tables_dir: Option<PathBuf>,
-    /// Experiment of spans that name none [default: 0]
-    #[arg(long, env = "TRACELAKE_DEFAULT_EXPERIMENT", value_name = "ID")]
+    /// The key `default_experiment`; `docs/settings.md` says what it means.
     pub default_experiment: Option<ExperimentId>,
-    /// Silence after the root ended until a trace settles [default: 2s]
-    #[arg(long, env = "TRACELAKE_SETTLE_AFTER", value_name = "TIME")]
+    /// The key `settle_after`; `docs/settings.md` says what it means.
     pub settle_after: Option<Span>,
-    /// Silence until a trace without an ended root settles [default: 60s]
-    #[arg(long, env = "TRACELAKE_IDLE_AFTER", value_name = "TIME")]
+    /// The key `idle_after`; `docs/settings.md` says what it means.
     pub idle_after: Option<Span>,
-    /// Time between commits [default: 2s]
-    #[arg(long, env = "TRACELAKE_COMMIT_EVERY", value_name = "TIME")]
+    /// The key `commit_every`; `docs/settings.md` says what it means.
     pub commit_every: Option<Span>,
-    /// Bytes of spans after which a commit does not wait [default: 48MiB]
-    #[arg(long, env = "TRACELAKE_COMMIT_BYTES", value_name = "SIZE")]
+    /// The key `commit_bytes`; `docs/settings.md` says what it means.
     pub commit_bytes: Option<ByteSize>,
-    /// Time between amendment rounds of archived traces [default: 30s]
-    #[arg(long, env = "TRACELAKE_AMEND_EVERY", value_name = "TIME")]
+    /// The key `amend_every`; `docs/settings.md` says what it means.
     pub amend_every: Option<Span>,
-    /// Time between rounds of maintenance, which compacts tables and deletes what they no longer need;
-    /// 0s switches it off [default: 10m]
-    #[arg(long, env = "TRACELAKE_MAINTAIN_EVERY", value_name = "TIME")]
+    /// The key `maintain_every`; `docs/settings.md` says what it means.
     pub maintain_every: Option<Span>,
-    /// Age from which data files are compacted [default: 10m]
-    #[arg(long, env = "TRACELAKE_COMPACT_AFTER", value_name = "TIME")]
+    /// The key `compact_after`; `docs/settings.md` says what it means.
     pub compact_after: Option<Span>,
-    /// Age from which files are deleted that no version refers to since; at least 1h. A table's
-    /// delta.deletedFileRetentionDuration wins; 0s deletes nothing [default: 7d]
-    #[arg(long, env = "TRACELAKE_VACUUM_AFTER", value_name = "TIME")]
+    /// The key `vacuum_after`; `docs/settings.md` says what it means.
     pub vacuum_after: Option<Span>,
-    /// Take a vacuum_after down to 1m. Unsafe: readers of older versions find their files gone
-    #[arg(
-        long,
-        env = "TRACELAKE_FORCE_SHORT_HORIZON",
-        value_name = "BOOL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true"
-    )]
+    /// The key `force_short_horizon`; `docs/settings.md` says what it means.
     pub force_short_horizon: Option<bool>,
-    /// Bytes of spans that unsettled traces may hold in memory [default: 48MiB]
-    #[arg(long, env = "TRACELAKE_MAX_OPEN", value_name = "SIZE")]
+    /// The key `max_open`; `docs/settings.md` says what it means.
     pub max_open: Option<ByteSize>,
-    /// Bytes that the journal may take on disk [default: 10GiB]
-    #[arg(long, env = "TRACELAKE_JOURNAL_BUDGET", value_name = "SIZE")]
+    /// The key `journal_budget`; `docs/settings.md` says what it means.
     pub journal_budget: Option<ByteSize>,
-    /// Bytes of one request body [default: 64MiB]
-    #[arg(long, env = "TRACELAKE_MAX_BODY", value_name = "SIZE")]
+    /// The key `max_body`; `docs/settings.md` says what it means.
     pub max_body: Option<ByteSize>,
-    /// Bytes of one request body after decompression [default: 256MiB]
-    #[arg(long, env = "TRACELAKE_MAX_DECOMPRESSED", value_name = "SIZE")]
+    /// The key `max_decompressed`; `docs/settings.md` says what it means.
     pub max_decompressed: Option<ByteSize>,
-    /// Bytes of a request's spans, each with its resource and scope [default: 512MiB]
-    #[arg(long, env = "TRACELAKE_MAX_EXPANDED", value_name = "SIZE")]
+    /// The key `max_expanded`; `docs/settings.md` says what it means.
     pub max_expanded: Option<ByteSize>,
-    /// Attributes of one span, event, link, resource or scope [default: 10000]
-    #[arg(long, env = "TRACELAKE_MAX_ATTRIBUTES", value_name = "COUNT")]
+    /// The key `max_attributes`; `docs/settings.md` says what it means.
     pub max_attributes: Option<usize>,
-    /// Levels of nesting in one attribute value [default: 64]
-    #[arg(long, env = "TRACELAKE_MAX_NESTING", value_name = "LEVELS")]
+    /// The key `max_nesting`; `docs/settings.md` says what it means.
     pub max_nesting: Option<usize>,
-    /// Traces held in memory to tell late spans from new traces, at most 16 bytes each [default:
-    /// 4000000]
-    #[arg(long, env = "TRACELAKE_INDEX_LIMIT", value_name = "COUNT")]
+    /// The key `index_limit`; `docs/settings.md` says what it means.
     pub index_limit: Option<usize>,
-    /// How long it is kept what was acknowledged, for `verify` [default: 90d]
-    #[arg(long, env = "TRACELAKE_LEDGER_RETENTION", value_name = "TIME")]
+    /// The key `ledger_retention`; `docs/settings.md` says what it means.
     pub ledger_retention: Option<Span>,
-    /// Experiment by `service.name`, for spans that name none; only in the file
-    #[arg(skip)]
+    /// The key `services`; `docs/settings.md` says what it means.
     pub services: Option<BTreeMap<String, ExperimentId>>,
 }
 
@@ -128,25 +92,40 @@ impl Overrides {
 
 /// The settings of a service.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
+    /// Address of HTTP.
     pub listen: SocketAddr,
+    /// Address of OTLP over gRPC.
     pub otlp_grpc: SocketAddr,
+    /// Table of experiments without a binding.
     pub default_table: TableName,
     /// Folder of the tables, when it is not to be where the data folder has it.
     pub tables_dir: Option<PathBuf>,
+    /// Experiment of spans that name none.
     pub default_experiment: ExperimentId,
+    /// When a trace settles.
     pub settle: SettleRules,
+    /// Time between commits.
     pub commit_every: Duration,
+    /// Bytes of spans after which a commit does not wait.
     pub commit_bytes: usize,
+    /// Time between amendment rounds.
     pub amend_every: Duration,
+    /// Time between rounds of maintenance.
     pub maintain_every: Duration,
+    /// Age from which data files are compacted.
     pub compact_after: Duration,
     /// None when nothing is to be deleted.
     pub vacuum: Option<VacuumRules>,
+    /// Bytes that the journal may take on disk.
     pub journal_budget_bytes: u64,
+    /// Of requests and spans.
     pub limits: Limits,
+    /// Traces held in memory to tell late spans from new traces.
     pub index_limit: usize,
+    /// How long it is kept what was acknowledged.
     pub ledger_retention: Duration,
+    /// Experiment by `service.name`, for spans that name none.
     pub services: BTreeMap<String, ExperimentId>,
     /// The carry file that the operator gave up: asked for by a flag, never set.
     pub accept_lost_carry: Option<u64>,
@@ -155,7 +134,10 @@ pub(crate) struct Settings {
 impl Settings {
     /// Puts file, environment and flags together. `file` must exist when named; without a name
     /// `tracelake.toml` is read if it is there.
-    pub(crate) fn load(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When a file or a value cannot be used; the message names it.
+    pub fn load(file: Option<&Path>, flags: Overrides) -> anyhow::Result<Self> {
         let file = match file {
             Some(file) => Some(file.to_owned()),
             None => {
@@ -300,21 +282,6 @@ mod tests {
         assert_eq!(settings.limits.max_body_bytes, 1 << 20);
         assert_eq!(settings.services["checkout"].number(), 3);
         assert_eq!(settings.commit_every, Duration::from_secs(2));
-    }
-
-    /// Scenario: the settings table of the documentation beside the settings themselves.
-    /// Guarantees: every setting is in it with its key, variable and flag.
-    #[test]
-    fn every_setting_is_documented() {
-        let docs = include_str!("../../../../docs/settings.md");
-        let command = <Overrides as clap::Args>::augment_args(clap::Command::new("settings"));
-        for argument in command.get_arguments() {
-            let flag = argument.get_long().unwrap();
-            let variable = argument.get_env().unwrap().to_str().unwrap();
-            let key = flag.replace('-', "_");
-            let row = format!("| `{key}` | `{variable}` | `--{flag}` |");
-            assert!(docs.contains(&row), "docs/settings.md lacks `{row}`");
-        }
     }
 
     /// Scenario: retention times of files: the default, none, short ones, with and without force.

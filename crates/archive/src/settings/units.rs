@@ -8,12 +8,12 @@ use serde::Deserialize;
 /// A length of time: `500ms`, `2s`, `5m`, `24h`, `7d`; a bare number is seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Span(pub Duration);
+pub struct Span(pub Duration);
 
 /// A size: `1024`, `64KiB`, `64MiB`, `5GiB`; `KB`, `MB`, `GB` are powers of 1000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct ByteSize(pub u64);
+pub struct ByteSize(pub u64);
 
 impl ByteSize {
     pub(crate) fn to_usize(self) -> usize {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use tracelake_archive::operate::check::{CheckRequest, Line, Verdict, check_table, units};
+use tracelake_archive::settings::{Overrides, Settings};
 use tracelake_model::TableName;
 use tracelake_model::names::printable_lines;
 
-use super::output::{Format, OutputArgs, print, print_text};
-use crate::operate::check::{CheckRequest, Line, Verdict, check_table, units};
-use crate::settings::{Overrides, Settings};
+use crate::output::{Format, OutputArgs, print, print_text};
 
 /// Checks a table and the way to it, item by item, and says how to mend what is broken.
 ///

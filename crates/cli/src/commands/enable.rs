@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use tracelake_archive::folder::Archive;
+use tracelake_archive::operate::moves::{self, Watch};
+use tracelake_archive::settings::{Overrides, Settings};
 use tracelake_model::names::printable;
 use tracelake_model::{ExperimentId, TableName};
 use tracelake_registry::EarlierTraces;
-
-use crate::folder::Archive;
-use crate::operate::moves::{self, Watch};
-use crate::settings::{Overrides, Settings};
-use crate::tasks;
 
 /// Sends an experiment's traces to a table.
 ///
@@ -159,7 +157,7 @@ pub(crate) async fn finish_moves(
     let settings = args.settings()?;
     let cancel = CancellationToken::new();
     let interrupted = cancel.clone();
-    let interrupt = tasks::spawn(async move {
+    let interrupt = tracelake_archive::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
             interrupted.cancel();
         }

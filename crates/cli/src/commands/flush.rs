@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::discovery::{ServerFile, request_flush};
-use crate::folder::data_folder;
-use crate::service::Service;
-use crate::settings::{Overrides, Settings};
+use tracelake_archive::discovery::{ServerFile, request_flush};
+use tracelake_archive::folder::data_folder;
+use tracelake_archive::service::Service;
+use tracelake_archive::settings::{Overrides, Settings};
 
 /// Settles and commits everything that was acknowledged; returns when it is in the tables.
 ///

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
 use tokio_util::sync::CancellationToken;
-
-use super::output::{OutputArgs, print};
-use crate::fault::{Fault, FaultKind};
-use crate::operate::import::{
+use tracelake_archive::operate::import::{
     ImportOptions, ImportReport, PlannedFile, experiment, plan, run as run_import,
 };
-use crate::settings::{Overrides, Settings};
-use crate::tasks;
+use tracelake_archive::settings::{Overrides, Settings};
+use tracelake_archive::{Fault, FaultKind};
+
+use crate::output::{OutputArgs, print};
 
 /// Files that are named one by one on standard error.
 const MAX_LISTED: usize = 20;
@@ -80,7 +79,7 @@ pub(crate) async fn run(data_dir: &Path, args: ImportArgs) -> anyhow::Result<()>
         flush: !args.no_flush,
     };
     let cancel = CancellationToken::new();
-    let interrupt = tasks::spawn(wait_for_interrupt(cancel.clone()));
+    let interrupt = tracelake_archive::spawn(wait_for_interrupt(cancel.clone()));
     let report = run_import(data_dir, &settings, options, cancel).await;
     interrupt.abort();
     let report = report?;

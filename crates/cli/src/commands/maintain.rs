@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use tokio_util::sync::CancellationToken;
+use tracelake_archive::folder::data_folder;
+use tracelake_archive::operate::check::units;
+use tracelake_archive::settings::{Overrides, Settings, Span};
+use tracelake_archive::{Fault, FaultKind};
 use tracelake_lake::Lake;
 use tracelake_lake::maintain::compact::{CompactionReport, CompactionRules};
 use tracelake_lake::maintain::vacuum::{VacuumReport, VacuumRules};
@@ -18,12 +22,7 @@ use tracelake_pipeline::clock_of;
 use tracelake_pipeline::maintenance::{Ground, TableRound};
 
 use super::import::wait_for_interrupt;
-use super::output::{OutputArgs, print};
-use crate::fault::{Fault, FaultKind};
-use crate::folder::data_folder;
-use crate::operate::check::units;
-use crate::settings::{Overrides, Settings, Span};
-use crate::tasks;
+use crate::output::{OutputArgs, print};
 
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -102,7 +101,7 @@ pub(crate) async fn run(data_dir: &Path, args: MaintainArgs) -> anyhow::Result<(
         return print(&batch.schema(), std::slice::from_ref(&batch), &args.output);
     }
     let cancel = CancellationToken::new();
-    let interrupt = tasks::spawn(wait_for_interrupt(cancel.clone()));
+    let interrupt = tracelake_archive::spawn(wait_for_interrupt(cancel.clone()));
     let every = settings.maintain_every.max(Duration::from_secs(1));
     let ended = loop {
         let round = {

@@ -6,7 +6,6 @@ mod flush;
 mod import;
 mod maintain;
 mod man;
-mod output;
 mod parked;
 mod query;
 mod rebuild;
@@ -14,14 +13,11 @@ mod serve;
 mod setup;
 mod show;
 mod status;
-mod time;
 mod verify;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-
-pub(crate) use output::color_on_stderr;
 
 /// The open trace archive for MLflow: traces in, a Delta table out.
 #[derive(Debug, Parser)]

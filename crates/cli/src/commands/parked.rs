@@ -5,14 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tracelake_archive::Fault;
+use tracelake_archive::ask::engine::existing_folder;
+use tracelake_archive::discovery::{ServerFile, agent};
 use tracelake_lake::DataFolder;
 use tracelake_model::TableName;
 use tracelake_model::names::{printable, printable_lines};
 use tracelake_pipeline::parked;
-
-use crate::ask::engine::existing_folder;
-use crate::discovery::{ServerFile, agent};
-use crate::fault::Fault;
 
 /// How long the service may take: it may be in the middle of a commit.
 const TIMEOUT: Duration = Duration::from_secs(120);

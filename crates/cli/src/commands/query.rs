@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use tracelake_archive::ask::engine::{default_table, engine, with_hint};
 use tracelake_model::{Clock, SystemClock, TableName};
 use tracelake_query::QueryOptions;
 use tracelake_query::analyses::{Grouping, Question, TimeRange};
 
-use super::output::{OutputArgs, print, print_text};
-use super::time::Instant;
-use crate::ask::engine::{default_table, engine, with_hint};
+use crate::output::{OutputArgs, print, print_text};
+use crate::time::Instant;
 
 /// Shows archived traces, newest first.
 #[derive(Debug, clap::Args)]

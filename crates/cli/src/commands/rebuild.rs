@@ -5,12 +5,11 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use tracelake_archive::ask::engine::default_table;
+use tracelake_archive::folder::data_folder;
 use tracelake_decode::request::encode_request;
 use tracelake_lake::{Lake, Table, TraceDraft};
 use tracelake_model::{TableName, TraceId};
-
-use crate::ask::engine::default_table;
-use crate::folder::data_folder;
 
 /// Writes archived traces as OTLP protobuf, span for span as they were sent.
 ///

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracelake_archive::service::EndedByItself;
+use tracelake_archive::serving::Serving;
+use tracelake_archive::settings::Settings;
 
-use crate::service::EndedByItself;
-use crate::serving::Serving;
-use crate::settings::{Overrides, Settings};
+use crate::flags::Flags;
 
 /// Runs the archive service until Ctrl-C or SIGTERM.
 ///
@@ -27,12 +28,12 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "EPOCH")]
     accept_lost_carry: Option<u64>,
     #[command(flatten)]
-    overrides: Overrides,
+    flags: Flags,
 }
 
 pub(crate) async fn run(data_dir: &Path, args: ServeArgs) -> anyhow::Result<()> {
     let accept_lost_carry = args.accept_lost_carry;
-    let settings = Settings::load(args.config.as_deref(), args.overrides)?;
+    let settings = Settings::load(args.config.as_deref(), args.flags.into())?;
     let settings = Settings { accept_lost_carry, ..settings };
     // Before anyone can know of this process: the first signal is a stop, not an end.
     let signals = StopSignals::listen()?;

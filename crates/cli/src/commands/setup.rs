@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 
+use tracelake_archive::folder::Archive;
 use tracelake_model::TableName;
 
 use super::enable::{MovingArgs, finish_moves};
-use crate::folder::Archive;
 
 /// Creates a table and sends an experiment's traces to it.
 ///

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use arrow::array::RecordBatch;
+use tracelake_archive::ask::engine::{default_table, engine};
+use tracelake_archive::ask::lookup::{Found, find_trace, known_tables, parse_trace_id};
+use tracelake_archive::folder::{data_folder, open_registry};
 use tracelake_model::{ExperimentId, TableName};
 use tracelake_present::{TraceContext, needed_span_fields, needed_trace_columns, render_trace};
 use tracelake_registry::Registry;
 
-use super::output::{Format, OutputArgs, print, print_text};
-use crate::ask::engine::{default_table, engine};
-use crate::ask::lookup::{Found, find_trace, known_tables, parse_trace_id};
-use crate::folder::{data_folder, open_registry};
+use crate::output::{Format, OutputArgs, print, print_text};
 
 /// Shows one trace: what it is, and its spans as a tree with bars of time.
 ///

@@ -10,15 +10,15 @@ use arrow::array::{
     TimestampMillisecondArray,
 };
 use arrow::datatypes::{Field, Schema};
+use tracelake_archive::operate::check::units;
+use tracelake_archive::operate::status::{Overview, ServiceOverview, TableOverview, overview};
+use tracelake_archive::settings::{Overrides, Settings};
 use tracelake_model::names::{printable, printable_lines};
 use tracelake_model::{Clock as _, SystemClock, TableName};
 use tracelake_pipeline::maintenance::{MaintenanceStatus, TableMaintenance};
 use tracelake_present::{OutputFormat, RenderOptions, render};
 
-use super::output::{Format, OutputArgs, print, print_text};
-use crate::operate::check::units;
-use crate::operate::status::{Overview, ServiceOverview, TableOverview, overview};
-use crate::settings::{Overrides, Settings};
+use crate::output::{Format, OutputArgs, print, print_text};
 
 /// Shows how the archive stands: service, journal, disk, tables, bindings, what waits.
 ///

@@ -4,16 +4,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use tracelake_archive::operate::check::units;
+use tracelake_archive::operate::verify::{
+    HourLine, TraceLine, VerifyReport, VerifyRequest, rows_of, verify_table,
+};
+use tracelake_archive::settings::{Overrides, Settings};
 use tracelake_model::names::printable_lines;
 use tracelake_model::{Clock as _, SystemClock, TableName};
 
-use super::output::{Format, OutputArgs, Replacement, print, print_text};
-use super::time::Instant;
-use crate::operate::check::units;
-use crate::operate::verify::{
-    HourLine, TraceLine, VerifyReport, VerifyRequest, rows_of, verify_table,
-};
-use crate::settings::{Overrides, Settings};
+use crate::output::{Format, OutputArgs, Replacement, print, print_text};
+use crate::time::Instant;
 
 /// Traces that a person is shown.
 const SHOWN_TRACES: usize = 100;

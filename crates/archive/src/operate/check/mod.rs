@@ -15,7 +15,7 @@ mod limits;
 mod queries;
 mod service;
 mod trace;
-pub(crate) mod units;
+pub mod units;
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub(crate) use service::{ServiceState, journal_use, look_for_service};
 
 /// How an item was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// As it should be.
     Ok,
     /// Worth knowing; nothing is broken.
@@ -46,7 +46,8 @@ pub(crate) enum Verdict {
 
 impl Verdict {
     /// The word in every output format.
-    pub(crate) const fn as_str(self) -> &'static str {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Note => "note",
@@ -58,7 +59,8 @@ impl Verdict {
 
 /// What was found of one item.
 #[derive(Clone, Debug)]
-pub(crate) struct Finding {
+pub struct Finding {
+    /// How it was judged.
     pub verdict: Verdict,
     /// What was found, one line.
     pub found: String,
@@ -90,19 +92,23 @@ impl Finding {
 
 /// One line of the report.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub struct Line {
+    /// What was looked at.
     pub item: &'static str,
+    /// What was found of it.
     pub finding: Finding,
 }
 
 /// What to check.
 #[derive(Clone, Debug)]
-pub(crate) struct CheckRequest {
+pub struct CheckRequest {
+    /// The table.
     pub table: TableName,
     /// Name or id; without it those that are bound to the table.
     pub experiment: Option<String>,
     /// Whether a trace may be written.
     pub write: bool,
+    /// Of the service that is started when none runs.
     pub settings: Settings,
 }
 
@@ -138,10 +144,7 @@ impl Judged {
 ///
 /// # Errors
 /// When there is no data folder at all; everything else is a line.
-pub(crate) async fn check_table(
-    data_dir: &Path,
-    request: &CheckRequest,
-) -> anyhow::Result<Vec<Line>> {
+pub async fn check_table(data_dir: &Path, request: &CheckRequest) -> anyhow::Result<Vec<Line>> {
     let folder = data_folder(data_dir)?;
     anyhow::ensure!(
         folder.root().try_exists()?,

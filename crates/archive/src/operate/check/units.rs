@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// A size with three digits and a binary unit: `512 B`, `1.46 MiB`.
-pub(crate) fn bytes(size: u64) -> String {
+#[must_use]
+pub fn bytes(size: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if size < 1024 {
         return format!("{size} B");
@@ -27,12 +28,14 @@ pub(crate) fn bytes(size: u64) -> String {
 }
 
 /// A count and its noun, which takes an `s` in the plural.
-pub(crate) fn count(number: usize, noun: &str) -> String {
+#[must_use]
+pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A length of time in its two largest units: `350 ms`, `12 s`, `3 m 20 s`, `2 d 4 h`.
-pub(crate) fn duration(length: Duration) -> String {
+#[must_use]
+pub fn duration(length: Duration) -> String {
     let seconds = length.as_secs();
     match seconds {
         0 => format!("{} ms", length.as_millis()),

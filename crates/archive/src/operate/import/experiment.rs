@@ -10,7 +10,10 @@ use crate::fault::{Fault, FaultKind};
 use crate::folder::Archive;
 
 /// The experiment that the user means; made if there is none of that name, unless `look` only.
-pub(crate) async fn experiment(
+///
+/// # Errors
+/// [`FaultKind::ExperimentNotFound`] when it is deleted, or when no experiment has the id.
+pub async fn experiment(
     data_dir: &Path,
     text: &str,
     look: bool,

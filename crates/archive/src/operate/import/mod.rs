@@ -44,8 +44,8 @@ use reading::{Job, ReadOutcome, Reading};
 use tracker::Pending;
 use transport::{HttpTransport, SendFault, Transport};
 
-pub(crate) use experiment::experiment;
-pub(crate) use plan::{PlannedFile, plan};
+pub use experiment::experiment;
+pub use plan::{PlannedFile, plan};
 
 /// Folder of the ledger in the data folder.
 const LEDGER_FOLDER: &str = "imports";
@@ -58,7 +58,7 @@ const READER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What to import, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct ImportOptions {
+pub struct ImportOptions {
     /// Files and folders; `-` is standard input.
     pub paths: Vec<PathBuf>,
     /// Experiment of all traces, whatever the files say.
@@ -135,7 +135,7 @@ impl ImportReport {
 ///
 /// # Errors
 /// When nothing can be imported at all, or the ledger cannot be written.
-pub(crate) async fn run(
+pub async fn run(
     data_dir: &Path,
     settings: &Settings,
     options: ImportOptions,

@@ -13,11 +13,12 @@ use crate::folder::data_folder;
 
 /// One file, as it would be imported.
 #[derive(Clone, Debug)]
-pub(crate) struct PlannedFile {
+pub struct PlannedFile {
     /// Its path, control characters escaped.
     pub file: String,
     /// How it is framed; empty for what would not be read.
     pub kind: &'static str,
+    /// Bytes on the disk.
     pub size_bytes: u64,
     /// Experiment that the user or the file's place names.
     pub experiment: Option<String>,
@@ -29,7 +30,7 @@ pub(crate) struct PlannedFile {
 ///
 /// # Errors
 /// When the ledger cannot be read.
-pub(crate) fn plan(
+pub fn plan(
     data_dir: &Path,
     paths: &[PathBuf],
     experiment: Option<&ExperimentId>,

@@ -54,7 +54,7 @@ use judge::{Excused, Judgement, judge};
 use manifest::compare;
 use report::hour_text;
 
-pub(crate) use rows::rows_of;
+pub use rows::rows_of;
 
 pub use report::{ArchivedLine, Figures, HourLine, MANIFEST_FORMAT, TraceLine, VerifyReport};
 
@@ -62,7 +62,8 @@ const MICROS_PER_HOUR: i64 = 3_600_000_000;
 
 /// What to verify.
 #[derive(Clone, Debug)]
-pub(crate) struct VerifyRequest {
+pub struct VerifyRequest {
+    /// The table.
     pub table: TableName,
     /// Of what came in this hour and later.
     pub since_unix_micro: Option<i64>,
@@ -91,7 +92,7 @@ impl VerifyRequest {
 ///
 /// # Errors
 /// When there is no such table and nothing came for it, or the ledger cannot be read.
-pub(crate) async fn verify_table(
+pub async fn verify_table(
     data_dir: &Path,
     settings: &Settings,
     request: VerifyRequest,

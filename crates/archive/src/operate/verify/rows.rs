@@ -40,7 +40,7 @@ const NUMBERS: [&str; 12] = [
 ///
 /// # Errors
 /// Never for what a verification makes; Arrow cannot say so.
-pub(crate) fn rows_of(report: &VerifyReport) -> Result<RecordBatch, ArrowError> {
+pub fn rows_of(report: &VerifyReport) -> Result<RecordBatch, ArrowError> {
     let mut rows: Vec<Row<'_>> = report.hours.iter().map(hour_row).collect();
     rows.extend(report.traces.iter().map(trace_row));
     let texts = |kind: &'static str, texts: &'_ [String]| -> Vec<(&'static str, String)> {
