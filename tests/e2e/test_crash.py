@@ -48,7 +48,7 @@ def test_every_acknowledged_span_is_there_exactly_once(make_server: Callable[...
     print(
         f"accepting again after: median {statistics.median(ready_seconds):.2f} s, worst {max(ready_seconds):.2f} s"
     )
-    server.flush(timeout=180)
+    server.flush(timeout=900)
     check_exactly_once(server.table_path(), clients, SEED)
     assert sum(len(client.acked) for client in clients) > ROUNDS * 20, [c.refused for c in clients]
     server.stop()

@@ -109,7 +109,7 @@ def test_death_at_every_durable_step(make_server: Callable[..., Server]) -> None
         reached = dies_at(server, clients, f"{name}:{times}", 4)
         if not reached:
             times = 1
-            reached = dies_at(server, clients, f"{name}:{times}", 30)
+            reached = dies_at(server, clients, f"{name}:{times}", 120)
         if not reached:
             missed.append(name)
         acked = sum(len(client.acked) for client in clients)
