@@ -33,11 +33,11 @@ mod linux {
     use std::mem::MaybeUninit;
     use std::os::fd::{AsRawFd as _, OwnedFd};
     use std::ptr;
-    use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+    use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering};
     use std::sync::{Mutex, OnceLock, PoisonError};
 
     use libc::{c_int, c_void};
-    use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
+    use rustix::io::fcntl_dupfd_cloexec;
     use tracing::warn;
 
     /// What the process did with each signal before.
@@ -50,8 +50,11 @@ mod linux {
     static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
     static OFFSET: AtomicI64 = AtomicI64::new(0);
 
-    /// Whose word it is, and the descriptor, which is never closed: what a handler that runs just then writes to is
-    /// no other file.
+    /// Handlers that run at this moment. The descriptor is closed when there is none: what one of them writes to
+    /// is no other file.
+    static RUNNING: AtomicU32 = AtomicU32::new(0);
+
+    /// Whose word it is, and the descriptor.
     static SPOKEN_FOR: Mutex<Spoken> = Mutex::new(Spoken { file: -1, descriptor: None });
 
     struct Spoken {
@@ -65,22 +68,15 @@ mod linux {
         if spoken.file != -1 {
             return;
         }
-        let told = match &mut spoken.descriptor {
-            Some(descriptor) => dup3(file, descriptor, DupFlags::CLOEXEC).map_err(io::Error::from),
-            none => fcntl_dupfd_cloexec(file, 0)
-                .map(|descriptor| _ = none.insert(descriptor))
-                .map_err(io::Error::from),
-        };
-        let told = told.and_then(|()| install());
-        match (told, &spoken.descriptor) {
-            (Ok(()), Some(descriptor)) => {
+        let descriptor = fcntl_dupfd_cloexec(file, 0).map_err(io::Error::from);
+        match descriptor.and_then(|descriptor| install().map(|()| descriptor)) {
+            Ok(descriptor) => {
                 OFFSET.store(i64::try_from(offset).unwrap_or(i64::MAX), Ordering::SeqCst);
                 DESCRIPTOR.store(descriptor.as_raw_fd(), Ordering::SeqCst);
                 spoken.file = file.as_raw_fd();
+                spoken.descriptor = Some(descriptor);
             }
-            (told, _) => {
-                warn!(error = ?told.err(), "a death by a signal would not be told from a kill");
-            }
+            Err(error) => warn!(%error, "a death by a signal would not be told from a kill"),
         }
     }
 
@@ -89,6 +85,10 @@ mod linux {
         let mut spoken = SPOKEN_FOR.lock().unwrap_or_else(PoisonError::into_inner);
         if spoken.file == file.as_raw_fd() {
             DESCRIPTOR.store(-1, Ordering::SeqCst);
+            while RUNNING.load(Ordering::SeqCst) != 0 {
+                std::thread::yield_now();
+            }
+            spoken.descriptor = None;
             spoken.file = -1;
         }
     }
@@ -135,6 +135,7 @@ mod linux {
         unsafe {
             let is_sent = (*info).si_code <= 0;
             let is_own = !is_sent || (*info).si_pid() == libc::getpid();
+            RUNNING.fetch_add(1, Ordering::SeqCst);
             let descriptor = DESCRIPTOR.load(Ordering::SeqCst);
             if is_own && descriptor != -1 {
                 let number = u8::try_from(signal).unwrap_or(0);
@@ -142,6 +143,7 @@ mod linux {
                 let offset = OFFSET.load(Ordering::SeqCst);
                 libc::pwrite(descriptor, word.as_ptr().cast(), word.len(), offset);
             }
+            RUNNING.fetch_sub(1, Ordering::SeqCst);
             let before = BEFORE.get().and_then(|all| all.iter().find(|(one, _)| *one == signal));
             if let Some((_, action)) = before {
                 libc::sigaction(signal, action, ptr::null_mut());
