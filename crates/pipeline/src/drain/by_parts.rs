@@ -6,7 +6,7 @@
 //! a time, each part committed whole before the next is read.
 //!
 //! How a start died says its pulse ([`super::pulse`]). By its **own doing** while it took in a record: the next start
-//! takes that one in alone. While several were committed: the next start takes them in one by one. A record at
+//! takes that one in alone. While a part was committed: the next start takes its records in one by one. A record at
 //! which that ends a start again is set aside ([`crate::parked`]); all others go on into their tables.
 //!
 //! A death that is **unexplained** may be a kill from outside. Of a part that a start dies at so, the next start
