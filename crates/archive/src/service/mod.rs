@@ -52,10 +52,32 @@ pub struct Service {
     pub journal: Arc<Journal<DecodedRecord>>,
     /// What is wrong.
     pub health: Arc<Health>,
-    stopper: Stopper,
+    stopping: Stopping,
     thread: JoinHandle<anyhow::Result<()>>,
     maintenance: Option<MaintenanceThread>,
     backups: tokio::task::JoinHandle<()>,
+}
+/// Tells the pipeline that whatever ends it from now on says nothing of what it is at: at the latest when the
+/// service is dropped, as the runtime may be that it waits on.
+#[derive(Debug)]
+struct Stopping {
+    pipeline: PipelineHandle,
+    stopper: Stopper,
+}
+
+impl Stopping {
+    fn expect_stop(&self) {
+        // One that has ended by itself may have died of what it was at.
+        if !self.pipeline.has_ended() {
+            self.stopper.expect_stop();
+        }
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.expect_stop();
+    }
 }
 
 impl Service {
@@ -124,7 +146,7 @@ impl Service {
                 broken,
             },
         );
-        let stopper = pipeline.stopper();
+        let stopping = Stopping { pipeline: handle.clone(), stopper: pipeline.stopper() };
         let thread = std::thread::Builder::new()
             .name("pipeline".to_owned())
             .spawn(move || pipeline.run(&recovered))
@@ -137,7 +159,7 @@ impl Service {
             pipeline: handle,
             journal,
             health,
-            stopper,
+            stopping,
             thread,
             maintenance,
             backups,
@@ -147,10 +169,7 @@ impl Service {
     /// Notes that the process was asked to stop, so that a kill from now on says nothing of what it is
     /// at. Blocks for a write to the disk.
     pub(crate) fn expect_stop(&self) {
-        // One that has ended by itself may have died of what it was at.
-        if !self.pipeline.has_ended() {
-            self.stopper.expect_stop();
-        }
+        self.stopping.expect_stop();
     }
 
     /// True when the pipeline has ended by itself: by a defect, or because the journal cannot be read

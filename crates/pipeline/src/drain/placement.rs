@@ -262,7 +262,13 @@ impl Pipeline {
                 }),
                 false => Err("the table cannot be read now".to_owned()),
             };
-            if found.is_ok() && !settled.contains_key(table) {
+            let now = self.clock.monotonic_nano();
+            let is_in_doubt = self.doubts.tables().any(|doubtful| doubtful == table);
+            if found.is_ok()
+                && !settled.contains_key(table)
+                && !is_in_doubt
+                && self.blocked.is_ready(table, now)
+            {
                 // What it was left alone for is over, and no commit of this epoch would say so.
                 self.blocked.release(table);
             }

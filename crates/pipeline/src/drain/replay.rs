@@ -72,8 +72,7 @@ impl Pipeline {
             Some((_, Some(times))) => self.clock.raise(times),
             // An older program can read it no more, before there is a plan that it cannot read.
             Some((epoch, None)) if !is_rebuilt => self.note_done(epoch)?,
-            Some(_) => {}
-            None => {}
+            _ => {}
         }
         let done = done.map(|done| done.epoch);
         self.name_absent(recovered, done)?;

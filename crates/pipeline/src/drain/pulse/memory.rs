@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-/// Memory above which a death counts as one of memory, where the machine has enough: a replay stays below a third
-/// of it, whatever is in the journal, unless it goes wrong.
+/// Memory beyond that of the beginning with which a death counts as one of memory, where the machine has enough: a
+/// replay takes less than a third of it, whatever is in the journal, unless it goes wrong.
 const MOST_BYTES: u64 = 2 << 30;
 
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// Resident memory above which whatever ends the process may have ended it for that: 2 GiB, or half of what the
-/// machine or the control group has, where that is less.
+/// How much a process may take before whatever ends it may have ended it for that: 2 GiB, or half of what the machine
+/// or the control group has, where that is less.
 pub(super) fn memory_bound_bytes() -> u64 {
     let given = [machine_bytes(), group_bytes()].into_iter().flatten().min();
     given.map_or(MOST_BYTES, |given| MOST_BYTES.min(given / 2))

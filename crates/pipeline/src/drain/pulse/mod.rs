@@ -15,7 +15,7 @@
 //! | 8 | 4 | the checksum of the mark that this is about: beside any other mark, as in a copied folder, it says nothing |
 //! | 12 | 8 | how often the kernel had killed for want of memory by then; all ones where it does not tell |
 //! | 20 | 4 | CRC32C of the bytes before |
-//! | 24 | 8 + 4 | resident memory at its highest since then, in bytes; its CRC32C |
+//! | 24 | 8 + 4 | resident memory at its highest since then, in bytes beyond what the process had when its pipeline was made; its CRC32C |
 //! | 36 | 17 + 4 | the record that is taken in: 0 for none, 1 for one of a carry, 2 of a segment; number of the file, place; CRC32C |
 //! | 57 | 2 | how the process ended: 0 for not known, 255 by a panic, else the signal; its complement |
 
@@ -40,7 +40,7 @@ const MAGIC: &[u8; 8] = b"TLPULSE\x01";
 const LEN: usize = 59;
 
 /// Where stretches begin.
-const RESIDENT: usize = 24;
+const GROWN: usize = 24;
 const RECORD: usize = 36;
 const ENDED: usize = 57;
 
@@ -88,7 +88,7 @@ impl Display for Cause {
 struct Left {
     mark: u32,
     oom_kills: Option<u64>,
-    resident_bytes: u64,
+    grown_bytes: u64,
     record: Option<(Origin, u64)>,
     ended: u8,
 }
@@ -114,18 +114,27 @@ pub(super) struct Pulse(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     path: PathBuf,
-    /// Stays open: a handler of signals may be about to write to it.
+    /// Stays open until [`signals::hush`] is through: a handler of signals may be about to write to it.
     file: Option<File>,
     is_on: bool,
-    resident_bytes: u64,
+    /// Resident memory when the pipeline was made: a program that the service runs in may have much of its own.
+    base_bytes: u64,
+    /// The most that came to it.
+    grown_bytes: u64,
     /// Looks at the memory while it is on.
     watch: Option<Thread>,
 }
 
 impl Pulse {
     pub(super) fn new(path: PathBuf) -> Self {
-        let state = State { path, file: None, is_on: false, resident_bytes: 0, watch: None };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new(Mutex::new(State {
+            path,
+            file: None,
+            is_on: false,
+            base_bytes: resident_bytes(),
+            grown_bytes: 0,
+            watch: None,
+        })))
     }
 
     /// How the process ended that left the mark of this checksum, where that was its own doing. Asked before
@@ -142,17 +151,14 @@ impl Pulse {
     /// What the mark of this checksum says is taken on from now on.
     pub(super) fn begin(&self, mark: u32) {
         let mut state = self.state();
-        state.resident_bytes = resident_bytes();
-        let left = Left {
-            mark,
-            oom_kills: oom_kills(),
-            resident_bytes: state.resident_bytes,
-            ..Left::default()
-        };
+        state.grown_bytes = state.look();
+        let grown_bytes = state.grown_bytes;
+        let left = Left { mark, oom_kills: oom_kills(), grown_bytes, ..Left::default() };
         if let Err(error) = state.write(0, &encode(&left)) {
             // A death is unexplained then.
             warn!(file = %state.path.display(), %error, "not noted what a death would be of");
             state.is_on = false;
+            state.hush();
             return;
         }
         state.is_on = true;
@@ -214,6 +220,11 @@ impl State {
         file.write_all_at(bytes, at as u64)
     }
 
+    /// Resident memory beyond that of the beginning.
+    fn look(&self) -> u64 {
+        resident_bytes().saturating_sub(self.base_bytes)
+    }
+
     /// Nobody is to speak for this process any more.
     fn hush(&self) {
         if let Some(file) = &self.file {
@@ -235,7 +246,7 @@ fn open(path: &std::path::Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).open(path)
 }
 
-/// Notes how high the resident memory comes, until nothing is taken on.
+/// Notes how much comes to the resident memory, until nothing is taken on.
 fn watch_memory(pulse: &Weak<Mutex<State>>) {
     loop {
         std::thread::park_timeout(LOOK_EVERY);
@@ -245,10 +256,10 @@ fn watch_memory(pulse: &Weak<Mutex<State>>) {
             state.watch = None;
             return;
         }
-        let resident = resident_bytes();
-        if state.resident_bytes < resident {
-            state.resident_bytes = resident;
-            state.write(RESIDENT, &sealed(&resident.to_le_bytes())).ok();
+        let grown = state.look();
+        if state.grown_bytes < grown {
+            state.grown_bytes = grown;
+            state.write(GROWN, &sealed(&grown.to_le_bytes())).ok();
         }
     }
 }
@@ -256,7 +267,7 @@ fn watch_memory(pulse: &Weak<Mutex<State>>) {
 /// Whether a death was the process's own doing.
 fn cause(left: &Left, around: Around) -> Option<Cause> {
     let Around { oom_kills, bound_bytes } = around;
-    let resident = left.resident_bytes;
+    let grown = left.grown_bytes;
     let was_killed_for_memory = matches!(
         (left.oom_kills, oom_kills),
         (Some(before), Some(now)) if before < now
@@ -264,10 +275,10 @@ fn cause(left: &Left, around: Around) -> Option<Cause> {
     match left.ended {
         PANIC => Some(Cause::Panic),
         signal @ 1.. => Some(Cause::Signal(signal)),
-        0 if was_killed_for_memory && bound_bytes / PART_OF_BOUND < resident => {
-            Some(Cause::OutOfMemory(resident))
+        0 if was_killed_for_memory && bound_bytes / PART_OF_BOUND < grown => {
+            Some(Cause::OutOfMemory(grown))
         }
-        0 if bound_bytes < resident => Some(Cause::Memory(resident)),
+        0 if bound_bytes < grown => Some(Cause::Memory(grown)),
         0 => None,
     }
 }
@@ -300,7 +311,7 @@ fn encode(left: &Left) -> Vec<u8> {
     head.extend_from_slice(&left.mark.to_le_bytes());
     head.extend_from_slice(&left.oom_kills.unwrap_or(u64::MAX).to_le_bytes());
     let mut bytes = sealed(&head);
-    bytes.extend(sealed(&left.resident_bytes.to_le_bytes()));
+    bytes.extend(sealed(&left.grown_bytes.to_le_bytes()));
     bytes.extend(encode_record(left.record));
     bytes.extend(encode_ended(left.ended));
     bytes
@@ -314,7 +325,7 @@ fn decode(bytes: &[u8]) -> Option<Left> {
     }
     let oom_kills = number(head, 12).filter(|kills| *kills != u64::MAX);
     let mark = u32::from_le_bytes(head.get(8..12)?.try_into().ok()?);
-    let resident = unseal::<8>(bytes, RESIDENT).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let grown = unseal::<8>(bytes, GROWN).map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let record = unseal::<17>(bytes, RECORD).and_then(|record| {
         let origin = match record.first()? {
             1 => Origin::Carry(number(record, 1)?),
@@ -327,7 +338,7 @@ fn decode(bytes: &[u8]) -> Option<Left> {
         Some(&[ended, complement]) if ended == !complement => ended,
         _ => 0,
     };
-    Some(Left { mark, oom_kills, resident_bytes: resident, record, ended })
+    Some(Left { mark, oom_kills, grown_bytes: grown, record, ended })
 }
 
 /// A stretch whose checksum follows it.

@@ -31,13 +31,12 @@ mod linux {
     use std::fs::File;
     use std::io;
     use std::mem::MaybeUninit;
-    use std::os::fd::{AsRawFd as _, OwnedFd};
+    use std::os::fd::AsRawFd as _;
     use std::ptr;
     use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering};
     use std::sync::{Mutex, OnceLock, PoisonError};
 
     use libc::{c_int, c_void};
-    use rustix::io::fcntl_dupfd_cloexec;
     use tracing::warn;
 
     /// What the process did with each signal before.
@@ -50,46 +49,42 @@ mod linux {
     static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
     static OFFSET: AtomicI64 = AtomicI64::new(0);
 
-    /// Handlers that run at this moment. The descriptor is closed when there is none: what one of them writes to
-    /// is no other file.
+    /// The process that it is of: a child that it forks has the handler too, and dies of its own.
+    static PROCESS: AtomicI32 = AtomicI32::new(0);
+
+    /// Handlers that run at this moment. A file is let go when there is none: what one of them writes to is no
+    /// other file.
     static RUNNING: AtomicU32 = AtomicU32::new(0);
 
-    /// Whose word it is, and the descriptor.
-    static SPOKEN_FOR: Mutex<Spoken> = Mutex::new(Spoken { file: -1, descriptor: None });
+    /// Whose word it is, by the descriptor of its file; -1 for nobody's.
+    static SPOKEN_FOR: Mutex<c_int> = Mutex::new(-1);
 
-    struct Spoken {
-        file: c_int,
-        descriptor: Option<OwnedFd>,
-    }
-
-    /// From now on a signal of this process is written to `file`, unless another one is spoken for.
+    /// From now on a signal of this process is written to `file`, which stays open until [`hush`], unless another
+    /// one is spoken for.
     pub(in super::super) fn tell(file: &File, offset: u64) {
         let mut spoken = SPOKEN_FOR.lock().unwrap_or_else(PoisonError::into_inner);
-        if spoken.file != -1 {
+        if *spoken != -1 {
             return;
         }
-        let descriptor = fcntl_dupfd_cloexec(file, 0).map_err(io::Error::from);
-        match descriptor.and_then(|descriptor| install().map(|()| descriptor)) {
-            Ok(descriptor) => {
-                OFFSET.store(i64::try_from(offset).unwrap_or(i64::MAX), Ordering::SeqCst);
-                DESCRIPTOR.store(descriptor.as_raw_fd(), Ordering::SeqCst);
-                spoken.file = file.as_raw_fd();
-                spoken.descriptor = Some(descriptor);
-            }
-            Err(error) => warn!(%error, "a death by a signal would not be told from a kill"),
+        if let Err(error) = install() {
+            warn!(%error, "a death by a signal would not be told from a kill");
+            return;
         }
+        OFFSET.store(i64::try_from(offset).unwrap_or(i64::MAX), Ordering::SeqCst);
+        PROCESS.store(std::process::id().cast_signed(), Ordering::SeqCst);
+        DESCRIPTOR.store(file.as_raw_fd(), Ordering::SeqCst);
+        *spoken = file.as_raw_fd();
     }
 
-    /// No signal is written to `file` any more.
+    /// No signal is written to `file` any more when this returns.
     pub(in super::super) fn hush(file: &File) {
         let mut spoken = SPOKEN_FOR.lock().unwrap_or_else(PoisonError::into_inner);
-        if spoken.file == file.as_raw_fd() {
+        if *spoken == file.as_raw_fd() {
             DESCRIPTOR.store(-1, Ordering::SeqCst);
             while RUNNING.load(Ordering::SeqCst) != 0 {
                 std::thread::yield_now();
             }
-            spoken.descriptor = None;
-            spoken.file = -1;
+            *spoken = -1;
         }
     }
 
@@ -134,7 +129,8 @@ mod linux {
         // allowed in a handler; the word is alive during the call that writes it, the action lives on.
         unsafe {
             let is_sent = (*info).si_code <= 0;
-            let is_own = !is_sent || (*info).si_pid() == libc::getpid();
+            let process = PROCESS.load(Ordering::SeqCst);
+            let is_own = libc::getpid() == process && (!is_sent || (*info).si_pid() == process);
             RUNNING.fetch_add(1, Ordering::SeqCst);
             let descriptor = DESCRIPTOR.load(Ordering::SeqCst);
             if is_own && descriptor != -1 {
