@@ -209,11 +209,11 @@ async fn compare(path: &Path, own: &Copy, backup: &Path) -> Result<(), RegistryE
 async fn fitness(options: &SqliteConnectOptions, path: &Path) -> Result<Fitness, RegistryError> {
     let read = async {
         let mut connection = options.connect().await?;
-        let tables = sqlx::query("SELECT count(*) FROM sqlite_master").fetch_one(&mut connection);
-        let is_blank = tables.await?.try_get::<i64, _>(0)? == 0;
-        let looked = if is_blank { Ok(None) } else { look(&mut connection).await.map(Some) };
-        connection.close().await?;
-        looked
+        let looked = look(&mut connection).await;
+        // Also when it is damaged: closed by its own thread at some later time, SQLite would remove
+        // the log of the file that has the name by then.
+        let closed = connection.close().await;
+        looked.and_then(|looked| closed.map(|()| looked))
     };
     match read.await {
         Ok(None) => Ok(Fitness::Blank),
@@ -237,7 +237,12 @@ struct Looked {
     fault: Option<String>,
 }
 
-async fn look(connection: &mut SqliteConnection) -> Result<Looked, sqlx::Error> {
+/// `None` for a database without a table.
+async fn look(connection: &mut SqliteConnection) -> Result<Option<Looked>, sqlx::Error> {
+    let tables = sqlx::query("SELECT count(*) FROM sqlite_master").fetch_one(&mut *connection);
+    if tables.await?.try_get::<i64, _>(0)? == 0 {
+        return Ok(None);
+    }
     let version: i64 = sqlx::query("SELECT coalesce(max(version), 0) FROM schema_version")
         .fetch_one(&mut *connection)
         .await?
@@ -259,7 +264,7 @@ async fn look(connection: &mut SqliteConnection) -> Result<Looked, sqlx::Error> 
         let row = sqlx::query(&statement).fetch_one(&mut *connection).await?;
         copy = Copy { archiver_id: row.try_get(0)?, revision: row.try_get(1)? };
     }
-    Ok(Looked { version, copy, fault })
+    Ok(Some(Looked { version, copy, fault }))
 }
 
 /// The schema version that has `identity.revision`.

@@ -89,7 +89,8 @@ impl Registry {
         self.archiver_id
     }
 
-    /// Backs up what this process changed and closes the connections; calls after this fail.
+    /// Backs up what this process changed and closes the connections: nothing of this process has the file
+    /// open when it returns. Calls after this fail.
     pub async fn close(&self) {
         self.changes.send_modify(|changes| changes.closing = true);
         if let Err(error) = self.back_up().await {
@@ -100,7 +101,10 @@ impl Registry {
         if let Err(error) = whole {
             tracing::debug!(%error, "log of the registry not taken in");
         }
-        self.pool.close().await;
+        close(&self.pool).await;
+        if let Err(error) = self.routes.lock().await.close().await {
+            tracing::debug!(%error, "registry not closed cleanly");
+        }
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -114,6 +118,18 @@ impl Registry {
         action: &'static str,
     ) -> Result<Transaction<'static, Sqlite>, RegistryError> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(storage(action))
+    }
+}
+
+/// Closes all connections of a pool. One call of [`SqlitePool::close`] does not: each idle connection
+/// that it closes gives back a permit that it never took, so that it does not wait for one that is on
+/// its way back (sqlx 0.8.6, `pool/inner.rs`).
+async fn close(pool: &SqlitePool) {
+    let given_up = tokio::time::Instant::now() + BUSY_TIMEOUT;
+    pool.close().await;
+    while 0 < pool.size() && tokio::time::Instant::now() < given_up {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        pool.close().await;
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::{Connection as _, Row, SqliteConnection};
 use tracelake_model::{ExperimentId, TableName};
 
 use crate::LifecycleStage;
@@ -43,14 +43,24 @@ pub struct PastTable {
 /// The watching connection and what was read since the last change.
 #[derive(Debug)]
 pub(crate) struct RouteCache {
-    watcher: SqliteConnection,
+    /// `None` once the registry is closed.
+    watcher: Option<SqliteConnection>,
     data_version: i64,
     entries: HashMap<ExperimentId, ExperimentRoute>,
 }
 
 impl RouteCache {
     pub(crate) fn new(watcher: SqliteConnection) -> Self {
-        Self { watcher, data_version: -1, entries: HashMap::new() }
+        Self { watcher: Some(watcher), data_version: -1, entries: HashMap::new() }
+    }
+
+    /// Closes the watching connection. A connection that is only dropped is closed by its own thread
+    /// at some later time, and takes the file's log with it.
+    pub(crate) async fn close(&mut self) -> Result<(), RegistryError> {
+        match self.watcher.take() {
+            Some(watcher) => watcher.close().await.map_err(storage("close file")),
+            None => Ok(()),
+        }
     }
 
     /// What is known of an experiment, as of the last change that was committed.
@@ -58,8 +68,10 @@ impl RouteCache {
         &mut self,
         experiment_id: &ExperimentId,
     ) -> Result<Option<ExperimentRoute>, RegistryError> {
+        let closed = || storage("watch for changes")(sqlx::Error::PoolClosed);
+        let watcher = self.watcher.as_mut().ok_or_else(closed)?;
         let data_version: i64 = sqlx::query("PRAGMA data_version")
-            .fetch_one(&mut self.watcher)
+            .fetch_one(&mut *watcher)
             .await
             .and_then(|row| row.try_get(0))
             .map_err(storage("watch for changes"))?;
@@ -71,48 +83,48 @@ impl RouteCache {
             return Ok(Some(route.clone()));
         }
         // What does not exist is not remembered: ids come from outside and there are many.
-        let Some(route) = self.read(experiment_id).await? else { return Ok(None) };
+        let Some(route) = read(watcher, experiment_id).await? else { return Ok(None) };
         self.entries.insert(experiment_id.clone(), route.clone());
         Ok(Some(route))
     }
+}
 
-    async fn read(
-        &mut self,
-        experiment_id: &ExperimentId,
-    ) -> Result<Option<ExperimentRoute>, RegistryError> {
-        let failed = storage("read route");
-        let row = sqlx::query(
-            "SELECT lifecycle_stage, artifact_location, table_name, \
-             coalesce(moves_earlier, 0) FROM experiments LEFT JOIN bindings USING (experiment_id) WHERE experiment_id = ?",
-        )
-        .bind(experiment_id.number())
-        .fetch_optional(&mut self.watcher)
-        .await
-        .map_err(&failed)?;
-        let Some(row) = row else { return Ok(None) };
-        let bound = row.try_get::<Option<&str>, _>(2).map_err(&failed)?.is_some();
-        let table = if bound { Some(table_name(&row, 2)?) } else { None };
-        let past = sqlx::query(
-            "SELECT name, was_default FROM archive_tables WHERE was_default = 1 OR name IN \
-             (SELECT table_name FROM past_bindings WHERE experiment_id = ?) ORDER BY name",
-        )
-        .bind(experiment_id.number())
-        .fetch_all(&mut self.watcher)
-        .await
-        .map_err(&failed)?
-        .iter()
-        .map(|row| {
-            let was_default = row.try_get(1).map_err(&failed)?;
-            Ok(PastTable { name: table_name(row, 0)?, was_default })
-        })
-        .filter(|past| past.as_ref().map_or(true, |past| Some(&past.name) != table.as_ref()))
-        .collect::<Result<Vec<_>, RegistryError>>()?;
-        Ok(Some(ExperimentRoute {
-            stage: LifecycleStage::parse(row.try_get(0).map_err(&failed)?),
-            artifact_location: row.try_get(1).map_err(&failed)?,
-            moves_earlier: row.try_get(3).map_err(&failed)?,
-            table,
-            past,
-        }))
-    }
+async fn read(
+    watcher: &mut SqliteConnection,
+    experiment_id: &ExperimentId,
+) -> Result<Option<ExperimentRoute>, RegistryError> {
+    let failed = storage("read route");
+    let row = sqlx::query(
+        "SELECT lifecycle_stage, artifact_location, table_name, \
+         coalesce(moves_earlier, 0) FROM experiments LEFT JOIN bindings USING (experiment_id) WHERE experiment_id = ?",
+    )
+    .bind(experiment_id.number())
+    .fetch_optional(&mut *watcher)
+    .await
+    .map_err(&failed)?;
+    let Some(row) = row else { return Ok(None) };
+    let bound = row.try_get::<Option<&str>, _>(2).map_err(&failed)?.is_some();
+    let table = if bound { Some(table_name(&row, 2)?) } else { None };
+    let past = sqlx::query(
+        "SELECT name, was_default FROM archive_tables WHERE was_default = 1 OR name IN \
+         (SELECT table_name FROM past_bindings WHERE experiment_id = ?) ORDER BY name",
+    )
+    .bind(experiment_id.number())
+    .fetch_all(&mut *watcher)
+    .await
+    .map_err(&failed)?
+    .iter()
+    .map(|row| {
+        let was_default = row.try_get(1).map_err(&failed)?;
+        Ok(PastTable { name: table_name(row, 0)?, was_default })
+    })
+    .filter(|past| past.as_ref().map_or(true, |past| Some(&past.name) != table.as_ref()))
+    .collect::<Result<Vec<_>, RegistryError>>()?;
+    Ok(Some(ExperimentRoute {
+        stage: LifecycleStage::parse(row.try_get(0).map_err(&failed)?),
+        artifact_location: row.try_get(1).map_err(&failed)?,
+        moves_earlier: row.try_get(3).map_err(&failed)?,
+        table,
+        past,
+    }))
 }

@@ -137,10 +137,22 @@ async fn open_once(path: &Path) -> Result<SqlitePool, OpenFault> {
         unified_migrator().run(&pool).await.map_err(OpenFault::Schema)
     };
     if let Err(fault) = looked.await {
-        pool.close().await;
+        close(&pool).await;
         return Err(fault);
     }
     Ok(pool)
+}
+
+/// Closes all connections of a pool, also one that is on its way back, for which [`SqlitePool::close`]
+/// does not always wait (sqlx 0.8.6): with the last connection SQLite removes the file's log by its
+/// name, which may be that of another file by then.
+pub(super) async fn close(pool: &SqlitePool) {
+    let given_up = tokio::time::Instant::now() + BUSY_TIMEOUT;
+    pool.close().await;
+    while 0 < pool.size() && tokio::time::Instant::now() < given_up {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        pool.close().await;
+    }
 }
 
 /// Renames the file and its log, so that another one can be made. The log goes first: it belongs to

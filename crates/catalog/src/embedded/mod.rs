@@ -96,7 +96,7 @@ impl EmbeddedCatalog {
 
     /// Closes the file; calls after this fail.
     pub async fn close(&self) {
-        self.pool.close().await;
+        file::close(&self.pool).await;
     }
 }
 

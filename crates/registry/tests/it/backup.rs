@@ -37,6 +37,11 @@ async fn filled() -> TempDir {
     registry.register_table(&table(), "file:///a/").await.unwrap();
     registry.bind(&ExperimentId::from(1), &table(), 5, EarlierTraces::Stay).await.unwrap();
     registry.close().await;
+    let lookup = registry.experiment_route(&ExperimentId::from(1)).await;
+    assert_eq!(lookup.unwrap_err().kind(), RegistryErrorKind::Internal);
+    // Nothing of the closed registry has the file open: SQLite's log goes with the last of those.
+    let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.filter(|name| name.to_string_lossy().contains("db-")).count(), 0);
     folder
 }
 
